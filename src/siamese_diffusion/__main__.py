@@ -1,0 +1,5 @@
+"""`python -m siamese_diffusion`, and `accelerate launch -m siamese_diffusion`."""
+
+from siamese_diffusion.cli import main
+
+main()

@@ -1,0 +1,251 @@
+"""The command line: parse, call the function of the same name, print. Nothing heavy is imported before it is needed."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from siamese_diffusion.errors import InputError
+
+if TYPE_CHECKING:
+    from siamese_diffusion.config import Config
+
+app = typer.Typer(
+    help="New image-mask pairs from a few annotated medical images, and proof of whether they help segmentation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigFile = Annotated[str | None, typer.Option("--config", help="A preset's name or a YAML file of settings.")]
+Setting = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
+Data = Annotated[Path, typer.Option(help="Folder of image-mask pairs.")]
+Out = Annotated[Path, typer.Option(help="Folder to write.")]
+
+
+@app.command()
+def demo(
+    out: Out = Path("demo"),
+    size: Annotated[str, typer.Option(help="smallest (a minute or two) or default (up to six minutes).")] = "default",
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """The main job end to end on made-up endoscopy: train, sample, score, segment, report."""
+
+    def call() -> Any:
+        from siamese_diffusion.demonstration import demo
+
+        return demo(out, size, device)
+
+    _run(call, as_json)
+
+
+@app.command()
+def check(
+    data: Annotated[Path, typer.Argument(help="Folder of image-mask pairs.")],
+    as_json: Json = False,
+) -> None:
+    """What is in a data folder, and what is wrong with it."""
+
+    def call() -> Any:
+        from siamese_diffusion.data.check import check, render
+
+        report = check(data)
+        if not as_json:
+            print(render(report))
+        return report.as_dict()
+
+    _run(call, as_json, show=False)
+
+
+@app.command()
+def phantoms(
+    out: Out,
+    count: Annotated[int, typer.Option(help="Pairs to make.")] = 200,
+    resolution: Annotated[int, typer.Option(help="Side in pixels.")] = 128,
+    seed: Annotated[int, typer.Option()] = 0,
+    as_json: Json = False,
+) -> None:
+    """Make a folder of made-up endoscopy pairs."""
+
+    def call() -> Any:
+        from siamese_diffusion.data.phantom import make_phantoms
+
+        make_phantoms(out, count, resolution, seed)
+        return {"out": str(out), "pairs": count}
+
+    _run(call, as_json)
+
+
+@app.command()
+def pretrain(
+    images: Annotated[Path, typer.Option(help="Folder of images; masks are not needed.")],
+    out: Out,
+    config: ConfigFile = None,
+    settings: Setting = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train a small backbone from unlabelled images."""
+
+    def call() -> Any:
+        from siamese_diffusion.diffusion.pretrain import pretrain
+
+        return pretrain(images, out, _config(config, settings), resume, device)
+
+    _run(call, as_json)
+
+
+@app.command()
+def train(
+    data: Data,
+    out: Out,
+    backbone: Annotated[str, typer.Option(help="small, sd15, a folder, or a hub id.")] = "small",
+    method: Annotated[str | None, typer.Option(help="siamese or mask-only.")] = None,
+    config: ConfigFile = None,
+    settings: Setting = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train Siamese-Diffusion on image-mask pairs."""
+
+    def call() -> Any:
+        from siamese_diffusion.diffusion.train import train
+
+        default = "sd15-paper" if backbone == "sd15" else None
+        return train(data, out, backbone, method, _config(config or default, settings), resume, device)
+
+    _run(call, as_json)
+
+
+@app.command()
+def sample(
+    checkpoint: Annotated[Path, typer.Option(help="A finished run of `train`.")],
+    masks: Annotated[Path, typer.Option(help="Folder of masks, or of pairs.")],
+    out: Out,
+    per_mask: Annotated[int, typer.Option(help="Images for each mask.")] = 1,
+    random_masks: Annotated[str | None, typer.Option(help="Vary each mask by this recipe first.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="ddim or dpm.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance on the prompt.")] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    config: ConfigFile = None,
+    settings: Setting = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Draw images for masks: a folder of new pairs."""
+
+    def call() -> Any:
+        from siamese_diffusion.diffusion.sample import sample
+
+        chosen = _config(config or str(checkpoint / "config.yaml"), settings) if config or settings else None
+        return sample(
+            checkpoint, masks, out, per_mask, random_masks, scheduler, steps, guidance, seed, chosen, resume, device
+        )
+
+    _run(call, as_json)
+
+
+@app.command()
+def evaluate(
+    real: Annotated[Path, typer.Option(help="Folder of real pairs.")],
+    synthetic: Annotated[Path, typer.Option(help="Folder of synthetic pairs.")],
+    out: Out,
+    judge: Annotated[Path | None, typer.Option(help="A run of `segment` on real pairs; default: trained here.")] = None,
+    config: ConfigFile = None,
+    settings: Setting = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Do the images obey their masks, and do they look like the real ones?"""
+
+    def call() -> Any:
+        from siamese_diffusion.scoring import evaluate
+
+        return evaluate(real, synthetic, out, _config(config, settings), judge, resume, device)
+
+    _run(call, as_json)
+
+
+@app.command()
+def segment(
+    train: Annotated[Path, typer.Option(help="Folder of real pairs.")],
+    test: Annotated[list[Path], typer.Option(help="Folder of test pairs; may be repeated.")],
+    out: Out,
+    synthetic: Annotated[list[Path] | None, typer.Option(help="Folder of synthetic pairs; may be repeated.")] = None,
+    network: Annotated[str | None, typer.Option(help="unet or segformer.")] = None,
+    config: ConfigFile = None,
+    settings: Setting = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train a segmentation network on real, or real and synthetic pairs, and test it."""
+
+    def call() -> Any:
+        from siamese_diffusion.segmentation.train import segment
+
+        return segment(train, out, test, synthetic, _config(config, settings), network, resume, device)
+
+    _run(call, as_json)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _config(source: str | None, settings: list[str] | None) -> "Config":
+    from siamese_diffusion.config import load_config
+
+    return load_config(source, settings)
+
+
+def _run(call: Callable[[], Any], as_json: bool, show: bool = True) -> None:
+    """Call, print the result, and turn what can go wrong into one line and an exit status."""
+    try:
+        result = call()
+    except InputError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted; the same command with --resume goes on", file=sys.stderr)
+        raise SystemExit(130) from None
+    except MemoryError:
+        _fail("out of memory: lower data.resolution or the batch_size of this command")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}")
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        _fail("out of memory on the device: set train.micro_batch (or sample.batch_size) lower")
+    else:
+        if as_json:
+            print(json.dumps(result, allow_nan=False))
+        elif show:
+            for key, value in result.items():
+                print(f"{key}: {_round(value)}")
+
+
+def _round(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_round(entry)}" for key, entry in value.items())
+    return value
+
+
+def _fail(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(2)

@@ -1,0 +1,241 @@
+"""Every setting of every command: typed, validated, with its unit and default.
+
+Settings are resolved in this order, later wins: the defaults below, the preset or file given with `--config`,
+`--set section.key=value`, and a command's own options. The resolved settings of a run are in its `config.yaml`.
+"""
+
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from siamese_diffusion.errors import InputError
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DataConfig(Section):
+    resolution: int = Field(96, ge=16, le=2048, description="side of the square images a model sees, in pixels")
+    split: str | None = Field("train", description="list of splits.json that training uses; ignored without that file")
+    limit: int | None = Field(
+        None, ge=1, description="use this many pairs, drawn once; smaller draws are subsets of larger"
+    )
+    limit_seed: int = Field(0, ge=0, description="seed of that draw")
+    label: str = Field("polyp", min_length=1, description="what the mask marks; the prompt is 'A photo of LABEL'")
+    prompt_dropout: float = Field(
+        0.05, ge=0, le=1, description="probability that a prompt is replaced by the empty one"
+    )
+    flip: Literal["none", "horizontal", "both"] = Field(
+        "horizontal", description="random flips of image and mask in training"
+    )
+
+
+class BackboneConfig(Section):
+    """The small backbone that is trained from scratch (Stable Diffusion brings its own shape)."""
+
+    patch: int = Field(4, ge=2, le=16, description="down-sampling factor of the first stage, a power of two")
+    latent_channels: int = Field(8, ge=1, description="channels of the latent image")
+    whitening: float = Field(0.5, ge=0, le=1, description="1: latent channels of equal variance; 0: of their own")
+    channels: tuple[int, ...] = Field((64, 96, 160), description="UNet channels per level, multiples of 16")
+    layers: int = Field(1, ge=1, description="residual blocks per level")
+    attention: tuple[bool, ...] = Field((False, False, True), description="whether a level has attention")
+    hint_channels: tuple[int, int] = Field(
+        (8, 16), description="Dense Hint Input's first widths; Stable Diffusion: 16, 32"
+    )
+    text_dim: int = Field(64, ge=8, description="width of the prompt embedding, a multiple of 4")
+    prediction: Literal["v_prediction", "epsilon"] = Field("v_prediction", description="what the UNet predicts")
+    schedule: Literal["squaredcos_cap_v2", "scaled_linear"] = Field("squaredcos_cap_v2", description="noise schedule")
+
+
+class LoopConfig(Section):
+    """One optimisation: the same settings for the backbone, the two diffusions and a segmentation network."""
+
+    steps: int = Field(3000, ge=1, description="optimiser steps")
+    batch_size: int = Field(16, ge=1, description="samples an optimiser step, over all processes and accumulation")
+    micro_batch: int | None = Field(None, ge=1, description="samples in one forward pass of one process; default: all")
+    learning_rate: float = Field(1e-4, gt=0)
+    schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate after warm-up")
+    warmup: int = Field(0, ge=0, description="steps of linear learning-rate warm-up")
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float | None = Field(None, gt=0, description="largest global gradient norm; default: not clipped")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of the weights; 0: none")
+    precision: Literal["no", "fp16", "bf16"] = Field("no", description="mixed precision")
+    workers: int = Field(0, ge=0, description="data loading processes")
+    log_every: int = Field(20, ge=1, description="steps between lines of log.jsonl")
+    sample_every: int = Field(500, ge=1, description="steps between sample grids (segmentation: validations)")
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    keep: int = Field(2, ge=1, description="checkpoints kept, the newest")
+    seed: int = Field(0, ge=0)
+
+
+class MethodConfig(Section):
+    name: Literal["siamese", "mask-only"] = Field(
+        "siamese", description="the two diffusions, or ControlNet with DHI alone"
+    )
+    mask_weight: float = Field(1.0, ge=0, description="w_m, weight of the mask features in the mixed control")
+    image_weight: float | Literal["linear"] = Field("linear", description="w_i: step / max_steps, or a constant")
+    consistency: float = Field(1.0, ge=0, description="weight of the noise consistency loss L_c")
+    augmentation: float = Field(1.0, ge=0, description="weight of the online augmentation loss L_a")
+    augmentation_start: float = Field(1 / 3, ge=0, le=1, description="progress after which L_a counts")
+    augmentation_timesteps: int = Field(200, ge=0, description="largest timestep whose samples count in L_a")
+
+
+class SampleConfig(Section):
+    scheduler: Literal["ddim", "dpm"] = Field("ddim", description="DDIM (eta 0) or DPM-Solver++ (second order)")
+    steps: int = Field(50, ge=1, le=1000, description="denoising steps")
+    guidance: float = Field(
+        1.0, ge=0, description="classifier-free guidance on the prompt; 1: none, one network pass a step"
+    )
+    batch_size: int = Field(16, ge=1, description="images drawn together")
+    seed: int = Field(0, ge=0, description="image i of a run depends on this seed, its mask and its copy number only")
+
+
+class SegmentConfig(LoopConfig):
+    network: str = Field("unet", description="name in segmentation.networks")
+    resolution: int = Field(96, ge=32, le=2048, description="side of the square input in pixels, a multiple of 32")
+    steps: int = Field(600, ge=1)
+    batch_size: int = Field(16, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup: int = Field(50, ge=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    sample_every: int = Field(100, ge=1, description="steps between validations")
+    checkpoint_every: int = Field(100, ge=1)
+    keep: int = Field(1, ge=1)
+    validation: float = Field(
+        0.1, gt=0, lt=1, description="share of the training pairs held out when there is no val split"
+    )
+    synthetic_share: float = Field(
+        0.5, gt=0, lt=1, description="share of synthetic pairs in each batch, in expectation"
+    )
+    pretrained: bool = Field(False, description="start from ImageNet weights (downloaded on first use)")
+
+
+class EvaluateConfig(Section):
+    fit_network: str = Field("unet", description="network that judges whether an image obeys its mask")
+    fit_steps: int = Field(600, ge=1, description="optimiser steps of that network, on real pairs only")
+
+
+class Config(Section):
+    data: DataConfig = DataConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    pretrain: LoopConfig = LoopConfig(
+        steps=4000, learning_rate=5e-4, schedule="cosine", warmup=100, betas=(0.9, 0.99), clip=1.0, ema=0.999
+    )
+    method: MethodConfig = MethodConfig()
+    train: LoopConfig = LoopConfig(steps=1500, learning_rate=3e-4, warmup=50, clip=1.0, ema=0.995)
+    sample: SampleConfig = SampleConfig()
+    segment: SegmentConfig = SegmentConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+def load_config(source: str | Path | None = None, overrides: list[str] | None = None) -> Config:
+    """Resolve settings.
+
+    Args:
+        source: a preset's name, a YAML file, or None for the defaults.
+        overrides: `section.key=value` strings; values are YAML.
+
+    Raises:
+        InputError: no such preset or file, bad YAML, an unknown setting or a value out of range.
+    """
+    values = _read(source) if source is not None else {}
+    origin = str(source) if source is not None else "--set"
+    for override in overrides or []:
+        key, equals, text = override.partition("=")
+        section, dot, name = key.partition(".")
+        if not (equals and dot and name):
+            raise InputError(f"--set {override}: expected section.key=value, for example train.steps=500")
+        target = values.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise InputError(f"{origin}: section {section!r} must be a mapping")
+        try:
+            target[name] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise InputError(f"--set {override}: {text!r} is not a YAML value") from None
+    return build_config(values, origin)
+
+
+def build_config(values: dict[str, Any], origin: str) -> Config:
+    """Validate `values` over the defaults. A section given in part keeps its other defaults.
+
+    Raises:
+        InputError: an unknown setting or a value out of range; the line names `origin` and the setting.
+    """
+    merged: dict[str, Any] = Config().model_dump()
+    for section, entries in values.items():
+        if section in merged and isinstance(entries, dict):
+            merged[section] = {**merged[section], **entries}
+        else:
+            merged[section] = entries
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise InputError(f"{origin}: unknown setting {where}{_suggest(where)}") from None
+        raise InputError(f"{origin}: {where} = {first['input']!r}: {first['msg']}") from None
+
+
+def default_config(backbone: str) -> Config:
+    """The settings a command starts from when none are given: the paper's for Stable Diffusion, else the small ones."""
+    return load_config("sd15-paper") if backbone == "sd15" else Config()
+
+
+def update(config: Config, section: str, **entries: Any) -> Config:
+    """A copy of `config` with `entries` (those that are not None) set in `section`, validated."""
+    values = config.model_dump()
+    values[section].update({key: value for key, value in entries.items() if value is not None})
+    return build_config(values, "option")
+
+
+def dump_config(config: Config) -> str:
+    """The settings as YAML that `load_config` reads back to an equal `Config`."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def preset_names() -> list[str]:
+    folder = resources.files("siamese_diffusion") / "presets"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def _read(source: str | Path) -> dict[str, Any]:
+    name = str(source)
+    if name in preset_names():
+        text = (resources.files("siamese_diffusion") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        try:
+            text = Path(source).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise InputError(
+                f"--config {name}: no such file or preset (presets: {', '.join(preset_names())})"
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--config {name}: cannot be read ({error})") from None
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise InputError(f"{name}: not valid YAML{f' at line {mark.line + 1}' if mark else ''}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{name}: expected sections ({', '.join(Config.model_fields)})")
+    return values
+
+
+def _suggest(where: str) -> str:
+    import difflib
+
+    known = [f"{s}.{k}" for s, f in Config.model_fields.items() for k in _section(f.annotation).model_fields]
+    close = difflib.get_close_matches(where, [*known, *Config.model_fields], n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _section(annotation: Any) -> type[Section]:
+    assert isinstance(annotation, type) and issubclass(annotation, Section)
+    return annotation

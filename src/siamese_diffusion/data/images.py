@@ -1,0 +1,106 @@
+"""Read images and masks of every kind that clinics and challenges hand out, and say what was done with each."""
+
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from siamese_diffusion.errors import InputError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
+
+Pixels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+Either = TypeVar("Either", Pixels, Mask)
+
+
+def open_image(path: Path) -> Image.Image:
+    """Decode a file fully, turned upright by its EXIF orientation.
+
+    Raises:
+        InputError: the file is missing, corrupt or truncated, or is not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{path}: not an image that can be read (JPEG, PNG, TIFF or BMP)") from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: the image is damaged ({str(error).splitlines()[0]})") from None
+
+
+def read_image(path: Path) -> Pixels:
+    """An image as uint8 (H, W, 3) RGB.
+
+    Grey is repeated over the channels and a palette resolved. Alpha is composited on black, the colour outside an
+    endoscope's field of view. 16-bit grey is scaled by its type's range: 4095 where nothing exceeds it (12-bit
+    devices), else 65535. Floating point is taken as [0, 1] where nothing exceeds 1, else as [0, 255].
+
+    Raises:
+        InputError: see `open_image`.
+    """
+    image = open_image(path)
+    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+        return np.repeat(_to_8_bit(np.asarray(image, np.float64))[..., None], 3, axis=2)
+    if image.mode in ("P", "PA", "LA", "La", "RGBA", "RGBa"):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return np.array(image.convert("RGB"))
+
+
+def read_mask(path: Path) -> Mask:
+    """A mask as boolean (H, W): brighter than 127 of 255 is lesion.
+
+    A mask whose only values are 0 and 1 is taken as labels, and one whose lesion is drawn by its alpha channel alone
+    (all colours equal) by that channel. 16-bit values are scaled as in `read_image`.
+
+    Raises:
+        InputError: see `open_image`.
+    """
+    values = mask_values(path)
+    if values.max(initial=0) == 1:
+        return values == 1
+    return values > 127
+
+
+def mask_values(path: Path) -> Pixels:
+    """A mask's grey values as uint8 (H, W), before any threshold.
+
+    Raises:
+        InputError: see `open_image`.
+    """
+    image = open_image(path)
+    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+        values = np.asarray(image, np.float64)
+        return values.astype(np.uint8) if values.max(initial=0) <= 255 else _to_8_bit(values)
+    if image.mode in ("P", "PA", "LA", "La", "RGBA", "RGBa"):
+        rgba = np.asarray(image.convert("RGBA"))
+        grey = np.asarray(image.convert("RGB").convert("L"))
+        alpha = rgba[..., 3]
+        return np.array(alpha if alpha.min() < 255 and grey.min() == grey.max() else grey * (alpha > 127))
+    return np.array(image.convert("L"))
+
+
+def square(pixels: Either, resolution: int) -> Either:
+    """Resize to (resolution, resolution); another aspect ratio is squashed, as the original does.
+
+    Images are filtered (Lanczos); masks are averaged and thresholded at one half, so a lesion keeps its area.
+    """
+    if pixels.shape[:2] == (resolution, resolution):
+        return pixels
+    size = (resolution, resolution)
+    if pixels.dtype == np.bool_:
+        grey = Image.fromarray(pixels.astype(np.uint8) * 255)
+        return np.asarray(grey.resize(size, Image.Resampling.BOX)) >= 128  # type: ignore[return-value]
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+
+
+def _to_8_bit(values: NDArray[np.float64]) -> Pixels:
+    highest = values.max(initial=0)
+    scale = next((bound for bound in (1, 255, 4095, 65535) if highest <= bound), highest)
+    return (values.clip(0) * (255 / scale)).round().astype(np.uint8)

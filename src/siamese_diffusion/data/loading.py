@@ -1,0 +1,171 @@
+"""Images and masks as arrays, and the cache of latents and prompt embeddings that training reads from.
+
+Unusual in it: a sample is a pure function of (seed, step, row). Flips are cached as latents of their own, so the first
+stage and the text encoder run once, before training, and can then leave the device.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from siamese_diffusion import progress
+from siamese_diffusion.config import DataConfig, LoopConfig
+from siamese_diffusion.data.pairs import Pair, read_image, read_pair, square
+from siamese_diffusion.files import write_whole
+from siamese_diffusion.loop import Batch, generator, rows_of_epochs
+
+Images = NDArray[np.uint8]  # (N, R, R, 3)
+Masks = NDArray[np.bool_]  # (N, R, R)
+
+FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
+    "none": ((),),
+    "horizontal": ((), (-1,)),
+    "both": ((), (-1,), (-2,), (-2, -1)),
+}
+"""Axes of a channels-first image that each variant reverses."""
+
+
+def load_pairs(pairs: Sequence[Pair], resolution: int) -> tuple[Images, Masks]:
+    """Images (N, R, R, 3) and masks (N, R, R) at `resolution` pixels.
+
+    Raises:
+        InputError: a file cannot be read, or an image and its mask differ in size.
+    """
+
+    def read(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        image, mask = read_pair(pair)
+        return square(image, resolution), square(mask, resolution)
+
+    with ThreadPoolExecutor() as pool:
+        both = list(progress.track(pool.map(read, pairs), "reading pairs", len(pairs)))
+    return np.stack([image for image, _ in both]), np.stack([mask for _, mask in both])
+
+
+def load_images(paths: Sequence[Path], resolution: int) -> Images:
+    """Images (N, R, R, 3) at `resolution` pixels.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    with ThreadPoolExecutor() as pool:
+        read = pool.map(lambda path: square(read_image(path), resolution), paths)
+        return np.stack(list(progress.track(read, "reading images", len(paths))))
+
+
+def to_tensor(images: Images) -> Tensor:
+    """(N, R, R, 3) 0..255 to float (N, 3, R, R) in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_images(tensor: Tensor) -> Images:
+    """Float (N, 3, R, R) in [-1, 1] to (N, R, R, 3) 0..255, rounded."""
+    scaled = ((tensor.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return scaled.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def mask_hint(masks: Tensor) -> Tensor:
+    """Masks (B, H, W), boolean, to hints (B, 3, H, W), 0 or 1."""
+    return masks[:, None].float().expand(-1, 3, -1, -1)
+
+
+def prompt_of(label: str) -> str:
+    return f"A photo of {label}"
+
+
+@dataclass
+class LatentData:
+    """What training draws its batches from.
+
+    Attributes:
+        moments: (N, flips, 2, C, h, w) means and standard deviations of the scaled latents.
+        embeddings: (P + 1, L, D) of the distinct prompts; the last is that of the empty one.
+        prompts: (N,) index of each sample's embedding.
+        images, masks: for the hints; None for unlabelled images.
+    """
+
+    moments: NDArray[np.float32]
+    embeddings: Tensor
+    prompts: list[int]
+    images: Images | None = None
+    masks: Masks | None = None
+
+    def batch(self, step: int, rows: range, settings: LoopConfig, data: DataConfig, timesteps: int = 1000) -> Batch:
+        """Rows of a step as arguments of `SiameseDiffusion.forward` (without hints for unlabelled images)."""
+        samples = rows_of_epochs(step, rows, settings.batch_size, len(self.moments), settings.seed)
+        drawn = [
+            self._sample(index, generator(settings.seed, 3, step, row), data, timesteps)
+            for index, row in zip(samples, rows, strict=True)
+        ]
+        batch: Batch = {key: torch.stack([sample[key] for sample in drawn]) for key in drawn[0]}
+        if self.masks is not None:
+            batch["progress"] = step / settings.steps
+        return batch
+
+    def _sample(self, index: int, random: torch.Generator, data: DataConfig, timesteps: int) -> dict[str, Tensor]:
+        flips = FLIPS[data.flip]
+        flip = int(torch.randint(len(flips), (), generator=random))
+        mean, spread = torch.from_numpy(np.array(self.moments[index, flip]))
+        sample = {
+            "latents": mean + spread * torch.randn(mean.shape, generator=random),
+            "noise": torch.randn(mean.shape, generator=random),
+            "timesteps": torch.randint(timesteps, (), generator=random),
+        }
+        dropped = float(torch.rand((), generator=random)) < data.prompt_dropout
+        sample["text"] = self.embeddings[-1 if dropped else self.prompts[index]]
+        if self.images is not None and self.masks is not None:
+            mask = torch.from_numpy(self.masks[index]).float().expand(3, -1, -1)
+            image = torch.from_numpy(self.images[index]).permute(2, 0, 1).float() / 255
+            sample["mask_hint"] = mask.flip(flips[flip])
+            sample["image_hint"] = image.flip(flips[flip])
+        return sample
+
+
+def build_latents(
+    images: Images,
+    prompts: Sequence[str],
+    encode: Callable[[Tensor], tuple[Tensor, Tensor]],
+    embed: Callable[[list[str]], Tensor],
+    flip: Literal["none", "horizontal", "both"],
+    cache: Path,
+    masks: Masks | None = None,
+    device: Any = "cpu",
+) -> LatentData:
+    """Encode every image, in each flip, and every distinct prompt once; read `cache` instead where it is there.
+
+    Args:
+        images: (N, R, R, 3).
+        prompts: one a sample.
+        encode: (B, 3, R, R) in [-1, 1] to the mean and standard deviation of the latents.
+        embed: prompts to embeddings (P, L, D).
+        flip: which flips training uses.
+        cache: file for the latents; its name must tell what they depend on.
+        masks: (N, R, R) for labelled images.
+        device: where `encode` runs.
+    """
+    if not cache.exists():
+        chunks = []
+        for start in progress.track(range(0, len(images), 8), "encoding images"):
+            chunk = to_tensor(images[start : start + 8]).to(device)
+            variants = [torch.stack(encode(chunk.flip(axes)), 1).cpu() for axes in FLIPS[flip]]
+            chunks.append(torch.stack(variants, 1).numpy())
+
+        def save(path: Path) -> None:
+            with path.open("wb") as file:
+                np.save(file, np.concatenate(chunks))
+
+        write_whole(cache, save)
+    distinct = sorted(set(prompts))
+    return LatentData(
+        moments=np.load(cache, mmap_mode="r"),
+        embeddings=embed([*distinct, ""]).cpu(),
+        prompts=[distinct.index(prompt) for prompt in prompts],
+        images=images if masks is not None else None,
+        masks=masks,
+    )

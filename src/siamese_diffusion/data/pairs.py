@@ -1,0 +1,351 @@
+"""Folders of image-mask pairs: find them in the layouts the field uses, read them, and write our own."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from siamese_diffusion.data.images import SUFFIXES, Mask, Pixels, read_image, read_mask, square
+from siamese_diffusion.errors import InputError
+from siamese_diffusion.files import read_json, read_jsonl, require_folder, write_jsonl, write_whole
+
+__all__ = [
+    "Pair",
+    "PairWriter",
+    "find_images",
+    "find_masks",
+    "find_pairs",
+    "read_image",
+    "read_mask",
+    "read_pair",
+    "splits",
+    "square",
+    "test_sets",
+]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its mask."""
+
+    name: str
+    image: Path
+    mask: Path
+    prompt: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further columns of `pairs.jsonl`: where a synthetic pair comes from."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a folder holds, before anything is read."""
+
+    layout: str
+    images: dict[str, Path]
+    masks: dict[str, Path]
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    doubled: list[Path] = field(default_factory=list)
+    """Files whose base name another file of the same kind has."""
+
+
+_NAMES = (("images", "masks"), ("image", "mask"), ("image", "masks"), ("images", "mask"))
+_ISIC = "_segmentation"
+
+
+def list_folder(folder: Path) -> Listing:
+    """Images and masks of `folder` by base name, whatever the layout; nothing is matched or opened.
+
+    Raises:
+        InputError: the folder is not there, or holds no layout that is known.
+    """
+    require_folder(folder, "data folder")
+    if (folder / "pairs.jsonl").exists():
+        return _manifest(folder, "pairs.jsonl", "image", "mask")
+    if (folder / "prompt.json").exists():
+        return _manifest(folder, "prompt.json", "target", "source")
+    if (folder / "TrainDataset").is_dir():
+        return list_folder(folder / "TrainDataset")
+    by_name = {child.name.lower(): child for child in folder.iterdir() if child.is_dir()}
+    for image_name, mask_name in _NAMES:
+        if image_name in by_name and mask_name in by_name:
+            return _two_folders("images and masks", by_name[image_name], by_name[mask_name])
+    truth = [child for child in by_name.values() if any(child.glob(f"*{_ISIC}.*"))]
+    inputs = [child for child in by_name.values() if child not in truth and any(child.glob("ISIC_*"))]
+    if len(truth) == 1 and len(inputs) == 1:
+        return _two_folders("ISIC challenge", inputs[0], truth[0])
+    if any(folder.glob(f"*{_ISIC}.*")):
+        return _two_folders("ISIC challenge", folder, folder)
+    raise InputError(
+        f"{folder}: no image-mask pairs found; expected images/ and masks/, a PraNet or ISIC release, "
+        "pairs.jsonl or prompt.json"
+    )
+
+
+def find_pairs(folder: Path, split: str | None = None, limit: int | None = None, limit_seed: int = 0) -> list[Pair]:
+    """The pairs of a folder, by name.
+
+    Args:
+        folder: see `list_folder` for the layouts.
+        split: a list of `splits.json`; without that file it is ignored, but for PraNet's release, whose "test" is
+            every set of `TestDataset`.
+        limit: draw this many; a smaller draw with the same seed is part of a larger one.
+        limit_seed: of that draw.
+
+    Raises:
+        InputError: no pairs, an image or mask without its partner, two of the same name, an unknown split, or fewer
+            pairs than `limit`.
+    """
+    if split == "test" and (folder / "TestDataset").is_dir():
+        pairs = [
+            Pair(f"{name}-{pair.name}", pair.image, pair.mask, pair.prompt)
+            for name, inner in test_sets(folder).items()
+            for pair in find_pairs(inner)
+        ]
+    else:
+        listing = list_folder(folder)
+        _refuse(listing.doubled, folder, "has the base name of another file")
+        _refuse(
+            (listing.images[n] for n in sorted(listing.images.keys() - listing.masks.keys())), folder, "has no mask"
+        )
+        _refuse(
+            (listing.masks[n] for n in sorted(listing.masks.keys() - listing.images.keys())), folder, "has no image"
+        )
+        pairs = [_pair(listing, name) for name in sorted(listing.images)]
+        pairs = _in_split(pairs, folder, split)
+    if not pairs:
+        raise InputError(f"{folder}: no image-mask pairs")
+    if limit is not None:
+        if limit > len(pairs):
+            raise InputError(
+                f"data.limit = {limit}: {folder} has {len(pairs)} pairs" + (f" in {split}" if split else "")
+            )
+        order = np.random.default_rng(limit_seed).permutation(len(pairs))[:limit]
+        pairs = [pairs[i] for i in sorted(order)]
+    return pairs
+
+
+def find_images(folder: Path, split: str | None = None) -> list[Path]:
+    """Image files for use without masks: those of a folder of pairs, else all at or below `folder`.
+
+    Raises:
+        InputError: there are none, or `split` is unknown.
+    """
+    require_folder(folder, "image folder")
+    try:
+        listing = list_folder(folder)
+    except InputError:
+        found = sorted(path for path in folder.rglob("*") if _is_image(path))
+    else:
+        pairs = [Pair(name, path, path) for name, path in sorted(listing.images.items())]
+        found = [pair.image for pair in _in_split(pairs, folder, split)]
+    if not found:
+        raise InputError(f"{folder}: no images (JPEG, PNG, TIFF or BMP)")
+    return found
+
+
+def find_masks(
+    folder: Path, split: str | None = None, limit: int | None = None, limit_seed: int = 0
+) -> list[tuple[str, Path]]:
+    """Names and files of masks: those of a folder of pairs (as `find_pairs` picks them), else its image files.
+
+    Raises:
+        InputError: there are none, or see `find_pairs`.
+    """
+    require_folder(folder, "mask folder")
+    try:
+        list_folder(folder)
+    except InputError:
+        masks = _files(folder)
+        if not masks:
+            raise InputError(f"{folder}: no masks, and no image-mask pairs") from None
+        counts = Counter(path.stem for path in masks)
+        _refuse((path for path in masks if counts[path.stem] > 1), folder, "has the base name of another file")
+        return [(path.stem, path) for path in masks]
+    return [(pair.name, pair.mask) for pair in find_pairs(folder, split, limit, limit_seed)]
+
+
+def splits(folder: Path) -> dict[str, list[str]] | None:
+    """The lists of `splits.json`, name of the list to base names; None without that file.
+
+    Raises:
+        InputError: the file is not a mapping of lists of names.
+    """
+    path = folder / "splits.json"
+    if not path.exists():
+        return None
+    value = read_json(path)
+    if not isinstance(value, dict) or not all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in value.values()
+    ):
+        raise InputError(f"{path}: expected lists of base names, as in {{'train': [...], 'test': [...]}}")
+    return value
+
+
+def test_sets(folder: Path) -> dict[str, Path]:
+    """Folders of the test sets of a PraNet release (given at its top or at `TestDataset`); empty for other layouts."""
+    top = folder / "TestDataset" if (folder / "TestDataset").is_dir() else folder
+    if top.name != "TestDataset":
+        return {}
+    return {child.name: child for child in sorted(top.iterdir()) if child.is_dir() and not child.name.startswith(".")}
+
+
+def read_pair(pair: Pair) -> tuple[Pixels, Mask]:
+    """Image uint8 (H, W, 3) and mask boolean (H, W).
+
+    Raises:
+        InputError: a file cannot be read, or their sizes differ.
+    """
+    image, mask = read_image(pair.image), read_mask(pair.mask)
+    if image.shape[:2] != mask.shape:
+        raise InputError(
+            f"{pair.mask}: is {mask.shape[1]} x {mask.shape[0]}, but its image {pair.image} is "
+            f"{image.shape[1]} x {image.shape[0]}"
+        )
+    return image, mask
+
+
+class PairWriter:
+    """Writes a folder of pairs that may be killed at any moment and gone on with.
+
+    A pair is there once its line is in `pairs.jsonl`, which is written after both files are whole. `close` sorts the
+    lines, so an interrupted and resumed folder ends up byte for byte as an undisturbed one.
+
+    Args:
+        folder: where to write.
+        resume: keep the pairs that are complete; what is torn or stray is removed.
+
+    Raises:
+        InputError: the folder holds pairs and `resume` is false.
+    """
+
+    def __init__(self, folder: Path, resume: bool = False) -> None:
+        self.folder = folder
+        self.manifest = folder / "pairs.jsonl"
+        rows = read_jsonl(self.manifest) if self.manifest.exists() else []
+        if rows and not resume:
+            raise InputError(f"--out {folder}: already holds {len(rows)} pairs; add --resume, or name another folder")
+        if not resume and folder.is_dir() and any((folder / kind).is_dir() for kind in ("images", "masks")):
+            raise InputError(f"--out {folder}: already holds images; add --resume, or name another folder")
+        for kind in ("images", "masks"):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+        self.rows = {
+            Path(row["image"]).stem: row
+            for row in rows
+            if (folder / row["image"]).exists() and (folder / row["mask"]).exists()
+        }
+        for kind in ("images", "masks"):
+            for path in (folder / kind).iterdir():
+                if path.stem not in self.rows:
+                    path.unlink()
+        write_jsonl(self.manifest, self.rows.values())
+
+    @property
+    def done(self) -> set[str]:
+        """Names of the pairs that are complete."""
+        return set(self.rows)
+
+    def write(self, name: str, image: Pixels, mask: Mask, prompt: str, extra: dict[str, Any]) -> None:
+        """Add a pair: image uint8 (H, W, 3), mask boolean (H, W), both kept without loss.
+
+        Raises:
+            InputError: the disk is full or cannot be written to.
+        """
+        row = {"image": f"images/{name}.png", "mask": f"masks/{name}.png", "prompt": prompt, **extra}
+        try:
+            for key, pixels in (("image", image), ("mask", mask.astype(np.uint8) * 255)):
+                picture = Image.fromarray(pixels)
+                write_whole(self.folder / row[key], picture.save)
+            with self.manifest.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise InputError(f"{self.folder}: pair {name} cannot be written ({error.strerror or error})") from None
+        self.rows[name] = row
+
+    def close(self) -> None:
+        """Sort the manifest by name."""
+        write_jsonl(self.manifest, [self.rows[name] for name in sorted(self.rows)])
+
+    def __enter__(self) -> "PairWriter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if exception[0] is None:
+            self.close()
+
+
+def _is_image(path: Path) -> bool:
+    hidden = path.name.startswith(".") or path.stem.lower().endswith("_superpixels")
+    return path.suffix.lower() in SUFFIXES and not hidden and path.is_file()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if _is_image(path))
+
+
+def _two_folders(layout: str, images: Path, masks: Path) -> Listing:
+    """ISIC marks its masks by `_segmentation`, in whatever folder; they match without it."""
+    isic = any(path.stem.endswith(_ISIC) for path in _files(masks))
+    mask_files = [path for path in _files(masks) if not isic or path.stem.endswith(_ISIC)]
+    image_files = [path for path in _files(images) if images != masks or not path.stem.endswith(_ISIC)]
+    doubled: list[Path] = []
+
+    def by_name(files: list[Path]) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for path in files:
+            name = path.stem.removesuffix(_ISIC)
+            if name in found:
+                doubled.append(path)
+            found.setdefault(name, path)
+        return found
+
+    return Listing("ISIC challenge" if isic else layout, by_name(image_files), by_name(mask_files), {}, doubled)
+
+
+def _manifest(folder: Path, name: str, image_key: str, mask_key: str) -> Listing:
+    path = folder / name
+    images, masks, rows, doubled = {}, {}, {}, []
+    for number, row in enumerate(read_jsonl(path), start=1):
+        for key in (image_key, mask_key):
+            if not isinstance(row.get(key), str):
+                raise InputError(f"{path}: line {number} has no {key!r}")
+            if not (folder / row[key]).is_file():
+                raise InputError(f"{path}: line {number} names {row[key]}, which is not there")
+        image = folder / row.pop(image_key)
+        if image.stem in images:
+            doubled.append(image)
+        images[image.stem], masks[image.stem], rows[image.stem] = image, folder / row.pop(mask_key), row
+    return Listing(name, images, masks, rows, doubled)
+
+
+def _pair(listing: Listing, name: str) -> Pair:
+    extra = dict(listing.rows.get(name, {}))
+    return Pair(name, listing.images[name], listing.masks[name], extra.pop("prompt", None), extra)
+
+
+def _in_split(pairs: list[Pair], folder: Path, split: str | None) -> list[Pair]:
+    lists = splits(folder)
+    if lists is None or split is None:
+        return pairs
+    if split not in lists:
+        raise InputError(f"data.split = {split}: {folder / 'splits.json'} has {', '.join(lists)}")
+    known = {pair.name: pair for pair in pairs}
+    lost = [name for name in lists[split] if name not in known]
+    if lost:
+        more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+        raise InputError(f"{folder / 'splits.json'}: {split} names {lost[0]}{more}, which is not there")
+    return [known[name] for name in sorted(lists[split])]
+
+
+def _refuse(files: Iterable[Path], folder: Path, reason: str) -> None:
+    wrong = list(files)
+    if wrong:
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise InputError(f"{wrong[0]}: {reason}{more}; `siamese-diffusion check {folder}` lists every problem")

@@ -1,0 +1,310 @@
+"""Invented colonoscopy pictures with polyps and their masks, to try everything without any patient's data.
+
+A picture is laid out on the square [-1, 1]² and only then sampled, so it is about the same at every resolution.
+"""
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache, partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from siamese_diffusion.data.images import Mask, Pixels
+from siamese_diffusion.data.pairs import PairWriter
+from siamese_diffusion.errors import InputError
+
+Field = NDArray[np.float32]
+
+PROMPT = "A photo of polyp"
+AREA = (0.02, 0.3)
+"""Polyps together cover this share of the picture."""
+REACH = 0.88
+"""Polyps stay within this distance of the centre, so the black border never covers a part of the mask."""
+SERIAL = 32
+"""Below this many pictures, starting processes costs more than it saves."""
+
+
+class Polyp(NamedTuple):
+    """A star-shaped outline: radius r(θ) = mean · (1 + Σ amplitude_k · cos(kθ + phase_k)), k = 2, 3, ..."""
+
+    x: float
+    y: float
+    mean: float
+    amplitude: NDArray[np.float64]
+    phase: NDArray[np.float64]
+
+    @property
+    def extent(self) -> float:
+        """The outline lies within this distance of the centre."""
+        return self.mean * (1 + float(np.abs(self.amplitude).sum()))
+
+
+def make_phantoms(out: Path, count: int, resolution: int = 128, seed: int = 0, workers: int | None = None) -> None:
+    """Write `count` pairs named phantom-00000, ... into the new folder `out`; the same ones for any `workers`.
+
+    Args:
+        out: folder of pairs to make.
+        count: at least 1.
+        resolution: side in pixels, at least 16.
+        seed: at least 0; pictures of different seeds have nothing in common.
+        workers: processes; by default one per core. Few pictures are made in this process.
+
+    Raises:
+        InputError: a number is out of range, or `out` already holds pairs or cannot be written to.
+    """
+    for option, value, least in (("count", count, 1), ("resolution", resolution, 16), ("seed", seed, 0)):
+        if value < least:
+            raise InputError(f"--{option} {value}: must be at least {least}")
+    workers = min(workers or os.cpu_count() or 1, count)
+    make = partial(phantom, seed, resolution=resolution)
+    with PairWriter(out, resume=False) as writer:
+        if workers == 1 or count < SERIAL:
+            _write(writer, map(make, range(count)), seed)
+        else:
+            # A forked child may inherit locks that torch's threads hold.
+            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                _write(writer, pool.map(make, range(count), chunksize=8), seed)
+
+
+def _write(writer: PairWriter, pairs: Iterable[tuple[Pixels, Mask]], seed: int) -> None:
+    for i, (image, mask) in enumerate(pairs):
+        writer.write(f"phantom-{i:05d}", image, mask, PROMPT, extra={"phantom": {"seed": seed, "index": i}})
+
+
+def phantom(seed: int, index: int, resolution: int) -> tuple[Pixels, Mask]:
+    """The picture uint8 (R, R, 3) and the mask bool (R, R) of its polyps, fixed by `seed` and `index` (both >= 0)."""
+    random = np.random.default_rng((seed, index))
+    axis = ((np.arange(resolution) + 0.5) * 2 / resolution - 1).astype(np.float32)
+    x, y = axis[None, :], axis[:, None]
+    polyps = _polyps(random)
+    lumen = _lumen(random, polyps)
+
+    depth = _tunnel(random, x, y, lumen)
+    tilt = random.uniform(-0.25, 0.25, 2)  # of the light, which sits beside the lens
+    slope_x, slope_y = (0.012 * s for s in _slopes(random, resolution, (5, 9, 16), 0.5))
+    colour = _mucosa(random, resolution)
+    shine = _slopes(random, resolution, (24, 48), 0.8)
+
+    coverage = np.zeros((resolution, resolution), np.float32)
+    for polyp in polyps:
+        cover, depth, colour, slope_x, slope_y = _add(random, polyp, x, y, tilt, depth, colour, slope_x, slope_y)
+        coverage = np.maximum(coverage, cover)
+
+    light = depth * (0.3 + 0.7 * _facing(slope_x, slope_y, tilt))
+    # Light that came a long way through tissue has lost its blue and green: shadows are red.
+    image = colour * light[..., None] ** np.array((0.85, 1.15, 1.25), np.float32)
+    gloss = _facing(slope_x + 0.02 * shine[0], slope_y + 0.02 * shine[1], 1.6 * tilt)
+    glint = np.clip((gloss**60 - 0.8) / 0.12, 0, 1) * np.clip(2.2 * depth - 0.9, 0, 1)
+    glow = gaussian_filter(glint, 0.012 * resolution)
+    image += np.clip(0.85 * glint + 0.5 * glow, 0, 1)[..., None] * (1.02 - image)
+    image *= _border(random, x, y, 2 / resolution)[..., None]
+    return (np.clip(image, 0, 1) * 255).round().astype(np.uint8), coverage >= 0.5
+
+
+def _polyps(random: np.random.Generator) -> list[Polyp]:
+    count = random.choice((1, 2, 3), p=(0.8, 0.14, 0.06))
+    most = AREA[1] if count == 1 else 0.08
+    found: list[Polyp] = []
+    for _ in range(40):
+        area = 4 * np.exp(random.uniform(np.log(AREA[0] * 1.1), np.log(most * 0.97)))
+        amplitude = random.normal(0, (0.11, 0.05, 0.03, 0.02)).clip(-0.2, 0.2)
+        mean = float(np.sqrt(area / np.pi / (1 + (amplitude**2).sum() / 2)))
+        polyp = Polyp(0, 0, mean, amplitude, random.uniform(0, 2 * np.pi, 4))
+        away = max(REACH - polyp.extent, 0) * np.sqrt(random.uniform())
+        angle = random.uniform(0, 2 * np.pi)
+        polyp = polyp._replace(x=float(away * np.cos(angle)), y=float(away * np.sin(angle)))
+        gaps = (np.hypot(polyp.x - other.x, polyp.y - other.y) - other.extent - polyp.extent for other in found)
+        if polyp.extent < REACH and all(gap > 0.05 for gap in gaps):
+            found.append(polyp)
+        if len(found) == count:
+            break
+    return found
+
+
+def _lumen(random: np.random.Generator, polyps: list[Polyp]) -> tuple[float, float]:
+    """Where the tunnel goes on: of some random places the one with most room beside the polyps."""
+    places = random.uniform(-0.85, 0.85, (6, 2))
+    room = [min(np.hypot(px - p.x, py - p.y) - p.extent for p in polyps) for px, py in places]
+    px, py = places[int(np.argmax(room))]
+    return float(px), float(py)
+
+
+def _tunnel(random: np.random.Generator, x: Field, y: Field, lumen: tuple[float, float]) -> Field:
+    """Brightness (R, R) in [0, 1] of a tunnel with crescent folds: darker with depth, and behind each fold."""
+    resolution = x.size
+    dx, dy = x - lumen[0], y - lumen[1]
+    angle, away = np.arctan2(dy, dx), np.hypot(dx, dy)
+    away = away * (
+        1 + 0.13 * np.cos(3 * angle + random.uniform(0, 6.3)) + 0.1 * np.cos(2 * angle + random.uniform(0, 6.3))
+    )
+    away = away + 0.05 * _noise(random, resolution, (4, 7), 0.6)
+    size = random.uniform(0.12, 0.34)
+    light = 0.1 + 0.9 * (1 - np.exp(-((np.maximum(away, 0) / size) ** 1.3)))
+    # Rings of constant ratio are folds at equal distances along the tunnel; from one edge outwards it gets darker
+    # until the edge of the next, nearer fold, which hides what is behind it.
+    ring = random.uniform(1.5, 2.3) * np.log(np.maximum(away, 0.02) + 0.12) + random.uniform(0, 1)
+    part = ring - np.floor(ring)
+    edge = np.clip((1 - part) / 0.08, 0, 1)
+    strength = random.uniform(0.3, 0.6) * np.clip(0.55 + 0.6 * _noise(random, resolution, (3, 5), 0.5), 0, 1)
+    fade = np.exp(-((away / random.uniform(0.7, 1.2)) ** 4))
+    light = light * (1 - strength * fade * part**1.6 * edge) * (1 + 0.12 * fade * (1 - part) ** 6 * (1 - strength))
+    return np.asarray(light, np.float32)
+
+
+def _mucosa(random: np.random.Generator, resolution: int) -> Field:
+    """Colour (R, R, 3): a mixture of pink, orange and red, blotchy, with vessels."""
+    weights = random.dirichlet((1.2, 1.2, 1.2))
+    base = weights @ np.array(((0.96, 0.63, 0.55), (0.98, 0.60, 0.36), (0.90, 0.43, 0.34)))
+    blotch = _noise(random, resolution, (4, 8, 16, 32, 64), 0.62)[..., None]
+    colour = base.astype(np.float32) * (1 + blotch * np.array((0.05, 0.13, 0.15), np.float32))
+    vessels = random.uniform(0.25, 0.75) * _vessels(random, resolution)[..., None]
+    return np.asarray(colour * (1 - vessels * np.array((0.3, 0.62, 0.55), np.float32)), np.float32)
+
+
+def _vessels(random: np.random.Generator, resolution: int) -> Field:
+    """Cover (R, R) in [0, 1] by thin trees that grow in from the edge."""
+    total = np.zeros(resolution * resolution)
+    steps, step = 240, 0.005
+    for _ in range(random.integers(1, 4)):
+        start = random.uniform(0, 2 * np.pi)
+        twigs = [(1.1 * np.cos(start), 1.1 * np.sin(start), start + np.pi + random.uniform(-0.6, 0.6), 0.02, 0)]
+        while twigs:
+            px, py, heading, width, level = twigs.pop()
+            bend = np.repeat(random.normal(0, 0.012, steps // 16), 16)
+            way = heading + np.cumsum(bend) + 0.12 * np.sin(np.arange(steps) / random.uniform(8, 20))
+            xs, ys = px + step * np.cumsum(np.cos(way)), py + step * np.cumsum(np.sin(way))
+            thin = width * np.linspace(1, 0.5, steps)
+            _splat(total, resolution, xs, ys, thin * step * (resolution / 2) ** 2)
+            for at in random.integers(30, steps, 3 - level) if level < 2 else ():
+                side = random.choice((-1, 1)) * random.uniform(0.4, 0.9)
+                twigs.append((xs[at], ys[at], way[at] + side, 0.7 * thin[at], level + 1))
+    cover = gaussian_filter(total.reshape(resolution, resolution), 0.004 * resolution)
+    return (1 - np.exp(-1.5 * cover)).astype(np.float32)
+
+
+def _splat(
+    total: NDArray[np.float64],
+    resolution: int,
+    xs: NDArray[np.float64],
+    ys: NDArray[np.float64],
+    weight: NDArray[np.float64],
+) -> None:
+    column, row = (xs + 1) * resolution / 2 - 0.5, (ys + 1) * resolution / 2 - 0.5
+    left, top = np.floor(column).astype(int), np.floor(row).astype(int)
+    for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        share = weight * (1 - np.abs(row - top - i)) * (1 - np.abs(column - left - j))
+        inside = (top + i >= 0) & (top + i < resolution) & (left + j >= 0) & (left + j < resolution)
+        where = ((top + i) * resolution + left + j)[inside]
+        total += np.bincount(where, share[inside], total.size)
+
+
+def _add(
+    random: np.random.Generator,
+    polyp: Polyp,
+    x: Field,
+    y: Field,
+    tilt: NDArray[np.float64],
+    depth: Field,
+    colour: Field,
+    slope_x: Field,
+    slope_y: Field,
+) -> tuple[Field, Field, Field, Field, Field]:
+    """The polyp's coverage (R, R) in [0, 1], and the fields with the polyp and its shadow put in."""
+    resolution = x.size
+    dx, dy = x - polyp.x, y - polyp.y
+    away, angle = np.hypot(dx, dy) + 1e-6, np.arctan2(dy, dx)
+    radius, turn = np.ones_like(away), np.zeros_like(away)
+    for k, (amplitude, phase) in enumerate(zip(polyp.amplitude, polyp.phase, strict=True), start=2):
+        radius += np.float32(amplitude) * np.cos(k * angle + np.float32(phase))
+        turn -= np.float32(k * amplitude) * np.sin(k * angle + np.float32(phase))
+    radius, turn = radius * polyp.mean, turn * polyp.mean
+    distance = (away - radius) / np.sqrt(1 + (turn / away) ** 2)
+    cover = np.clip(0.5 - distance * resolution / 2, 0, 1)
+    q = np.minimum(away / radius, 1)
+
+    toward = -(dx * tilt[0] + dy * tilt[1]) / (away * np.hypot(*tilt))
+    shadow = random.uniform(0.35, 0.6) * (0.7 + 0.3 * toward)
+    shadow = shadow * np.exp(-np.maximum(distance, 0) / (0.05 + 0.12 * polyp.mean))
+
+    steep = random.uniform(0.5, 0.9) * q / np.sqrt(1 - 0.8 * q**2)
+    bump_x, bump_y = (0.008 * s for s in _slopes(random, resolution, (12, 28), 0.7))
+    rim = 1 - random.uniform(0.25, 0.45) * np.clip((q - 0.8) / 0.2, 0, 1) ** 2
+    # It stands out towards the lens, so it is lit more evenly than the wall behind it.
+    own_depth = (0.72 + 0.28 * depth) * rim
+    own = _polyp_colour(random, colour) * (1 + _noise(random, resolution, (10, 24, 56), 0.8)[..., None] * 0.11)
+
+    def over(above: Field, below: Field) -> Field:
+        share = cover[..., None] if above.ndim == 3 else cover
+        return np.asarray(share * above + (1 - share) * below, np.float32)
+
+    return (
+        cover,
+        over(own_depth, depth * (1 - shadow)),
+        over(own, colour),
+        over(steep * dx / away + bump_x, slope_x),
+        over(steep * dy / away + bump_y, slope_y),
+    )
+
+
+def _polyp_colour(random: np.random.Generator, mucosa: Field) -> Field:
+    base = np.asarray(mucosa.mean((0, 1)))
+    if random.uniform() < 0.55:
+        return np.asarray(base * (1, random.uniform(0.6, 0.75), random.uniform(0.62, 0.8)), np.float32)
+    return np.asarray(base + random.uniform(0.45, 0.7) * (np.array((1.0, 0.86, 0.76)) - base), np.float32)
+
+
+def _border(random: np.random.Generator, x: Field, y: Field, pixel: float) -> Field:
+    """Factor (R, R) in [0, 1]: the vignette, and mostly the black frame, a circle or a rounded octagon."""
+    away = np.hypot(x, y)
+    kind, size = random.uniform(), random.uniform(0.96, 1.06)
+    factor = 1 - random.uniform(0.2, 0.4) * np.minimum(away / 1.2, 1) ** 4
+    if kind < 0.15:
+        return np.asarray(factor, np.float32)
+    if kind > 0.5:
+        diagonal = (np.abs(x) + np.abs(y)) / 1.25
+        away = ((np.abs(x) ** 20 + np.abs(y) ** 20) + diagonal**20) ** 0.05
+    return np.asarray(factor * np.clip(0.5 - (away - size) / (2 * pixel), 0.015, 1), np.float32)
+
+
+def _facing(slope_x: Field, slope_y: Field, tilt: NDArray[np.float64]) -> Field:
+    """Cosine (R, R) between a surface that falls by these slopes and the light."""
+    dot = slope_x * tilt[0] + slope_y * tilt[1] + 1
+    return np.asarray(np.maximum(dot, 0) / np.sqrt((1 + slope_x**2 + slope_y**2) * (1 + tilt @ tilt)), np.float32)
+
+
+def _noise(random: np.random.Generator, resolution: int, cells: tuple[int, ...], decay: float) -> Field:
+    """Smooth noise (R, R), about standard normal / 2; octaves have `cells` to a side, each `decay` as strong."""
+    total = np.zeros((resolution, resolution), np.float32)
+    for i, count in enumerate(cells):
+        value, _ = _spline(resolution, count)
+        lattice = random.standard_normal((count + 3, count + 3), np.float32)
+        total += decay**i * (value @ lattice @ value.T)
+    return total
+
+
+def _slopes(random: np.random.Generator, resolution: int, cells: tuple[int, ...], decay: float) -> tuple[Field, Field]:
+    """Derivatives along x and y, each (R, R), of such noise."""
+    total_x, total_y = (np.zeros((resolution, resolution), np.float32) for _ in range(2))
+    for i, count in enumerate(cells):
+        value, slope = _spline(resolution, count)
+        lattice = random.standard_normal((count + 3, count + 3), np.float32)
+        total_x += decay**i * (value @ lattice @ slope.T)
+        total_y += decay**i * (slope @ lattice @ value.T)
+    return total_x, total_y
+
+
+@lru_cache(maxsize=64)
+def _spline(resolution: int, cells: int) -> tuple[Field, Field]:
+    """Cubic B-splines on [-1, 1] at the pixel centres, values and derivatives: each (R, cells + 3)."""
+    at = (np.arange(resolution) + 0.5) * cells / resolution
+    distance = at[:, None] - (np.arange(cells + 3) - 1)
+    d = np.abs(distance)
+    value = np.where(d < 1, 2 / 3 - d**2 + d**3 / 2, np.where(d < 2, (2 - d) ** 3 / 6, 0))
+    slope = np.where(d < 1, -2 * d + 1.5 * d**2, np.where(d < 2, -((2 - d) ** 2) / 2, 0)) * np.sign(distance)
+    return value.astype(np.float32), (slope * cells / 2).astype(np.float32)

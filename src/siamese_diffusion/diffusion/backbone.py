@@ -1,0 +1,202 @@
+"""The backbone both diffusions stand on: first stage, UNet, text encoder and noise schedule.
+
+A backbone on disk is a folder in diffusers' layout (`vae/`, `unet/`, `text_encoder/`, `tokenizer/`, `scheduler/`), so
+Stable Diffusion 1.5 and the small one trained here load the same way.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from siamese_diffusion.config import BackboneConfig
+from siamese_diffusion.diffusion import firststage
+from siamese_diffusion.errors import InputError
+from siamese_diffusion.files import whole_folder, write_json
+
+SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+"""Hub id of Stable Diffusion 1.5, the paper's backbone."""
+
+_PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
+
+
+@dataclass
+class Backbone:
+    vae: Any
+    """AutoencoderKL or PatchAutoencoder."""
+    unet: UNet2DConditionModel
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    scheduler: DDIMScheduler
+
+    @property
+    def factor(self) -> int:
+        """Image side over latent side."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (B, C, h, w), scaled, of the latents of images (B, 3, H, W) in [-1, 1]."""
+        posterior = self.vae.encode(images).latent_dist
+        return posterior.mean * self.vae.config.scaling_factor, posterior.std * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1], clamped, of scaled latents (B, C, h, w)."""
+        images: Tensor = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        return images.clamp(-1, 1)
+
+    @torch.no_grad()
+    def embed(self, prompts: list[str]) -> Tensor:
+        """Prompt embeddings (B, L, D)."""
+        tokens = self.tokenizer(
+            prompts,
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        embedding: Tensor = self.text_encoder(tokens.input_ids.to(self.text_encoder.device)).last_hidden_state
+        return embedding
+
+    def to(self, device: torch.device | str) -> "Backbone":
+        for part in (self.vae, self.unet, self.text_encoder):
+            part.to(device)
+        return self
+
+    def save(self, folder: Path) -> None:
+        """Write the backbone as a folder `load_backbone` and diffusers read."""
+        with whole_folder(folder) as temporary:
+            self.save_parts(temporary)
+            index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline"}
+            write_json(temporary / "model_index.json", index | self.index())
+
+    def save_parts(self, folder: Path) -> None:
+        for part in _PARTS:
+            getattr(self, part).save_pretrained(folder / part)
+
+    def index(self) -> dict[str, Any]:
+        """The parts as diffusers lists them in `model_index.json`."""
+        own = isinstance(self.vae, firststage.PatchAutoencoder)
+        return {
+            "vae": ["siamese_diffusion.diffusion.firststage" if own else "diffusers", type(self.vae).__name__],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "scheduler": ["diffusers", type(self.scheduler).__name__],
+            "safety_checker": [None, None],
+            "feature_extractor": [None, None],
+            "image_encoder": [None, None],
+            "requires_safety_checker": False,
+        }
+
+
+def load_backbone(source: str | Path) -> Backbone:
+    """Load a backbone.
+
+    Args:
+        source: a folder in diffusers' layout, a hub id, or "sd15" for Stable Diffusion 1.5 from the hub.
+
+    Raises:
+        InputError: there is no backbone at `source`.
+    """
+    where = SD15 if source == "sd15" else str(source)
+    try:
+        config = AutoencoderKL.load_config(where, subfolder="vae")
+        own = config["_class_name"] == firststage.PatchAutoencoder.__name__
+        vae_class: Any = firststage.PatchAutoencoder if own else AutoencoderKL
+        loaded = Backbone(
+            vae=vae_class.from_pretrained(where, subfolder="vae", use_safetensors=True),
+            unet=UNet2DConditionModel.from_pretrained(where, subfolder="unet", use_safetensors=True),
+            text_encoder=CLIPTextModel.from_pretrained(where, subfolder="text_encoder", use_safetensors=True),
+            tokenizer=CLIPTokenizer.from_pretrained(where, subfolder="tokenizer"),
+            scheduler=DDIMScheduler.from_pretrained(where, subfolder="scheduler", **_SAMPLING),
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"--backbone {source}: no backbone could be loaded from there ({reason})") from None
+    for part in (loaded.vae, loaded.unet, loaded.text_encoder):
+        part.eval()
+    return loaded
+
+
+_SAMPLING: dict[str, Any] = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
+"""The original's DDIM: timesteps 981 ... 1, and the last step ends at the alpha of timestep 0, not at 1."""
+
+
+def small_backbone(settings: BackboneConfig, images: Tensor, seed: int = 0) -> Backbone:
+    """An untrained small backbone whose first stage is fitted to `images`.
+
+    Args:
+        settings: its shape.
+        images: (N, 3, H, W) in [-1, 1].
+        seed: of the initial weights.
+
+    Raises:
+        InputError: the shape does not fit together, or the resolution cannot be divided that often.
+    """
+    levels = len(settings.channels)
+    if len(settings.attention) != levels:
+        raise InputError(f"backbone.attention: {len(settings.attention)} values for {levels} backbone.channels")
+    if settings.patch & (settings.patch - 1):
+        raise InputError(f"backbone.patch = {settings.patch}: must be a power of two")
+    if any(channels % 16 for channels in settings.channels):
+        raise InputError(f"backbone.channels = {list(settings.channels)}: must be multiples of 16")
+    divisor = settings.patch * 2 ** (levels - 1)
+    if images.shape[-1] % divisor:
+        raise InputError(f"data.resolution = {images.shape[-1]}: must be a multiple of {divisor} for this backbone")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        down = tuple("CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in settings.attention)
+        unet = UNet2DConditionModel(
+            sample_size=images.shape[-1] // settings.patch,
+            in_channels=settings.latent_channels,
+            out_channels=settings.latent_channels,
+            down_block_types=down,
+            up_block_types=tuple(name.replace("Down", "Up") for name in reversed(down)),
+            block_out_channels=settings.channels,
+            layers_per_block=settings.layers,
+            attention_head_dim=tuple(max(1, channels // 32) for channels in settings.channels),  # diffusers: head count
+            cross_attention_dim=settings.text_dim,
+            norm_num_groups=16,
+        )
+        text_encoder, tokenizer = _small_text_encoder(settings.text_dim)
+    return Backbone(
+        vae=firststage.fit(images, settings.patch, settings.latent_channels, settings.whitening),
+        unet=unet,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        scheduler=DDIMScheduler(
+            beta_schedule=settings.schedule,
+            beta_start=0.00085,
+            beta_end=0.012,
+            prediction_type=settings.prediction,
+            **_SAMPLING,
+        ),
+    )
+
+
+def _small_text_encoder(width: int) -> tuple[CLIPTextModel, CLIPTokenizer]:
+    """A one-layer CLIP text encoder over bytes, random and frozen: distinct prompts get distinct embeddings."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    characters = list(bytes_to_unicode().values())
+    words = [*characters, *(character + "</w>" for character in characters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=32)
+    config = CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        projection_dim=width,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        max_position_embeddings=32,
+        bos_token_id=len(words) - 2,
+        eos_token_id=len(words) - 1,
+        pad_token_id=len(words) - 1,
+    )
+    return CLIPTextModel(config).eval(), tokenizer

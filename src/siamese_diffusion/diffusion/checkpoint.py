@@ -1,0 +1,69 @@
+"""A trained model on disk: `RUN/pipeline/`, a folder that this package and diffusers both load."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from siamese_diffusion.config import Config, load_config
+from siamese_diffusion.diffusion.backbone import Backbone, load_backbone
+from siamese_diffusion.diffusion.control import DenseControlNet, controlnet_for
+from siamese_diffusion.diffusion.siamese import SiameseDiffusion
+from siamese_diffusion.errors import InputError
+from siamese_diffusion.files import hash_files, whole_folder, write_json
+
+
+@dataclass
+class Trained:
+    """A run that is ready to sample from."""
+
+    backbone: Backbone
+    model: SiameseDiffusion
+    config: Config
+    hash: str
+    """Of the weights; every synthetic pair carries it."""
+
+
+def assemble(backbone: Backbone, config: Config, controlnet: DenseControlNet | None = None) -> SiameseDiffusion:
+    """The two diffusions over `backbone`, which they share (not copy); a fresh ControlNet unless one is given."""
+    scheduler = backbone.scheduler
+    return SiameseDiffusion(
+        backbone.unet,
+        controlnet or controlnet_for(backbone.unet, backbone.factor, config.backbone.hint_channels),
+        scheduler.alphas_cumprod,
+        scheduler.config.prediction_type,
+        config.method,
+    )
+
+
+def save_pipeline(model: SiameseDiffusion, backbone: Backbone, folder: Path) -> None:
+    """Write a `StableDiffusionControlNetPipeline` folder."""
+    with whole_folder(folder) as temporary:
+        backbone.save_parts(temporary)
+        model.controlnet.save_pretrained(temporary / "controlnet")
+        index: dict[str, Any] = {
+            "_class_name": "StableDiffusionControlNetPipeline",
+            "controlnet": [DenseControlNet.__module__, DenseControlNet.__name__],
+        }
+        write_json(temporary / "model_index.json", index | backbone.index())
+
+
+def load_trained(run: Path) -> Trained:
+    """Load a finished run.
+
+    Raises:
+        InputError: `run` is not a run folder, or its training has not finished.
+    """
+    pipeline = run / "pipeline"
+    if not pipeline.is_dir():
+        if (run / "checkpoints").is_dir():
+            raise InputError(f"--checkpoint {run}: training has not finished; run `train` again with --resume")
+        raise InputError(f"--checkpoint {run}: not a run folder (it has no pipeline/)")
+    backbone = load_backbone(pipeline)
+    try:
+        controlnet = DenseControlNet.from_pretrained(pipeline, subfolder="controlnet", use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{pipeline / 'controlnet'}: cannot be loaded ({str(error).splitlines()[0]})") from None
+    config = load_config(run / "config.yaml")
+    weights = [pipeline / part / "diffusion_pytorch_model.safetensors" for part in ("controlnet", "unet", "vae")]
+    model = assemble(backbone, config, controlnet).eval()
+    return Trained(backbone, model, config, hash_files(path for path in weights if path.exists()))

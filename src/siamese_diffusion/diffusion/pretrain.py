@@ -1,0 +1,123 @@
+"""Train a small backbone from unlabelled images, for users without Stable Diffusion's weights."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from siamese_diffusion.config import Config, dump_config
+from siamese_diffusion.data.loading import build_latents, load_images, prompt_of, to_tensor
+from siamese_diffusion.data.pairs import find_images
+from siamese_diffusion.diffusion.backbone import small_backbone
+from siamese_diffusion.diffusion.firststage import psnr
+from siamese_diffusion.diffusion.sample import denoise, save_grid
+from siamese_diffusion.diffusion.siamese import Schedule
+from siamese_diffusion.errors import InputError
+from siamese_diffusion.files import hash_json, write_json, write_text
+from siamese_diffusion.loop import Batch, generator, make_accelerator, run
+
+
+class BackboneLosses(NamedTuple):
+    total: Tensor
+
+
+class Denoiser(nn.Module):
+    """The backbone's own objective: the mean squared error of its prediction."""
+
+    def __init__(self, unet: UNet2DConditionModel, schedule: Schedule) -> None:
+        super().__init__()
+        self.unet, self.schedule = unet, schedule
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+        prediction: Tensor = self.unet(noisy, timesteps, text).sample
+        return prediction
+
+    def forward(self, latents: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor) -> BackboneLosses:
+        noisy = self.schedule.add_noise(latents, noise, timesteps)
+        target = self.schedule.target(latents, noise, timesteps)
+        return BackboneLosses((self.predict(noisy, timesteps, text).float() - target).square().mean())
+
+
+def pretrain(
+    images: Path, out: Path, config: Config | None = None, resume: bool = False, device: str = "auto"
+) -> dict[str, Any]:
+    """Train a small backbone on unlabelled images.
+
+    Args:
+        images: any folder of images, or a folder of pairs (its masks are not read; with splits.json, `data.split`).
+        out: the backbone's folder, in diffusers' layout; also log, sample grids and checkpoints.
+        config: settings; `data`, `backbone` and `pretrain` are read.
+        resume: go on with an interrupted run.
+        device: "auto", "cpu", "cuda" ...
+
+    Returns:
+        Where the backbone is, its parameters, the images it saw and the first stage's PSNR in dB on every tenth image
+        (which the first stage was not fitted to).
+
+    Raises:
+        InputError: no images, settings that do not fit, or an `out` that holds a run already.
+    """
+    config = config or Config()
+    paths = find_images(images, config.data.split)
+    if len(paths) < 2:
+        raise InputError(f"--images {images}: one image is not enough to train on")
+    arrays = load_images(paths, config.data.resolution)
+    tensors = to_tensor(arrays)
+    held_out = torch.arange(len(tensors)) % 10 == 9 if len(tensors) >= 20 else torch.zeros(len(tensors)).bool()
+    backbone = small_backbone(config.backbone, tensors[~held_out], config.pretrain.seed)
+    quality = psnr(backbone.vae, tensors[held_out] if held_out.any() else tensors)
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "config.yaml", dump_config(config))
+
+    accelerator = make_accelerator(config.pretrain.precision, device)
+    backbone.to(accelerator.device)
+    key = hash_json([[path.name for path in paths], config.data.model_dump(), config.backbone.model_dump()])
+    prompt = prompt_of(config.data.label)
+    data = build_latents(
+        arrays,
+        [prompt] * len(arrays),
+        backbone.encode,
+        backbone.embed,
+        config.data.flip,
+        out / "cache" / f"latents-{key}.npy",
+        device=accelerator.device,
+    )
+    schedule = Schedule(backbone.scheduler.alphas_cumprod, backbone.scheduler.config.prediction_type)
+    model = Denoiser(backbone.unet, schedule)
+
+    def batch_at(step: int, rows: range) -> Batch:
+        return data.batch(step, rows, config.pretrain, config.data)
+
+    def observe(step: int, module: nn.Module) -> dict[str, float]:
+        text = backbone.embed([prompt]).expand(16, -1, -1)
+        noise = torch.randn(16, *data.moments.shape[-3:], generator=generator(config.pretrain.seed, 4))
+
+        def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            return model.predict(noisy, timesteps, text)
+
+        latents = denoise(predict, noise.to(text.device), backbone.scheduler, "ddim", 50)
+        save_grid([backbone.decode(latents)], out / "samples" / f"step-{step:06d}.png")
+        return {}
+
+    run(
+        model,
+        batch_at,
+        config.pretrain,
+        out,
+        resume=resume,
+        device=device,
+        observe=observe,
+        description="backbone",
+    )
+    backbone.to("cpu").save(out / "backbone")
+    result = {
+        "backbone": str(out / "backbone"),
+        "parameters": sum(p.numel() for p in backbone.unet.parameters()),
+        "images": len(paths),
+        "psnr": round(quality, 2),
+        "steps": config.pretrain.steps,
+    }
+    write_json(out / "summary.json", result)
+    return result

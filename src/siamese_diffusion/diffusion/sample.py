@@ -1,0 +1,213 @@
+"""Sampling: masks in, image-mask pairs out, by Mask-Diffusion alone.
+
+Unusual in it: an image depends on the seed, its mask's name and its copy number only, not on the batch it was drawn in,
+so an interrupted run goes on exactly, and the work can be shared out in any way.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from torch import Tensor
+
+from siamese_diffusion import progress
+from siamese_diffusion.config import Config, update
+from siamese_diffusion.data.loading import mask_hint, prompt_of, to_images, to_tensor
+from siamese_diffusion.data.masks import RECIPES, transform_mask
+from siamese_diffusion.data.pairs import PairWriter, find_masks, find_pairs, read_mask, read_pair, square
+from siamese_diffusion.diffusion.siamese import SiameseDiffusion
+from siamese_diffusion.errors import InputError
+from siamese_diffusion.files import write_whole
+from siamese_diffusion.loop import generator, make_accelerator
+
+
+def denoise(
+    predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, schedule: DDIMScheduler, scheduler: str, steps: int
+) -> Tensor:
+    """Solve the reverse process from `noise` (B, C, h, w) to latents.
+
+    Args:
+        predict: (noisy, timesteps (B,)) to the network's prediction.
+        noise: standard normal.
+        schedule: the backbone's.
+        scheduler: "ddim" (eta 0) or "dpm" (DPM-Solver++, second order).
+        steps: denoising steps.
+    """
+    solver = make_solver(schedule, scheduler)
+    solver.set_timesteps(steps, device=noise.device)
+    latents = noise
+    with torch.no_grad():
+        for t in solver.timesteps:
+            prediction = predict(latents, t.expand(len(latents)))
+            latents = solver.step(prediction, t, latents, return_dict=False)[0]
+    return latents
+
+
+def make_solver(schedule: DDIMScheduler, scheduler: str) -> Any:
+    if scheduler == "ddim":
+        return DDIMScheduler.from_config(schedule.config)
+    return DPMSolverMultistepScheduler.from_config(
+        schedule.config, algorithm_type="dpmsolver++", solver_order=2, timestep_spacing="trailing", steps_offset=0
+    )
+
+
+def save_grid(rows: list[Tensor], path: Path, columns: int = 8) -> None:
+    """A PNG of images (N, 3, H, W) in [-1, 1]: where there are several lists, they alternate line by line."""
+    from PIL import Image
+    from torchvision.utils import make_grid
+
+    count = len(rows[0])
+    lines = [images[start : start + columns].cpu() for start in range(0, count, columns) for images in rows]
+    grid = make_grid(torch.cat(lines), nrow=min(columns, count), padding=2, pad_value=1.0)
+    write_whole(path, lambda temporary: Image.fromarray(to_images(grid[None])[0]).save(temporary))
+
+
+def guided(
+    model: SiameseDiffusion, hint: Tensor, text: Tensor, empty: Tensor, guidance: float
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Mask-Diffusion with classifier-free guidance on the prompt; both branches keep the mask, in one batch.
+
+    Args:
+        model: in evaluation mode.
+        hint: (B, 3, H, W) mask hints.
+        text: (B, L, D) embeddings of the prompts.
+        empty: (B, L, D) of the empty prompt.
+        guidance: prediction = empty + guidance (prompt - empty); at 1 the empty branch is not run.
+    """
+    if guidance == 1:
+        return lambda noisy, t: model.predict(noisy, t, text, model.control(noisy, t, text, hint))
+    hints, words = hint.repeat(2, 1, 1, 1), torch.cat([empty, text])
+
+    def predict(noisy: Tensor, t: Tensor) -> Tensor:
+        noisy, t = noisy.repeat(2, 1, 1, 1), t.repeat(2)
+        without, given = model.predict(noisy, t, words, model.control(noisy, t, words, hints)).chunk(2)
+        return without + guidance * (given - without)
+
+    return predict
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One pair to draw."""
+
+    name: str
+    source: str
+    mask: Path
+    copy: int
+    prompt: str
+
+
+def sample(
+    checkpoint: Path,
+    masks: Path,
+    out: Path,
+    per_mask: int = 1,
+    random_masks: str | None = None,
+    scheduler: str | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    seed: int | None = None,
+    config: Config | None = None,
+    resume: bool = False,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Draw images for masks and write them as a folder of pairs.
+
+    Args:
+        checkpoint: a finished run of `train`.
+        masks: a folder of pairs, whose masks are taken (`data.split`, `data.limit`), or of mask images.
+        out: folder of pairs to write; also `grid.png`, the first pairs.
+        per_mask: images for each mask.
+        random_masks: recipe of `data.masks` that varies each mask first.
+        scheduler, steps, guidance, seed: override `sample` of the settings.
+        config: settings; default: the run's own.
+        resume: go on with an interrupted run; the folder ends up the same as if it had not been interrupted.
+        device: "auto", "cpu", "cuda" ...
+
+    Returns:
+        The folder, how many pairs it holds, and how many of them this call drew.
+
+    Raises:
+        InputError: no such run, no masks, an unknown recipe, or an `out` that holds pairs already.
+    """
+    from siamese_diffusion.diffusion.checkpoint import load_trained
+
+    trained = load_trained(checkpoint)
+    config = config or trained.config
+    config = update(config, "sample", scheduler=scheduler, steps=steps, guidance=guidance, seed=seed)
+    settings = config.sample
+    wanted = _wanted(masks, per_mask, random_masks, config)
+    engine = make_accelerator("no", device)
+    trained.backbone.to(engine.device)
+    trained.model.to(engine.device)
+    model, backbone = trained.model, trained.backbone
+    resolution = trained.config.data.resolution
+    shape = (backbone.unet.config.in_channels, resolution // backbone.factor, resolution // backbone.factor)
+    empty = backbone.embed([""])
+
+    drawn = 0
+    with PairWriter(out, resume) as writer:
+        # Whole batches are redone, since rounding depends on the batch an image is drawn in.
+        batches = [wanted[i : i + settings.batch_size] for i in range(0, len(wanted), settings.batch_size)]
+        todo = [batch for batch in batches if any(one.name not in writer.done for one in batch)]
+        for batch in progress.track(todo, "sampling"):
+            shapes = [
+                transform_mask(
+                    square(read_mask(one.mask), resolution), random_masks or "none", settings.seed, one.source, one.copy
+                )
+                for one in batch
+            ]
+            hint = mask_hint(torch.from_numpy(np.stack([mask for mask, _ in shapes]))).to(engine.device)
+            noise = torch.stack(
+                [torch.randn(shape, generator=generator(settings.seed, "noise", one.source, one.copy)) for one in batch]
+            ).to(engine.device)
+            text = backbone.embed([one.prompt for one in batch])
+            predict = guided(model, hint, text, empty.expand_as(text), settings.guidance)
+            latents = denoise(predict, noise, backbone.scheduler, settings.scheduler, settings.steps)
+            images = to_images(backbone.decode(latents))
+            for one, image, (mask, transform) in zip(batch, images, shapes, strict=True):
+                if one.name in writer.done:
+                    continue
+                provenance = {
+                    "synthetic": True,
+                    "checkpoint": trained.hash,
+                    "method": trained.config.method.name,
+                    "seed": settings.seed,
+                    "copy": one.copy,
+                    "sampler": {
+                        "scheduler": settings.scheduler,
+                        "steps": settings.steps,
+                        "guidance": settings.guidance,
+                    },
+                    "source_mask": one.source,
+                    "mask_transform": transform,
+                }
+                writer.write(one.name, image, mask, one.prompt, provenance)
+                drawn += 1
+    first = find_pairs(out)[:16]
+    arrays = [read_pair(pair) for pair in first]
+    save_grid(
+        [
+            mask_hint(torch.from_numpy(np.stack([mask for _, mask in arrays]))) * 2 - 1,
+            to_tensor(np.stack([image for image, _ in arrays])),
+        ],
+        out / "grid.png",
+    )
+    return {"out": str(out), "pairs": len(wanted), "drawn": drawn, "checkpoint": trained.hash}
+
+
+def _wanted(masks: Path, per_mask: int, recipe: str | None, config: Config) -> list[Wanted]:
+    if per_mask < 1:
+        raise InputError(f"--per-mask {per_mask}: must be at least 1")
+    if recipe is not None and recipe not in RECIPES:
+        raise InputError(f"--random-masks {recipe}: unknown; recipes: {', '.join(RECIPES)}")
+    data = config.data
+    return [
+        Wanted(f"{name}-{copy:02d}" if per_mask > 1 else name, name, path, copy, prompt_of(data.label))
+        for name, path in find_masks(masks, data.split, data.limit, data.limit_seed)
+        for copy in range(per_mask)
+    ]

@@ -1,0 +1,278 @@
+"""Noise-consistent Siamese-Diffusion: two diffusions that share one ControlNet, and their loss terms.
+
+Unusual in it: Image-Diffusion's decoder D' is not a copy but the same blocks run with detached parameters, so its loss
+reaches the ControlNet and never the decoder; the frozen encoder runs once for both; both hints pass through the
+ControlNet as one batch. Source: arXiv 2505.06068 (CVPR 2025); equations in the docstrings.
+
+What the network predicts is the backbone's: the noise, or v (Salimans & Ho 2022). "Prediction" below means either.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
+
+from siamese_diffusion.config import MethodConfig
+from siamese_diffusion.diffusion.control import DenseControlNet
+
+
+class Losses(NamedTuple):
+    """Batch means of the terms, unweighted, and their weighted sum. A term that is not in force is 0."""
+
+    mask: Tensor
+    image: Tensor
+    consistency: Tensor
+    augmentation: Tensor
+    total: Tensor
+
+
+class Encoded(NamedTuple):
+    """What the frozen encoder hands to the decoder."""
+
+    middle: Tensor  # (B, C, h', w')
+    skips: tuple[Tensor, ...]
+    time: Tensor  # (B, E) time embedding
+
+
+class Schedule(nn.Module):
+    """The forward process z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) eps, and conversions between predictions.
+
+    Args:
+        alphas_cumprod: (T,) abar_t.
+        prediction: "epsilon" or "v_prediction".
+    """
+
+    alphas_cumprod: Tensor
+
+    def __init__(self, alphas_cumprod: Tensor, prediction: str) -> None:
+        super().__init__()
+        if prediction not in ("epsilon", "v_prediction"):
+            raise ValueError(f"prediction = {prediction!r}: must be epsilon or v_prediction")
+        self.register_buffer("alphas_cumprod", alphas_cumprod.float(), persistent=False)
+        self.prediction = prediction
+
+    def scales(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(abar_t) and sqrt(1 - abar_t), each (B, 1, 1, 1)."""
+        alphas = self.alphas_cumprod[timesteps][:, None, None, None]
+        return alphas.sqrt(), (1 - alphas).sqrt()
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        signal, spread = self.scales(timesteps)
+        return signal * latents + spread * noise
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the network should predict."""
+        if self.prediction == "epsilon":
+            return noise
+        signal, spread = self.scales(timesteps)
+        return signal * noise - spread * latents
+
+    def clean(self, noisy: Tensor, prediction: Tensor, timesteps: Tensor) -> Tensor:
+        """One-step estimate of z0 from a prediction."""
+        signal, spread = self.scales(timesteps)
+        if self.prediction == "epsilon":
+            return (noisy - spread * prediction) / signal
+        return signal * noisy - spread * prediction
+
+    def noise(self, noisy: Tensor, prediction: Tensor, timesteps: Tensor) -> Tensor:
+        """The noise that a prediction stands for."""
+        if self.prediction == "epsilon":
+            return prediction
+        signal, spread = self.scales(timesteps)
+        return signal * prediction + spread * noisy
+
+
+class SiameseDiffusion(nn.Module):
+    """Mask-Diffusion and Image-Diffusion over one UNet and one ControlNet.
+
+    Trained: the ControlNet with its Dense Hint Input, and the UNet's decoder D. Frozen: the UNet's encoder and middle
+    block E, with the time embedding.
+
+    Args:
+        unet: the backbone's UNet.
+        controlnet: from `controlnet_for(unet, ...)`.
+        alphas_cumprod: (T,) of the backbone's noise schedule.
+        prediction: "epsilon" or "v_prediction", the backbone's.
+        method: which terms, and their weights.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        controlnet: DenseControlNet,
+        alphas_cumprod: Tensor,
+        prediction: str = "epsilon",
+        method: MethodConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.unet = unet
+        self.controlnet = controlnet
+        self.schedule = Schedule(alphas_cumprod, prediction)
+        self.method = method or MethodConfig()
+        self.checkpointing = False
+        unet.requires_grad_(False)
+        for part in (unet.up_blocks, unet.conv_norm_out, unet.conv_out, controlnet):
+            part.requires_grad_(True)
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute activations in the backward pass: less memory, the same gradients."""
+        self.checkpointing = True
+        self.controlnet.enable_gradient_checkpointing()
+
+    def control(self, noisy: Tensor, timesteps: Tensor, text: Tensor, hint: Tensor) -> list[Tensor]:
+        """CN(z_t, t, text, hint): residuals for the skips, in the encoder's order, and for the middle block, last.
+
+        Args:
+            noisy: (B, C, h, w).
+            timesteps: (B,) integers.
+            text: (B, L, D).
+            hint: (B, 3, H, W) in [0, 1].
+        """
+        down, middle = self.controlnet(
+            noisy, timesteps, encoder_hidden_states=text, controlnet_cond=hint, return_dict=False
+        )
+        return [*down, middle]
+
+    def encode(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Encoded:
+        """E(z_t), without gradients."""
+        unet = self.unet
+        with torch.no_grad():
+            time = unet.time_embedding(unet.time_proj(timesteps).to(noisy.dtype))
+            x = unet.conv_in(noisy)
+            skips = (x,)
+            for block in unet.down_blocks:
+                x, seen = block(x, time, **_text(block, text))
+                skips += seen
+            x = unet.mid_block(x, time, **_text(unet.mid_block, text))
+        return Encoded(x, skips, time)
+
+    def decode(
+        self, encoded: Encoded, text: Tensor, control: Sequence[Tensor] | None = None, *, constant: bool = False
+    ) -> Tensor:
+        """D(E(z_t), control): the prediction, (B, C, h, w).
+
+        Args:
+            encoded: from `encode`.
+            text: (B, L, D).
+            control: from `control`; None for the backbone alone.
+            constant: run D', the decoder with its parameters held constant.
+        """
+        unet = self.unet
+        x, skips = encoded.middle, encoded.skips
+        if control is not None:
+            x = x + control[-1]
+            skips = tuple(skip + residual for skip, residual in zip(skips, control[:-1], strict=True))
+        for block in unet.up_blocks:
+            own, skips = skips[-len(block.resnets) :], skips[: -len(block.resnets)]
+            size = skips[-1].shape[2:] if skips else None
+            x = self._run(block, constant, x, own, encoded.time, upsample_size=size, **_text(block, text))
+        x = self._run(unet.conv_norm_out, constant, x)
+        return self._run(unet.conv_out, constant, unet.conv_act(x))
+
+    def _run(self, module: nn.Module, constant: bool, *args: Any, **kwargs: Any) -> Tensor:
+        def call(*args: Any) -> Tensor:
+            # Inside the checkpointed function, so that the recomputation holds the parameters constant as well.
+            if constant:
+                held = {name: parameter.detach() for name, parameter in module.named_parameters()}
+                result: Tensor = functional_call(module, held, args, kwargs)
+            else:
+                result = module(*args, **kwargs)
+            return result
+
+        if self.checkpointing and torch.is_grad_enabled():
+            result: Tensor = checkpoint(call, *args, use_reentrant=False)
+            return result
+        return call(*args)
+
+    def predict(
+        self, noisy: Tensor, timesteps: Tensor, text: Tensor, control: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """The network's own prediction (noise or v), (B, C, h, w)."""
+        return self.decode(self.encode(noisy, timesteps, text), text, control)
+
+    def predict_noise(
+        self, noisy: Tensor, timesteps: Tensor, text: Tensor, control: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """The predicted noise, (B, C, h, w), whatever the backbone predicts."""
+        return self.schedule.noise(noisy, self.predict(noisy, timesteps, text, control), timesteps)
+
+    def image_weight(self, progress: float) -> float:
+        """w_i, weight of the image features in the mixed control: linear from 0 to 1 unless it is set constant."""
+        return progress if self.method.image_weight == "linear" else self.method.image_weight
+
+    def forward(
+        self,
+        latents: Tensor,
+        noise: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        mask_hint: Tensor,
+        image_hint: Tensor,
+        progress: float,
+    ) -> Losses:
+        """The losses of one batch.
+
+        Args:
+            latents: (B, C, h, w) scaled latents z0 of the images.
+            noise: (B, C, h, w) standard normal.
+            timesteps: (B,) integers.
+            text: (B, L, D) prompt embeddings.
+            mask_hint: (B, 3, H, W), 0 or 1.
+            image_hint: (B, 3, H, W) in [0, 1].
+            progress: step / max_steps, in [0, 1].
+
+        Returns:
+            L_m = |eps - eps_m|^2, L_i = |eps - eps_mix|^2, L_c = |eps_m - sg(eps_mix)|^2 and
+            L_a = |eps - D(E(z_t'), CN(z_t', mask))|^2 with z0' = sg of Image-Diffusion's one-step estimate; total is
+            L_m + L_i + consistency L_c + [progress > augmentation_start] augmentation L_a. Means over C, H, W, then
+            over the batch; a sample with t > augmentation_timesteps adds 0 to L_a and stays in its mean.
+        """
+        method = self.method
+        noisy = self.schedule.add_noise(latents, noise, timesteps)
+        target = self.schedule.target(latents, noise, timesteps)
+        encoded = self.encode(noisy, timesteps, text)
+        zero = target.new_zeros(())
+
+        if method.name == "mask-only":
+            loss = _error(self.decode(encoded, text, self.control(noisy, timesteps, text, mask_hint)), target).mean()
+            return Losses(mask=loss, image=zero, consistency=zero, augmentation=zero, total=loss)
+
+        both = self.control(
+            noisy.repeat(2, 1, 1, 1), timesteps.repeat(2), text.repeat(2, 1, 1), torch.cat([mask_hint, image_hint])
+        )
+        from_mask, from_image = zip(*(residual.chunk(2) for residual in both), strict=True)
+        weight = self.image_weight(progress)
+        mixed = [
+            method.mask_weight * mask.detach() + weight * image
+            for mask, image in zip(from_mask, from_image, strict=True)
+        ]
+        by_mask = self.decode(encoded, text, from_mask)
+        by_mixed = self.decode(encoded, text, mixed, constant=True)
+
+        mask_loss = _error(by_mask, target).mean()
+        image_loss = _error(by_mixed, target).mean()
+        consistency = _error(by_mask, by_mixed.detach()).mean()
+        augmentation = zero
+        chosen = timesteps <= method.augmentation_timesteps
+        if method.augmentation > 0 and progress > method.augmentation_start and bool(chosen.any()):
+            t, words, eps = timesteps[chosen], text[chosen], noise[chosen]
+            estimate = self.schedule.clean(noisy[chosen], by_mixed[chosen].detach(), t)
+            again = self.schedule.add_noise(estimate, eps, t)
+            redrawn = self.predict(again, t, words, self.control(again, t, words, mask_hint[chosen]))
+            aim = self.schedule.target(estimate, eps, t)
+            augmentation = _error(redrawn, aim).sum() / len(timesteps)
+        total = mask_loss + image_loss + method.consistency * consistency + method.augmentation * augmentation
+        return Losses(mask_loss, image_loss, consistency, augmentation, total)
+
+
+def _error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Squared error of each sample, (B,), its mean over C, H, W."""
+    return (prediction.float() - target.float()).square().mean((1, 2, 3))
+
+
+def _text(block: nn.Module, text: Tensor) -> dict[str, Tensor]:
+    return {"encoder_hidden_states": text} if getattr(block, "has_cross_attention", False) else {}

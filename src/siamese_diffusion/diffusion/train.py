@@ -1,0 +1,153 @@
+"""Train Siamese-Diffusion, or the mask-only baseline, on image-mask pairs."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from siamese_diffusion.config import Config, default_config, dump_config, load_config, update
+from siamese_diffusion.data.loading import LatentData, build_latents, load_pairs, mask_hint, prompt_of
+from siamese_diffusion.data.pairs import find_pairs
+from siamese_diffusion.diffusion.backbone import Backbone, load_backbone
+from siamese_diffusion.diffusion.checkpoint import assemble, save_pipeline
+from siamese_diffusion.diffusion.pretrain import pretrain
+from siamese_diffusion.diffusion.sample import denoise, guided, save_grid
+from siamese_diffusion.errors import InputError
+from siamese_diffusion.files import hash_json, write_json, write_text
+from siamese_diffusion.loop import Batch, generator, latest_checkpoint, make_accelerator, run
+
+
+def train(
+    data: Path,
+    out: Path,
+    backbone: str = "small",
+    method: str | None = None,
+    config: Config | None = None,
+    resume: bool = False,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Train on image-mask pairs.
+
+    Args:
+        data: folder of pairs, in any layout that `check` knows.
+        out: run folder; gets `config.yaml`, `log.jsonl`, `samples/`, `checkpoints/` and, when done, `pipeline/`.
+        backbone: "small" (trained first, on the images of `data`), "sd15", a folder from `pretrain`, any folder in
+            diffusers' layout, or a hub id.
+        method: "siamese" or "mask-only"; default: `method.name`.
+        config: settings; `data`, `backbone`, `method`, `train` and `sample` are read.
+        resume: go on with an interrupted run; the result is the same as if it had not been interrupted.
+        device: "auto", "cpu", "cuda" ...
+
+    Returns:
+        The run folder, the number of pairs, and parameters trained and in all.
+
+    Raises:
+        InputError: bad pairs, no such backbone, settings that do not fit, or an `out` that holds a run already.
+        KeyboardInterrupt: interrupted; the state is saved first.
+    """
+    config = config or default_config(backbone)
+    if method is not None:
+        config = update(config, "method", name=method)
+    if latest_checkpoint(out) is not None:
+        if not resume:
+            raise InputError(f"--out {out}: already holds a run; add --resume to go on with it, or name another folder")
+        _require_same(config, out)
+    resolution = config.data.resolution
+    pairs = find_pairs(data, config.data.split, config.data.limit, config.data.limit_seed)
+    images, masks = load_pairs(pairs, resolution)
+    prompts = [pair.prompt or prompt_of(config.data.label) for pair in pairs]
+
+    # ---- backbone -----------------------------------------------------------------------------------------------
+    if backbone == "small":
+        pretrained = out / "pretrain"
+        if not (pretrained / "summary.json").exists():
+            pretrain(data, pretrained, config, resume=True, device=device)
+        backbone = str(pretrained)
+    base = load_backbone(Path(backbone) / "backbone" if (Path(backbone) / "backbone").is_dir() else backbone)
+    divisor = base.factor * 2 ** (len(base.unet.config.block_out_channels) - 1)
+    if resolution % divisor:
+        raise InputError(f"data.resolution = {resolution}: must be a multiple of {divisor} for this backbone")
+
+    # ---- latents and embeddings, once ---------------------------------------------------------------------------
+    accelerator = make_accelerator(config.train.precision, device)
+    write_text(out / "config.yaml", dump_config(config))
+    base.to(accelerator.device)
+    key = hash_json([[pair.name for pair in pairs], str(data), str(backbone), config.data.model_dump()])
+    latents = build_latents(
+        images,
+        prompts,
+        base.encode,
+        base.embed,
+        config.data.flip,
+        out / "cache" / f"latents-{key}.npy",
+        masks,
+        accelerator.device,
+    )
+    text_encoder, base.text_encoder = base.text_encoder, base.text_encoder.to("cpu")
+
+    # ---- training -----------------------------------------------------------------------------------------------
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        model = assemble(base, config)
+    steps = base.scheduler.config.num_train_timesteps
+
+    def batch_at(step: int, rows: range) -> Batch:
+        return latents.batch(step, rows, config.train, config.data, steps)
+
+    def observe(step: int, module: nn.Module) -> dict[str, float]:
+        _grid(latents, base, model, config, out / "samples" / f"step-{step:06d}.png", accelerator.device)
+        return {}
+
+    run(
+        model,
+        batch_at,
+        config.train,
+        out,
+        resume=resume,
+        device=device,
+        observe=observe,
+        description=config.method.name,
+    )
+    model.to("cpu")
+    base.text_encoder = text_encoder
+    result = {
+        "run": str(out),
+        "method": config.method.name,
+        "pairs": len(pairs),
+        "steps": config.train.steps,
+        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    if accelerator.is_main_process:
+        save_pipeline(model, base.to("cpu"), out / "pipeline")
+        write_json(out / "summary.json", result)
+    return result
+
+
+def _require_same(config: Config, out: Path) -> None:
+    """A resumed run must be the run that was begun."""
+    before = load_config(out / "config.yaml").model_dump()
+    now = config.model_dump()
+    for section in ("data", "backbone", "method", "train"):
+        for name, value in now[section].items():
+            if before[section][name] != value:
+                raise InputError(
+                    f"--resume {section}.{name} = {value}: {out / 'config.yaml'} says {before[section][name]}; "
+                    "a resumed run keeps its settings"
+                )
+
+
+def _grid(data: LatentData, base: Backbone, model: Any, config: Config, path: Path, device: torch.device) -> None:
+    """Up to eight training masks, the images Mask-Diffusion draws for them, and the real ones."""
+    assert data.masks is not None and data.images is not None
+    count = min(8, len(data.masks))
+    hint = mask_hint(torch.from_numpy(data.masks[:count])).to(device)
+    text = data.embeddings[data.prompts[:count]].to(device)
+    empty = data.embeddings[-1:].to(device).expand_as(text)
+    noise = torch.randn(count, *data.moments.shape[-3:], generator=generator(config.train.seed, 4)).to(device)
+
+    predict = guided(model, hint, text, empty, config.sample.guidance)
+    drawn = denoise(predict, noise, base.scheduler, config.sample.scheduler, config.sample.steps)
+    real: Tensor = torch.from_numpy(data.images[:count]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    save_grid([hint * 2 - 1, base.decode(drawn), real], path)

@@ -1,0 +1,107 @@
+"""Colour and texture statistics of two image sets, with the difference of two halves of the real one as a yardstick.
+
+They need no network, so they hold for any kind of image; and each names what is off: hue, contrast, sharpness, grain.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Images = NDArray[np.uint8]
+
+CHANNELS = ("red", "green", "blue")
+
+
+def statistics(images: Images) -> dict[str, Any]:
+    """Statistics of uint8 sRGB images (N, R, R, 3), in units of the full range (0 to 1).
+
+    Returns:
+        `mean`, `std`: per channel over all pixels. `gradient`: mean length of the grey-value gradient (central
+        differences, a pixel). `sharpness`: variance of the Laplacian, mean over images. `spectrum`: natural log of the
+        power averaged over rings of one frequency, over images too, from 1 to R/2 cycles a side.
+    """
+    scaled = images.astype(np.float32) / 255
+    grey = scaled @ np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601 luma
+    down, across = np.gradient(grey, axis=(1, 2))
+    laplacian = (
+        grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:] - 4 * grey[:, 1:-1, 1:-1]
+    )
+    return {
+        "mean": dict(zip(CHANNELS, scaled.mean((0, 1, 2), dtype=float).tolist(), strict=True)),
+        "std": dict(zip(CHANNELS, scaled.std((0, 1, 2), dtype=float).tolist(), strict=True)),
+        "gradient": float(np.hypot(down, across).mean(dtype=float)),
+        "sharpness": float(laplacian.var((1, 2), dtype=float).mean()),
+        "spectrum": _spectrum(grey).tolist(),
+    }
+
+
+def difference(first: Images, second: Images) -> dict[str, Any]:
+    """Distances of two sets of uint8 sRGB images (N, R, R, 3) and (M, R, R, 3).
+
+    Returns:
+        `colour`: 1-Wasserstein distance of the pixel values per channel, in units of the full range. `gradient`,
+        `sharpness`: natural log of second over first. `spectrum`: mean absolute difference of the log power.
+    """
+    from scipy.stats import wasserstein_distance
+
+    a, b = statistics(first), statistics(second)
+    levels = np.arange(256) / 255
+    colour = {}
+    for i, channel in enumerate(CHANNELS):
+        weights = [np.bincount(images[..., i].ravel(), minlength=256) for images in (first, second)]
+        colour[channel] = float(wasserstein_distance(levels, levels, *weights))
+    return {
+        "colour": colour,
+        "gradient": _log_ratio(b["gradient"], a["gradient"]),
+        "sharpness": _log_ratio(b["sharpness"], a["sharpness"]),
+        "spectrum": float(np.abs(np.subtract(a["spectrum"], b["spectrum"])).mean()),
+    }
+
+
+def appearance(real: Images, synthetic: Images, seed: int = 0) -> dict[str, Any]:
+    """`statistics` of `real` and `synthetic`, their `difference`, and the `yardstick`.
+
+    The yardstick is the difference between two random halves of `real`: what two samples of one distribution differ by.
+    Halves are smaller than the sets, so it errs on the large side.
+
+    Args:
+        real: uint8 sRGB (N, R, R, 3), N at least 2.
+        synthetic: uint8 sRGB (M, R, R, 3), M at least 1.
+        seed: of the halves.
+
+    Raises:
+        ValueError: too few images, or the sets differ in size of image.
+    """
+    if len(real) < 2 or len(synthetic) < 1 or real.shape[1:] != synthetic.shape[1:]:
+        raise ValueError(
+            f"expected at least 2 real and 1 synthetic image of one size, got {real.shape}, {synthetic.shape}"
+        )
+    order = np.random.default_rng(seed).permutation(len(real))
+    half = len(real) // 2
+    return {
+        "real": statistics(real),
+        "synthetic": statistics(synthetic),
+        "difference": difference(real, synthetic),
+        "yardstick": difference(real[order[:half]], real[order[half:]]),
+    }
+
+
+def _spectrum(grey: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    side = grey.shape[1]
+    power = np.zeros((side, side // 2 + 1))
+    window = np.outer(np.hanning(side), np.hanning(side))  # or the jump between opposite borders would dominate
+    for image in grey:  # one at a time: a whole set's transforms would not fit in memory
+        power += np.abs(np.fft.rfft2((image - image.mean()) * window)) ** 2 / side**2
+    rows = np.fft.fftfreq(side) * side
+    columns = np.arange(side // 2 + 1)
+    ring = np.rint(np.hypot(rows[:, None], columns[None])).astype(int)
+    sums = np.bincount(ring.ravel(), power.ravel() / len(grey))
+    counts = np.bincount(ring.ravel())
+    means = (sums / np.maximum(counts, 1))[1 : side // 2 + 1]
+    return np.log(np.maximum(means, 1e-12))  # 1e-12: far below what 8 bits resolve
+
+
+def _log_ratio(value: float, reference: float) -> float:
+    floor = 1e-9  # flat images have neither gradient nor sharpness
+    return float(np.log(max(value, floor) / max(reference, floor)))

@@ -1,0 +1,87 @@
+"""Does an image obey its mask: agreement of a trained segmentation network's prediction with the conditioning mask.
+
+The network is a judge trained on real pairs only. Read its figure beside two others: the judge's own Dice on real test
+pairs, which a perfect generator would reach, and the fit against shuffled masks, which one that ignores its mask
+reaches.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scores = NDArray[np.float64]
+
+RESAMPLES = 2000
+
+
+def pair_scores(predictions: NDArray[np.floating[Any]], masks: NDArray[np.bool_]) -> dict[str, Scores]:
+    """Dice and IoU of every pair, predictions cut at 0.5.
+
+    Args:
+        predictions: probabilities (N, R, R) in [0, 1].
+        masks: bool (N, R, R).
+
+    Returns:
+        `dice` and `iou`, (N,) each in [0, 1]; 1 where prediction and mask are both empty.
+    """
+    if predictions.shape != masks.shape:
+        raise ValueError(f"predictions {predictions.shape} and masks {masks.shape} differ in shape")
+    cut = predictions > 0.5
+    common = (cut & masks).sum((1, 2)).astype(float)
+    total = (cut.sum((1, 2)) + masks.sum((1, 2))).astype(float)
+    empty = total == 0
+    return {
+        "dice": np.where(empty, 1.0, 2 * common / np.maximum(total, 1)),
+        "iou": np.where(empty, 1.0, common / np.maximum(total - common, 1)),
+    }
+
+
+def interval(values: Scores, seed: int = 0) -> dict[str, float]:
+    """Mean of (N,) values with its 95 % percentile bootstrap interval (Efron, 1979): `mean`, `low`, `high`."""
+    if len(values) == 0:
+        raise ValueError("no values to average")
+    generator = np.random.default_rng(seed)
+    means = [float(values[generator.integers(len(values), size=len(values))].mean()) for _ in range(RESAMPLES)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return {"mean": float(values.mean()), "low": float(low), "high": float(high)}
+
+
+def mask_fit(
+    predictions: NDArray[np.floating[Any]], masks: NDArray[np.bool_], seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """Mean `dice` and `iou` of predictions and their masks, each with `mean`, `low` and `high` (95 %).
+
+    Args:
+        predictions: the judge's probabilities on the images, (N, R, R) in [0, 1].
+        masks: the masks that the images were drawn from, bool (N, R, R).
+        seed: of the bootstrap.
+    """
+    return {name: interval(values, seed) for name, values in pair_scores(predictions, masks).items()}
+
+
+def shuffled_fit(
+    predictions: NDArray[np.floating[Any]], masks: NDArray[np.bool_], seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """`mask_fit` of every prediction with the mask of another pair: what is reached without obeying the mask.
+
+    Where several images share one mask, some of these pairs can still be right, so the figure is a little too high.
+
+    Raises:
+        ValueError: there is only one pair.
+    """
+    return mask_fit(predictions, masks[derangement(len(masks), seed)], seed)
+
+
+def derangement(count: int, seed: int = 0) -> NDArray[np.intp]:
+    """A random permutation of `count` indices, one cycle, so that none stays in its place.
+
+    Raises:
+        ValueError: `count` is less than 2.
+    """
+    if count < 2:
+        raise ValueError("a derangement needs at least two")
+    order = np.random.default_rng(seed).permutation(count)
+    result = np.empty(count, dtype=np.intp)
+    result[order] = np.roll(order, 1)
+    return result

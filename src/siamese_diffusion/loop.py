@@ -1,0 +1,352 @@
+"""One training loop for the backbone, the two diffusions and the segmentation networks.
+
+Unusual in it: nothing random is carried from step to step. `batch_at(step, rows)` is a pure function, and the global
+random state is set from (seed, step) before every forward pass. So a checkpoint holds weights and optimiser state only,
+a resumed run is the same run bit for bit, and N processes draw the batches that one process would.
+"""
+
+import math
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.tensorboard import SummaryWriter
+
+from siamese_diffusion import progress
+from siamese_diffusion.config import LoopConfig
+from siamese_diffusion.errors import InputError
+from siamese_diffusion.files import read_json, read_jsonl, whole_folder, write_json, write_jsonl, write_text
+
+Batch = dict[str, Any]
+"""Keyword arguments of the module's `forward`."""
+
+BatchAt = Callable[[int, range], Batch]
+"""(step, rows) -> these rows of the global batch of that step; the same for the same arguments, in any process."""
+
+Observe = Callable[[int, nn.Module], Mapping[str, float]]
+"""(step, module) -> figures for the log. Called with the averaged weights in place and gradients off."""
+
+
+class Step(NamedTuple):
+    """A part of the work that one process does in one forward pass."""
+
+    step: int
+    rows: range
+
+
+class _Batches(Dataset[Batch]):
+    def __init__(self, batch_at: BatchAt, steps: list[Step]) -> None:
+        self.batch_at, self.steps = batch_at, steps
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.batch_at(*self.steps[index])
+
+
+def generator(seed: int, *key: int | str) -> torch.Generator:
+    """A CPU generator whose state depends on `seed` and `key` only."""
+    return torch.Generator().manual_seed(_mix(seed, *key))
+
+
+def rows_of_epochs(step: int, rows: range, batch_size: int, count: int, seed: int) -> list[int]:
+    """Indices into `count` samples of these rows of a step, each epoch a new permutation, no sample left out.
+
+    Args:
+        step: number of the step, from 0.
+        rows: rows of its global batch.
+        batch_size: size of that global batch.
+        count: samples in the data set.
+    """
+    orders: dict[int, Tensor] = {}
+    indices = []
+    for row in rows:
+        epoch, place = divmod(step * batch_size + row, count)
+        if epoch not in orders:
+            orders[epoch] = torch.randperm(count, generator=generator(seed, 1, epoch))
+        indices.append(int(orders[epoch][place]))
+    return indices
+
+
+def learning_rate_factor(step: int, settings: LoopConfig) -> float:
+    """Factor on the learning rate at `step`, from 0: linear warm-up, then constant or half a cosine down to 0."""
+    if step < settings.warmup:
+        return (step + 1) / settings.warmup
+    if settings.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - settings.warmup) / max(1, settings.steps - settings.warmup)))
+
+
+def run(
+    module: nn.Module,
+    batch_at: BatchAt,
+    settings: LoopConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    observe: Observe | None = None,
+    description: str = "training",
+) -> None:
+    """Train the parameters of `module` that require gradients; on return it holds the final (averaged) weights.
+
+    Args:
+        module: its `forward(**batch)` returns a NamedTuple of scalars, one of them `total`, the loss.
+        batch_at: makes the batches.
+        settings: the optimisation.
+        out: run folder; gets `log.jsonl`, TensorBoard events and `checkpoints/step-NNNNNN/`.
+        resume: go on from the newest checkpoint in `out` (from the start where there is none).
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        observe: called every `sample_every` steps and after the last; what it returns goes to the log.
+
+    Raises:
+        InputError: `out` holds checkpoints and `resume` is false, or the batch cannot be split as set.
+        KeyboardInterrupt: interrupted; the state is saved first.
+    """
+    accelerator = make_accelerator(settings.precision, device)
+    steps_of = _division(settings, accelerator.num_processes, accelerator.process_index)
+    accelerator.gradient_accumulation_steps = len(steps_of(0))
+    checkpoints = out / "checkpoints"
+    newest = latest_checkpoint(out)
+    if newest is not None and not resume:
+        raise InputError(f"--out {out}: already holds a run; add --resume to go on with it, or name another folder")
+
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(
+        trained, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+    )
+    module.to(accelerator.device)
+    average = EMAModel(trained, decay=settings.ema, use_ema_warmup=True, power=0.75) if settings.ema else None
+    start = 0
+    if newest is not None:
+        start = _load(newest, module, optimizer, average)
+        progress.say(f"going on from step {start} of {settings.steps}")
+    wrapped, optimizer = accelerator.prepare(module, optimizer)
+    loader = DataLoader(
+        _Batches(batch_at, [part for step in range(start, settings.steps) for part in steps_of(step)]),
+        batch_size=None,
+        num_workers=settings.workers,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+    log = _Log(out, start) if accelerator.is_main_process else None
+
+    def save(step: int) -> None:
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            _save(checkpoints / f"step-{step:06d}", step, module, optimizer, average)
+            for old in sorted(checkpoints.glob("step-*"))[: -settings.keep]:
+                shutil.rmtree(old)
+
+    module.train()
+    sums: dict[str, Tensor] = {}
+    summed = 0
+    with progress.bar() as shown, _deferred_interrupt() as interrupted:
+        task = shown.add_task(description, total=settings.steps, completed=start, visible=accelerator.is_main_process)
+        batches = iter(loader)
+        for step in range(start, settings.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * learning_rate_factor(step, settings)
+            for part in steps_of(step):
+                batch = _to(next(batches), accelerator.device)
+                torch.manual_seed(_mix(settings.seed, 2, step, part.rows.start))
+                with accelerator.accumulate(wrapped):
+                    losses = wrapped(**batch)
+                    accelerator.backward(losses.total)
+                    if accelerator.sync_gradients and settings.clip is not None:
+                        accelerator.clip_grad_norm_(trained, settings.clip)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                for name, value in losses._asdict().items():  # summed on the device: no synchronisation per step
+                    sums[name] = sums.get(name, 0) + value.detach() / len(steps_of(step))
+            if average is not None:
+                average.step(trained)
+            done = step + 1
+            shown.update(task, completed=done)
+            last = done == settings.steps
+            summed += 1
+            if done % settings.log_every == 0 or last:
+                figures = _mean(sums, accelerator, summed)
+                if log is not None:
+                    log.write(done, figures)
+                sums, summed = {}, 0
+            if observe is not None and (done % settings.sample_every == 0 or last):
+                with _averaged(module, average, trained):
+                    figures = observe(done, module) if accelerator.is_main_process else {}
+                if log is not None and figures:
+                    log.write(done, figures)
+            if done % settings.checkpoint_every == 0 or last or interrupted:
+                save(done)
+            if interrupted and not last:
+                raise KeyboardInterrupt
+    if average is not None:
+        average.copy_to(trained)
+    module.eval()
+    if log is not None:
+        log.close()
+
+
+def make_accelerator(precision: str = "no", device: str = "auto") -> Accelerator:
+    """The accelerate engine on `device`.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    import os
+
+    from accelerate.state import AcceleratorState
+
+    # accelerate keeps the first precision and device of a process; a study trains with several
+    AcceleratorState._reset_state(reset_partial_state=True)
+    os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
+    if device not in ("auto", "cpu"):
+        try:
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError):
+            raise InputError(f"--device {device}: not available here; use auto or cpu") from None
+        os.environ["ACCELERATE_TORCH_DEVICE"] = device
+    return Accelerator(cpu=device == "cpu", mixed_precision=precision)
+
+
+def latest_checkpoint(out: Path) -> Path | None:
+    """The newest checkpoint folder of a run, or None."""
+    return max((out / "checkpoints").glob("step-*"), default=None, key=lambda path: path.name)
+
+
+def trained_state(module: nn.Module) -> dict[str, Tensor]:
+    """The part of a module's state that training changes: trained parameters, and buffers."""
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    return {name: value.detach().contiguous() for name, value in module.state_dict().items() if name not in frozen}
+
+
+def _save(folder: Path, step: int, module: nn.Module, optimizer: Any, average: EMAModel | None) -> None:
+    with whole_folder(folder) as temporary:
+        save_file(trained_state(module), temporary / "model.safetensors")
+        torch.save(optimizer.state_dict(), temporary / "optimizer.pt")
+        if average is not None:
+            save_file({str(i): value for i, value in enumerate(average.shadow_params)}, temporary / "ema.safetensors")
+        write_json(temporary / "state.json", {"step": step})
+
+
+def _load(folder: Path, module: nn.Module, optimizer: Any, average: EMAModel | None) -> int:
+    try:
+        module.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+        optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+        step = int(read_json(folder / "state.json")["step"])
+        if average is not None:
+            stored = load_file(folder / "ema.safetensors")
+            for i, value in enumerate(average.shadow_params):
+                value.copy_(stored[str(i)])
+            average.optimization_step = step
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        raise InputError(f"{folder}: does not fit these settings ({str(error).splitlines()[0]})") from None
+    return step
+
+
+def _division(settings: LoopConfig, processes: int, rank: int) -> Callable[[int], list[Step]]:
+    """The parts of a step that process `rank` does, in equal micro-batches."""
+    micro = settings.micro_batch or settings.batch_size // processes
+    if micro == 0 or settings.batch_size % (micro * processes):
+        raise InputError(
+            f"batch_size = {settings.batch_size}: must be a multiple of {processes} processes x micro_batch {micro}"
+        )
+    blocks = range(rank * micro, settings.batch_size, processes * micro)
+    return lambda step: [Step(step, range(first, first + micro)) for first in blocks]
+
+
+def _mean(sums: dict[str, Tensor], accelerator: Accelerator, steps: int) -> dict[str, float]:
+    names = list(sums)
+    values = accelerator.reduce(torch.stack([sums[name].float() for name in names]), reduction="mean") / steps
+    return dict(zip(names, values.tolist(), strict=True))
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    return {key: _to(entry, device) for key, entry in value.items()} if isinstance(value, dict) else value
+
+
+def _mix(seed: int, *key: int | str) -> int:
+    import hashlib
+
+    return int.from_bytes(hashlib.sha256(repr((seed, *key)).encode()).digest()[:8], "big") >> 1
+
+
+@contextmanager
+def _averaged(module: nn.Module, average: EMAModel | None, trained: list[nn.Parameter]) -> Iterator[None]:
+    training = module.training
+    module.eval()
+    if average is not None:
+        average.store(trained)
+        average.copy_to(trained)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        if average is not None:
+            average.restore(trained)
+        module.train(training)
+
+
+class _Interrupted:
+    """True once the user has pressed Ctrl-C or the process was asked to end."""
+
+    flag = False
+
+    def __bool__(self) -> bool:
+        return self.flag
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[_Interrupted]:
+    """Let the step in hand finish, so that the state saved is a whole one; a second Ctrl-C stops at once."""
+    state = _Interrupted()
+
+    def remember(number: int, frame: Any) -> None:
+        if state.flag:
+            raise KeyboardInterrupt
+        state.flag = True
+        progress.say("stopping after this step; press Ctrl-C again to stop at once")
+
+    try:
+        previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: whoever runs this thread handles signals
+        previous = {}
+    try:
+        yield state
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class _Log:
+    """`log.jsonl` and TensorBoard; on resume, what came after the checkpoint is cut off."""
+
+    def __init__(self, out: Path, start: int) -> None:
+        self.path = out / "log.jsonl"
+        kept = [row for row in read_jsonl(self.path) if row["step"] <= start] if self.path.exists() else []
+        if kept:
+            write_jsonl(self.path, kept)
+        else:
+            write_text(self.path, "")
+        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
+
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        import json
+
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **figures}) + "\n")
+        for name, value in figures.items():
+            self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.board.close()

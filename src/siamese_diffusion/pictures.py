@@ -1,0 +1,62 @@
+"""Pictures of image-mask pairs: outlines and captioned grids."""
+
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+T = TypeVar("T", bound=np.generic)
+Pixels = NDArray[np.uint8]
+
+GREEN = (0, 230, 90)
+MAGENTA = (255, 0, 200)
+
+_VISIBLE = 192  # pixels: a one-pixel outline on a smaller picture hides what it should show
+
+
+def outline(image: Pixels, mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> Pixels:
+    """A copy of `image` with the border of `mask` drawn one pixel wide, enlarged where the image is small.
+
+    Args:
+        image: uint8 (H, W, 3); may be a whole multiple of the mask's size, such as an earlier outline.
+        mask: bool (h, w).
+        colour: RGB, 0 to 255.
+    """
+    from scipy.ndimage import binary_erosion
+
+    drawn = _enlarge(image, math.ceil(_VISIBLE / max(image.shape[:2]))).copy()
+    large = _enlarge(mask, drawn.shape[0] // mask.shape[0])
+    drawn[large & ~binary_erosion(large)] = colour
+    return drawn
+
+
+def grid(
+    rows: Sequence[Sequence[Pixels]], captions: Sequence[Sequence[str]] | None = None, gap: int = 4
+) -> Image.Image:
+    """Tiles in rows, each with a caption below it where captions are given.
+
+    Args:
+        rows: uint8 (H, W, 3) tiles; rows may differ in length, tiles in size.
+        captions: one text a tile.
+        gap: pixels between tiles.
+    """
+    height = max(tile.shape[0] for row in rows for tile in row)
+    width = max(tile.shape[1] for row in rows for tile in row)
+    line = 14 if captions else 0
+    columns = max(len(row) for row in rows)
+    picture = Image.new("RGB", (columns * (width + gap) + gap, len(rows) * (height + line + gap) + gap), "white")
+    draw = ImageDraw.Draw(picture)
+    for i, row in enumerate(rows):
+        for j, tile in enumerate(row):
+            left, top = gap + j * (width + gap), gap + i * (height + line + gap)
+            picture.paste(Image.fromarray(tile), (left, top))
+            if captions:
+                draw.text((left, top + height + 1), captions[i][j], fill="black")
+    return picture
+
+
+def _enlarge(array: NDArray[T], factor: int) -> NDArray[T]:
+    return array.repeat(factor, axis=0).repeat(factor, axis=1) if factor > 1 else array

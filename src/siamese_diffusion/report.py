@@ -1,0 +1,101 @@
+"""One HTML page that opens offline: text, tables and pictures inline."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siamese_diffusion.files import read_jsonl, write_text
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A PNG and what it shows."""
+
+    png: bytes
+    caption: str
+
+    @property
+    def base64(self) -> str:
+        return base64.b64encode(self.png).decode()
+
+
+@dataclass(frozen=True)
+class Table:
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    text: str
+    figures: Sequence[Figure] = field(default_factory=list)
+    tables: Sequence[Table] = field(default_factory=list)
+
+
+def write_report(path: Path, title: str, lead: str, sections: Sequence[Section]) -> None:
+    """Write the page to `path`."""
+    from jinja2 import Environment
+
+    template = (resources.files("siamese_diffusion") / "templates" / "report.html").read_text(encoding="utf-8")
+    page = Environment(autoescape=True, trim_blocks=True).from_string(template)
+    write_text(path, page.render(title=title, lead=lead, sections=sections))
+
+
+def labelled_rows(rows: Mapping[str, Sequence[NDArray[np.uint8]]], size: float = 1.25) -> bytes:
+    """A PNG of rows of pictures, each row with its name at the left.
+
+    Args:
+        rows: name to uint8 (H, W, 3) pictures, as many in every row.
+        size: inches a picture.
+    """
+    from matplotlib.figure import Figure as Canvas
+
+    columns = max(len(pictures) for pictures in rows.values())
+    canvas = Canvas(figsize=(columns * size + 1.1, len(rows) * size), dpi=110)
+    axes = canvas.subplots(len(rows), columns, squeeze=False)
+    for (name, pictures), line in zip(rows.items(), axes, strict=True):
+        for axis in line:
+            axis.axis("off")
+        for axis, picture in zip(line, pictures, strict=False):
+            axis.imshow(picture, interpolation="nearest")
+        line[0].text(-0.12, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
+    canvas.subplots_adjust(left=1.1 / (columns * size + 1.1), right=1, top=1, bottom=0, wspace=0.03, hspace=0.04)
+    return _png(canvas)
+
+
+def loss_curves(logs: Mapping[str, Path], names: Sequence[str]) -> bytes:
+    """A PNG of logged figures over the steps, one panel a figure, one line a run.
+
+    Args:
+        logs: name of the run to its `log.jsonl`.
+        names: figures to draw; a run that has none of a figure, or only zeros, has no line.
+    """
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(3.1 * len(names), 2.6), dpi=110, layout="constrained")
+    for axis, name in zip(canvas.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        for run, path in logs.items():
+            points = [(row["step"], row[name]) for row in read_jsonl(path) if name in row]
+            if any(value for _, value in points):
+                axis.plot(*zip(*points, strict=True), label=run, linewidth=1.4)
+        axis.set_title(name, fontsize=10)
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+        if axis.lines:
+            axis.legend(frameon=False, fontsize=8)
+    return _png(canvas)
+
+
+def _png(canvas: object) -> bytes:
+    buffer = io.BytesIO()
+    canvas.savefig(buffer, format="png")  # type: ignore[attr-defined]
+    return buffer.getvalue()

@@ -1,0 +1,302 @@
+"""Train a segmentation network on real, or real and synthetic, pairs, and score it on test sets.
+
+Unusual in it: the epoch is picked on validation pairs, never on a test set, and an arm with synthetic pairs takes
+exactly as many optimisation steps as the arm without.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from siamese_diffusion import loop, pictures
+from siamese_diffusion.config import Config, dump_config, load_config, update
+from siamese_diffusion.data.pairs import Pair, find_pairs, splits, test_sets
+from siamese_diffusion.errors import InputError
+from siamese_diffusion.files import read_json, require_folder, write_json, write_text, write_whole
+from siamese_diffusion.segmentation import networks
+from siamese_diffusion.segmentation.batches import Arrays, batches, load
+from siamese_diffusion.segmentation.metrics import SetScores, score, summary
+from siamese_diffusion.segmentation.selection import Selection
+
+_HARMLESS = {"workers", "log_every", "checkpoint_every", "keep"}
+"""Settings that may change between the parts of a resumed run: they do not change its result."""
+
+
+class Losses(NamedTuple):
+    """Scalars of one batch."""
+
+    total: Tensor
+    bce: Tensor
+    dice: Tensor
+
+
+class Segmenter(nn.Module):
+    """A network with its loss: binary cross-entropy plus soft Dice (Drozdzal et al., arXiv:1608.04117, per image)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, masks: Tensor) -> Losses:
+        """`images` (B, 3, R, R) in [0, 1], `masks` (B, 1, R, R) of 0 and 1."""
+        logits = self.network(images).float()  # (B, 1, R, R)
+        bce = F.binary_cross_entropy_with_logits(logits, masks)
+        probabilities = logits.sigmoid()
+        common = (probabilities * masks).sum((1, 2, 3))
+        total = probabilities.sum((1, 2, 3)) + masks.sum((1, 2, 3))
+        dice = (
+            1 - ((2 * common + 1) / (total + 1)).mean()
+        )  # the 1 keeps an empty mask's loss finite and its gradient alive
+        return Losses(bce + dice, bce, dice)
+
+
+def segment(
+    train: Path,
+    out: Path,
+    test: list[Path],
+    synthetic: list[Path] | None = None,
+    config: Config | None = None,
+    network: str | None = None,
+    resume: bool = False,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Train a segmentation network and score it.
+
+    Validation pairs are split `val` of `train`'s `splits.json`, or else a share of the training pairs, drawn.
+    Images and masks are squared to `segment.resolution`, and scores are taken at that size.
+
+    Args:
+        train: folder of real pairs.
+        out: run folder; gets `config.yaml`, `best.safetensors`, `metrics.json`, `test/SET.csv`, `samples/step-*.png`.
+        test: folders of test pairs (split `test` where there is a `splits.json`, else all); may be empty.
+        synthetic: folders of synthetic pairs to train on besides.
+        config: the settings; default: the defaults.
+        network: instead of `segment.network`.
+        resume: go on with the run in `out`; a finished one is returned as it is.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+
+    Returns:
+        `network`, `parameters`, `seed`, `train` (folders and counts), `step` (the selected one),
+        `val` {mDice, mIoU, count}, `test` {set: {mDice, mIoU, count}}, and `mean` (over sets) and `weighted` (by size)
+        {mDice, mIoU}, None without sets.
+
+    Raises:
+        InputError: bad input, a test image among the training ones, `out` holds a run and `resume` is false, or
+            `resume` is true and the run was made with other settings or folders.
+    """
+    config = config or Config()
+    if network is not None:
+        config = update(config, "segment", network=network)
+    settings = config.segment
+    if settings.resolution % 32:
+        raise InputError(f"segment.resolution = {settings.resolution}: must be a multiple of 32")
+    real, validation = _train_and_validation(train, config)
+    made = [pair for folder in synthetic or [] for pair in find_pairs(folder)]
+    tests = test_pairs(test)
+    _keep_apart(real, validation, tests)
+    counts: dict[str, Any] = {
+        "folder": str(train.resolve()),
+        "real": len(real),
+        "validation": len(validation),
+        "synthetic": len(made),
+        "synthetic_folders": [str(folder.resolve()) for folder in synthetic or []],
+    }
+    _claim(out, config, {**counts, "test": {name: len(pairs) for name, pairs in tests.items()}}, resume)
+    if (out / "metrics.json").exists():
+        done: dict[str, Any] = read_json(out / "metrics.json")
+        return done
+
+    segmenter = Segmenter(_fresh(settings.network, settings.pretrained, settings.seed))
+    held = load(validation, settings.resolution)
+    selection = Selection(out)
+
+    def observe(step: int, module: nn.Module) -> dict[str, float]:
+        assert isinstance(module, Segmenter)
+        probabilities = predict(module.network, held.images, settings.batch_size)
+        means = _score(probabilities, held).means()
+        selection.add(step, means, module.network)
+        _samples(out / "samples" / f"step-{step:06d}.png", held, probabilities)
+        return {"val_dice": means["mDice"], "val_iou": means["mIoU"]}
+
+    loop.run(
+        segmenter,
+        batches(
+            load(real, settings.resolution),
+            load(made, settings.resolution) if made else None,
+            settings,
+        ),
+        settings,
+        out,
+        resume=resume,
+        device=device,
+        observe=observe,
+        description=f"training {settings.network}",
+    )
+    with PartialState().main_process_first():  # the other processes wait, then read what the first one wrote
+        if not (out / "metrics.json").exists():
+            best = selection.finish(segmenter.network)
+            scores = {
+                name: _test(segmenter.network, pairs, out / "test" / f"{name}.csv", config)
+                for name, pairs in tests.items()
+            }
+            result = summary(scores)
+            metrics = {
+                "network": settings.network,
+                "parameters": sum(parameter.numel() for parameter in segmenter.network.parameters()),
+                "seed": settings.seed,
+                "train": counts,
+                "step": best["step"],
+                "val": {name: best[name] for name in ("mDice", "mIoU", "count")},
+                "test": result["sets"],
+                "mean": result["mean"],
+                "weighted": result["weighted"],
+            }
+            write_json(out / "metrics.json", metrics)
+    final: dict[str, Any] = read_json(out / "metrics.json")
+    return final
+
+
+def load_network(run: Path) -> nn.Module:
+    """The selected network of a finished run of `segment`, on the CPU, in eval mode.
+
+    Raises:
+        InputError: `run` is no finished run of `segment`.
+    """
+    if not (run / "metrics.json").exists() or not (run / "best.safetensors").exists():
+        raise InputError(f"{run}: not a finished run of segment (it has no metrics.json and best.safetensors)")
+    network = networks.create(load_config(run / "config.yaml").segment.network)
+    try:
+        network.load_state_dict(load_file(run / "best.safetensors"))
+    except (RuntimeError, OSError) as error:
+        raise InputError(f"{run / 'best.safetensors'}: cannot be loaded ({str(error).splitlines()[0]})") from None
+    return network.eval()
+
+
+def predict(network: nn.Module, images: NDArray[np.uint8], batch_size: int = 32) -> NDArray[np.float32]:
+    """Probabilities of the mask, where `network` lies and in its eval mode.
+
+    Args:
+        network: (B, 3, R, R) in [0, 1] -> (B, 1, R, R) logits.
+        images: uint8 (N, R, R, 3).
+        batch_size: images in one forward pass.
+
+    Returns:
+        float32 (N, R, R) in [0, 1].
+    """
+    device = next(network.parameters()).device
+    training = network.training
+    network.eval()
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(images), batch_size):
+            part = torch.from_numpy(images[start : start + batch_size]).to(device).movedim(3, 1) / 255.0
+            parts.append(network(part).float().sigmoid()[:, 0].cpu().numpy())
+    network.train(training)
+    return np.concatenate(parts) if parts else np.empty(images.shape[:3], np.float32)
+
+
+def test_pairs(folders: Sequence[Path]) -> dict[str, list[Pair]]:
+    """The test sets of folders: PraNet's five, split `test` of a `splits.json`, or all pairs of a folder, by name.
+
+    Raises:
+        InputError: no pairs, or two sets of one name.
+    """
+    found: dict[str, list[Pair]] = {}
+    for folder in folders:
+        require_folder(folder, "--test")
+        sets = {name: find_pairs(path) for name, path in test_sets(folder).items()}
+        if not sets:
+            listed = splits(folder)
+            if listed is not None and "test" not in listed:
+                raise InputError(f"--test {folder}: its splits.json has no list 'test' (it has {', '.join(listed)})")
+            sets = {folder.resolve().name: find_pairs(folder, "test" if listed is not None else None)}
+        for name in sets:
+            if name in found:
+                raise InputError(f"--test {folder}: a test set called {name} was already given; rename the folder")
+        found.update(sets)
+    return found
+
+
+def _fresh(name: str, pretrained: bool, seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return networks.create(name, pretrained)
+
+
+def _train_and_validation(train: Path, config: Config) -> tuple[list[Pair], list[Pair]]:
+    pairs = find_pairs(train, config.data.split, config.data.limit, config.data.limit_seed)
+    if "val" in (splits(train) or {}):
+        validation = find_pairs(train, "val")
+        held = {pair.image for pair in validation}
+        return [pair for pair in pairs if pair.image not in held], validation
+    if len(pairs) < 2:
+        raise InputError(f"{train}: needs at least two pairs, one of them for validation")
+    order = torch.randperm(len(pairs), generator=loop.generator(config.segment.seed, 5)).tolist()
+    count = min(len(pairs) - 1, max(1, round(config.segment.validation * len(pairs))))
+    held_out = set(order[:count])
+    return (
+        [pair for i, pair in enumerate(pairs) if i not in held_out],
+        [pair for i, pair in enumerate(pairs) if i in held_out],
+    )
+
+
+def _keep_apart(real: list[Pair], validation: list[Pair], tests: dict[str, list[Pair]]) -> None:
+    seen = {pair.image.resolve() for pair in [*real, *validation]}
+    for name, pairs in tests.items():
+        for pair in pairs:
+            if pair.image.resolve() in seen:
+                raise InputError(f"{pair.image}: in test set {name} and among the training pairs; use disjoint splits")
+
+
+def _claim(out: Path, config: Config, inputs: dict[str, Any], resume: bool) -> None:
+    """Write down what the run in `out` is of; a resumed one must be of the same."""
+    if not resume and ((out / "metrics.json").exists() or loop.latest_checkpoint(out) is not None):
+        raise InputError(f"--out {out}: already holds a run; add --resume to go on with it, or name another folder")
+    if resume and (out / "config.yaml").exists() and (out / "inputs.json").exists():
+        earlier = load_config(out / "config.yaml")
+        if _essence(earlier) != _essence(config):
+            raise InputError(f"--out {out}: its run has other settings, see config.yaml; name another folder")
+        if read_json(out / "inputs.json") != inputs:
+            raise InputError(f"--out {out}: its run is of other pairs, see inputs.json; name another folder")
+    write_text(out / "config.yaml", dump_config(config))
+    write_json(out / "inputs.json", inputs)
+
+
+def _essence(config: Config) -> dict[str, Any]:
+    data = config.data.model_dump(include={"split", "limit", "limit_seed"})
+    return data | config.segment.model_dump(exclude=_HARMLESS)
+
+
+def _score(probabilities: NDArray[np.float32], pairs: Arrays) -> SetScores:
+    return score(torch.from_numpy(probabilities), torch.from_numpy(pairs.masks))
+
+
+def _test(network: nn.Module, pairs: list[Pair], path: Path, config: Config) -> SetScores:
+    arrays = load(pairs, config.segment.resolution)
+    scores = _score(predict(network, arrays.images, config.segment.batch_size), arrays)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["name", "dice", "iou"])
+    for pair, dice, iou in zip(pairs, scores.dice.tolist(), scores.iou.tolist(), strict=True):
+        table.writerow([pair.name, f"{dice:.6f}", f"{iou:.6f}"])
+    write_text(path, text.getvalue())
+    return scores
+
+
+def _samples(path: Path, pairs: Arrays, probabilities: NDArray[np.float32], count: int = 8) -> None:
+    tiles = []
+    for image, mask, probability in list(zip(*pairs, probabilities, strict=True))[:count]:
+        true = pictures.outline(image, mask, pictures.GREEN)
+        tiles.append(pictures.outline(true, probability > 0.5, pictures.MAGENTA))
+    rows = [tiles[i : i + 4] for i in range(0, len(tiles), 4)]
+    write_whole(path, pictures.grid(rows).save)

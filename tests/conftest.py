@@ -1,0 +1,42 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+DiscPairs = Callable[..., Path]
+
+
+@pytest.fixture
+def disc_pairs(tmp_path: Path) -> DiscPairs:
+    """Make a folder of pairs: one bright disc on dark noise each; `shift` puts the masks beside their discs."""
+
+    def make(
+        count: int = 12,
+        resolution: int = 32,
+        name: str = "discs",
+        seed: int = 0,
+        splits: dict[str, list[str]] | None = None,
+        shift: int = 0,
+    ) -> Path:
+        folder = tmp_path / name
+        for part in ("images", "masks"):
+            (folder / part).mkdir(parents=True)
+        random = np.random.default_rng(seed)
+        y, x = np.mgrid[:resolution, :resolution]
+        for i in range(count):
+            radius = random.uniform(0.15, 0.25) * resolution
+            cy, cx = random.uniform(0.3, 0.7, 2) * resolution
+            mask = (y - cy) ** 2 + (x - cx) ** 2 < radius**2
+            image = random.integers(0, 80, (resolution, resolution, 3))
+            image[mask] += (150, 90, 60)
+            Image.fromarray(image.astype(np.uint8)).save(folder / "images" / f"{i:03d}.png")
+            moved = np.roll(mask, shift, 1)
+            Image.fromarray(moved.astype(np.uint8) * 255).save(folder / "masks" / f"{i:03d}.png")
+        if splits is not None:
+            (folder / "splits.json").write_text(json.dumps(splits))
+        return folder
+
+    return make

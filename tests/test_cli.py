@@ -1,0 +1,142 @@
+"""The command line: start-up, exit statuses, and that no traceback reaches a user."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMANDS = ("demo", "check", "phantoms", "pretrain", "train", "sample", "evaluate", "segment")
+
+
+def call(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "siamese_diffusion", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+def assert_refused(result: "subprocess.CompletedProcess[str]", *words: str) -> None:
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1, result.stderr
+    for word in words:
+        assert word in errors[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    result = call(command, "--help")
+    assert result.returncode == 0
+    assert "Usage" in result.stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, siamese_diffusion.cli; print([m for m in ('torch', 'numpy', 'diffusers') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["check", "{missing}"], ["missing"]),
+        (["check", "{empty}"], ["empty"]),
+        (["train", "--data", "{empty}", "--out", "{out}"], ["empty"]),
+        (["train", "--data", "{pairs}", "--out", "{out}", "--set", "train.stpes=3"], ["train.stpes", "train.steps"]),
+        (["train", "--data", "{pairs}", "--out", "{out}", "--set", "train.steps=-1"], ["train.steps", "-1"]),
+        (["train", "--data", "{pairs}", "--out", "{out}", "--set", "steps"], ["--set steps"]),
+        (["train", "--data", "{pairs}", "--out", "{out}", "--config", "{missing}"], ["--config"]),
+        (["train", "--data", "{pairs}", "--out", "{out}", "--method", "magic"], ["method.name", "magic"]),
+        (["train", "--data", "{pairs}", "--out", "{out}", "--backbone", "{empty}"], ["--backbone"]),
+        (["train", "--data", "{pairs}", "--out", "{out}", "--device", "cuda:7"], ["--device cuda:7"]),
+        (["train", "--data", "{pairs}", "--out", "{out}", "--set", "data.resolution=50"], ["data.resolution"]),
+        (["train", "--data", "{pairs}", "--out", "{out}", "--set", "data.limit=999"], ["999"]),
+        (["train", "--data", "{unpaired}", "--out", "{out}"], ["lonely.png"]),
+        (["train", "--data", "{corrupt}", "--out", "{out}"], ["torn.png"]),
+        (["train", "--data", "{sizes}", "--out", "{out}"], ["uneven.png"]),
+        (["sample", "--checkpoint", "{empty}", "--masks", "{pairs}", "--out", "{out}"], ["--checkpoint"]),
+        (["pretrain", "--images", "{missing}", "--out", "{out}"], ["missing"]),
+        (["segment", "--train", "{empty}", "--test", "{pairs}", "--out", "{out}"], ["empty"]),
+        (
+            ["segment", "--train", "{pairs}", "--test", "{pairs}", "--out", "{out}", "--network", "magic"],
+            ["magic", "unet"],
+        ),
+        (["evaluate", "--real", "{pairs}", "--synthetic", "{empty}", "--out", "{out}"], ["empty"]),
+        (["demo", "--out", "{pairs}", "--size", "smallest"], ["--out"]),
+        (["demo", "--out", "{out}", "--size", "huge"], ["--size huge", "smallest"]),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_2(arguments: list[str], words: list[str], folders: dict[str, Path]) -> None:
+    assert_refused(call(*(argument.format(**folders) for argument in arguments)), *words)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, Path]:
+    import numpy as np
+    from PIL import Image
+
+    def pair(folder: Path, name: str, side: int = 32, mask_side: int = 32) -> None:
+        for part, array in (
+            ("images", np.full((side, side, 3), 99, np.uint8)),
+            ("masks", np.pad(np.full((8, 8), 255, np.uint8), (mask_side - 8) // 2)),
+        ):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(folder / part / f"{name}.png")
+
+    names = ("pairs", "unpaired", "corrupt", "sizes", "empty")
+    made = {name: tmp_path / name for name in names}
+    for name in names[:-1]:
+        pair(made[name], "good")
+        pair(made[name], "fine")
+    (made["empty"]).mkdir()
+    pair(made["unpaired"], "lonely")
+    (made["unpaired"] / "masks/lonely.png").unlink()
+    pair(made["corrupt"], "torn")
+    torn = made["corrupt"] / "images/torn.png"
+    torn.write_bytes(torn.read_bytes()[:60])
+    pair(made["sizes"], "uneven", mask_side=40)
+    return {**made, "missing": tmp_path / "missing", "out": tmp_path / "out"}
+
+
+def test_json_is_the_only_thing_on_standard_output(folders: dict[str, Path]) -> None:
+    result = call("check", folders["pairs"], "--json")
+    assert result.returncode == 0
+    assert json.loads(result.stdout)
+
+
+def test_usage_error_is_status_2() -> None:
+    result = call("train")
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_interrupt_is_status_130(tmp_path: Path) -> None:
+    import signal
+
+    assert call("phantoms", "--out", tmp_path / "p", "--count", 8, "--resolution", 64).returncode == 0
+    command = [
+        sys.executable,
+        "-m",
+        "siamese_diffusion",
+        "pretrain",
+        "--images",
+        tmp_path / "p",
+        "--out",
+        tmp_path / "b",
+    ]
+    command += ["--set", "pretrain.steps=100000", "--set", "data.resolution=64", "--device", "cpu"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        for _ in range(600):
+            if (tmp_path / "b/log.jsonl").exists() and (tmp_path / "b/log.jsonl").stat().st_size:
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in errors
+    assert "Traceback" not in errors
+    assert list((tmp_path / "b/checkpoints").glob("step-*"))

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+import torch
+
+from siamese_diffusion.evaluation.fit import derangement, interval, mask_fit, pair_scores, shuffled_fit
+from siamese_diffusion.segmentation import metrics
+
+
+def random_masks(count: int = 40) -> np.ndarray:
+    """Each in a place of its own, so that another's mask does not fit."""
+    masks = np.zeros((count, 16, 16), bool)
+    for i, (y, x) in enumerate(np.random.default_rng(0).integers(0, 10, (count, 2))):
+        masks[i, y : y + 6, x : x + 6] = True
+    return masks
+
+
+def test_agrees_with_the_metrics_of_segmentation() -> None:
+    random = np.random.default_rng(0)
+    predictions, masks = random.random((12, 8, 8)), random.random((12, 8, 8)) < 0.3
+    predictions[0], masks[0] = 0, False
+    scores = pair_scores(predictions, masks)
+    expected = metrics.score(torch.from_numpy(predictions), torch.from_numpy(masks))
+    np.testing.assert_allclose(scores["dice"], expected.dice)
+    np.testing.assert_allclose(scores["iou"], expected.iou)
+
+
+def test_perfect_images_fit_their_masks_and_not_those_of_others() -> None:
+    masks = random_masks()
+    fit = mask_fit(masks.astype(np.float32), masks)
+    assert fit["dice"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
+    shuffled = shuffled_fit(masks.astype(np.float32), masks)
+    assert shuffled["dice"]["high"] < 0.6
+    assert shuffled == shuffled_fit(masks.astype(np.float32), masks)
+    assert shuffled != shuffled_fit(masks.astype(np.float32), masks, seed=1)
+
+
+def test_derangement_moves_every_index() -> None:
+    for count in (2, 3, 10, 101):
+        for seed in range(5):
+            order = derangement(count, seed)
+            assert sorted(order) == list(range(count))
+            assert not (order == np.arange(count)).any()
+    with pytest.raises(ValueError, match="two"):
+        derangement(1)
+
+
+def test_interval_covers_the_mean_of_the_population() -> None:
+    covered = 0
+    for seed in range(40):
+        values = np.random.default_rng(seed).normal(0.7, 0.1, 50)
+        found = interval(values)
+        assert found["low"] < found["mean"] < found["high"]
+        assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * 0.1 / np.sqrt(50), rel=0.5)
+        covered += found["low"] <= 0.7 <= found["high"]
+    assert covered >= 34  # 95 % of 40 is 38
+
+
+def test_shapes_must_agree() -> None:
+    with pytest.raises(ValueError, match="differ"):
+        pair_scores(np.zeros((2, 4, 4)), np.zeros((2, 4, 5), bool))

@@ -1,0 +1,200 @@
+"""The training loop: resume, interruption, accumulation, averages."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from siamese_diffusion.config import LoopConfig
+from siamese_diffusion.errors import InputError
+from siamese_diffusion.files import read_jsonl
+from siamese_diffusion.loop import generator, latest_checkpoint, learning_rate_factor, rows_of_epochs, run
+
+
+class Out(NamedTuple):
+    total: Tensor
+
+
+class Model(nn.Module):
+    """Dropout, so that a resumed run is the same only if the random state is; batch norm, for the buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
+        self.frozen = nn.Parameter(torch.ones(1), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Out:
+        return Out((self.net(x) * self.frozen - x.sum(1, keepdim=True)).square().mean())
+
+
+class Linear(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Out:
+        return Out((self.net(x) - x.sum(1, keepdim=True)).square().mean())
+
+
+def batch_at(step: int, rows: range) -> dict[str, Tensor]:
+    return {"x": torch.stack([torch.randn(4, generator=generator(0, step, row)) for row in rows])}
+
+
+SETTINGS = LoopConfig(
+    steps=12, batch_size=4, learning_rate=0.01, ema=0.9, warmup=3, checkpoint_every=4, log_every=3, clip=1.0
+)
+
+
+def train(out: Path, settings: LoopConfig = SETTINGS, resume: bool = False) -> dict[str, Tensor]:
+    model = Model()
+    run(model, batch_at, settings, out, resume=resume, device="cpu")
+    return model.state_dict()
+
+
+def assert_equal(these: dict[str, Tensor], those: dict[str, Tensor]) -> None:
+    assert these.keys() == those.keys()
+    for name, value in these.items():
+        assert torch.equal(value, those[name]), name
+
+
+def test_resume_is_bit_for_bit(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    def killed(step: int, rows: range) -> dict[str, Tensor]:
+        if step == 10:
+            raise Killed
+        return batch_at(step, rows)
+
+    with pytest.raises(Killed):
+        run(Model(), killed, SETTINGS, tmp_path / "cut", device="cpu")
+    assert latest_checkpoint(tmp_path / "cut") == tmp_path / "cut/checkpoints/step-000008"
+    assert_equal(train(tmp_path / "cut", resume=True), whole)
+    assert read_jsonl(tmp_path / "cut/log.jsonl")[-1] == read_jsonl(tmp_path / "whole/log.jsonl")[-1]
+    steps = [row["step"] for row in read_jsonl(tmp_path / "cut/log.jsonl")]
+    assert steps == sorted(set(steps))
+
+
+def test_interrupt_saves_and_resumes(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole")
+
+    def interrupting(step: int, rows: range) -> dict[str, Tensor]:
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return batch_at(step, rows)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Model(), interrupting, SETTINGS, tmp_path / "cut", device="cpu")
+    assert latest_checkpoint(tmp_path / "cut") == tmp_path / "cut/checkpoints/step-000006"
+    assert_equal(train(tmp_path / "cut", resume=True), whole)
+
+
+def test_sigkill_at_any_moment(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import test_loop
+        from pathlib import Path
+        settings = test_loop.SETTINGS.model_copy(update=dict(steps=400, checkpoint_every=20))
+        test_loop.train(Path({str(tmp_path / "cut")!r}), settings, resume=True)
+        """
+    )
+    settings = SETTINGS.model_copy(update={"steps": 400, "checkpoint_every": 20})
+    for pause in (0.2, 0.3):
+        with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL) as process:
+            wait_for(lambda: latest_checkpoint(tmp_path / "cut") is not None, process)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(pause)
+            process.kill()
+    cut = train(tmp_path / "cut", settings, resume=True)
+    assert_equal(cut, train(tmp_path / "whole", settings))
+
+
+def wait_for(condition: object, process: "subprocess.Popen[bytes]") -> None:
+    import time
+
+    assert callable(condition)
+    for _ in range(600):
+        if condition() or process.poll() is not None:
+            return
+        time.sleep(0.1)
+    raise AssertionError("nothing happened in a minute")
+
+
+def test_needs_resume_for_a_folder_in_use(tmp_path: Path) -> None:
+    train(tmp_path)
+    with pytest.raises(InputError, match="--resume"):
+        train(tmp_path)
+
+
+def test_keeps_the_newest_checkpoints(tmp_path: Path) -> None:
+    train(tmp_path, SETTINGS.model_copy(update={"keep": 1}))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000012"]
+
+
+def test_accumulation_equals_one_pass(tmp_path: Path) -> None:
+    states = []
+    for micro in (4, 2, 1):
+        model = Linear()
+        run(model, batch_at, SETTINGS.model_copy(update={"micro_batch": micro}), tmp_path / str(micro), device="cpu")
+        states.append(model.state_dict())
+    for other in states[1:]:
+        torch.testing.assert_close(states[0], other, rtol=1e-5, atol=1e-6)
+
+
+def test_batch_that_cannot_be_split(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="batch_size = 4"):
+        train(tmp_path, SETTINGS.model_copy(update={"micro_batch": 3}))
+
+
+def test_learns(tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(
+        update={"steps": 100, "learning_rate": 0.05, "log_every": 20, "checkpoint_every": 100}
+    )
+    run(Linear(), batch_at, settings, tmp_path, device="cpu")
+    losses = [row["total"] for row in read_jsonl(tmp_path / "log.jsonl")]
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_observer_sees_the_average_and_leaves_no_trace(tmp_path: Path) -> None:
+    seen: list[Tensor] = []
+    model = Model()
+
+    def observe(step: int, module: nn.Module) -> dict[str, float]:
+        assert not module.training
+        seen.append(model.net[0].weight.detach().clone())
+        return {"figure": float(step)}
+
+    run(model, batch_at, SETTINGS.model_copy(update={"sample_every": 6}), tmp_path / "a", device="cpu", observe=observe)
+    assert len(seen) == 2
+    assert torch.equal(seen[-1], model.net[0].weight)  # the run ends on the average
+    assert_equal(model.state_dict(), train(tmp_path / "b"))
+    assert [row["figure"] for row in read_jsonl(tmp_path / "a/log.jsonl") if "figure" in row] == [6, 12]
+
+
+def test_every_sample_once_an_epoch() -> None:
+    seen = [i for step in range(5) for i in rows_of_epochs(step, range(4), 4, 10, seed=0)]
+    assert sorted(seen[:10]) == list(range(10))
+    assert sorted(seen[10:]) == list(range(10))
+    assert seen[:10] != seen[10:]
+    apart = [i for row in range(4) for i in rows_of_epochs(3, range(row, row + 1), 4, 10, seed=0)]
+    assert apart == rows_of_epochs(3, range(4), 4, 10, seed=0)
+
+
+def test_learning_rate() -> None:
+    settings = SETTINGS.model_copy(update={"steps": 103, "schedule": "cosine"})
+    assert [learning_rate_factor(step, settings) for step in range(3)] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert learning_rate_factor(53, settings) == pytest.approx(0.5)
+    assert learning_rate_factor(102, settings) < 0.01

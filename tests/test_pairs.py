@@ -1,0 +1,305 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from siamese_diffusion.data.pairs import (
+    PairWriter,
+    find_images,
+    find_masks,
+    find_pairs,
+    read_image,
+    read_mask,
+    read_pair,
+    splits,
+    square,
+)
+from siamese_diffusion.data.pairs import test_sets as pranet_sets
+from siamese_diffusion.errors import InputError
+
+GREY = np.tile(np.linspace(0, 255, 12).astype(np.uint8), (8, 1))  # (8, 12)
+DISC = GREY > 127
+
+
+def save(path: Path, array: Any = GREY, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (array if isinstance(array, Image.Image) else Image.fromarray(array)).save(path, **options)
+    return path
+
+
+def layout(folder: Path, kind: str) -> Path:
+    """Two pairs, a and b, in one of the field's layouts."""
+    places = {
+        "images and masks": ("images/{}.jpg", "masks/{}.PNG"),
+        "image and mask": ("image/{}.png", "mask/{}.png"),
+        "other extensions": ("images/{}.TIF", "masks/{}.bmp"),
+        "pranet": ("TrainDataset/image/{}.png", "TrainDataset/mask/{}.png"),
+        "isic two folders": (
+            "ISIC2018_Task1-2_Training_Input/ISIC_{}.jpg",
+            "ISIC2018_Task1_Training_GroundTruth/ISIC_{}_segmentation.png",
+        ),
+        "isic images and masks": ("images/ISIC_{}.jpg", "masks/ISIC_{}_segmentation.png"),
+        "isic one folder": ("ISIC_{}.jpg", "ISIC_{}_segmentation.png"),
+    }
+    image, mask = places[kind]
+    for name in "ab":
+        save(folder / image.format(name))
+        save(folder / mask.format(name), DISC)
+    (folder / image).parent.joinpath("Thumbs.db").write_bytes(b"x")
+    (folder / mask).parent.joinpath(".hidden.png").write_bytes(b"x")
+    return folder
+
+
+LAYOUTS = (
+    "images and masks",
+    "image and mask",
+    "other extensions",
+    "pranet",
+    "isic two folders",
+    "isic images and masks",
+    "isic one folder",
+)
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_layouts(tmp_path: Path, kind: str) -> None:
+    pairs = find_pairs(layout(tmp_path, kind))
+    prefix = "ISIC_" if "isic" in kind else ""
+    assert [pair.name for pair in pairs] == [f"{prefix}a", f"{prefix}b"]
+    for pair in pairs:
+        image, mask = read_pair(pair)
+        assert image.shape == (8, 12, 3)
+        assert np.array_equal(mask, DISC)
+    assert len(find_images(tmp_path)) == 2
+    assert [name for name, _ in find_masks(tmp_path)] == [pair.name for pair in pairs]
+
+
+def test_pranet_test_sets(tmp_path: Path) -> None:
+    layout(tmp_path, "pranet")
+    for name in ("ETIS", "Kvasir"):
+        save(tmp_path / f"TestDataset/{name}/images/1.png")
+        save(tmp_path / f"TestDataset/{name}/masks/1.png", DISC)
+    assert list(pranet_sets(tmp_path)) == ["ETIS", "Kvasir"]
+    assert [pair.name for pair in find_pairs(tmp_path, "test")] == ["ETIS-1", "Kvasir-1"]
+    assert [pair.name for pair in find_pairs(tmp_path, "train")] == ["a", "b"]
+    assert [pair.name for pair in find_pairs(tmp_path / "TestDataset/ETIS")] == ["1"]
+
+
+def test_the_originals_manifest(tmp_path: Path) -> None:
+    save(tmp_path / "any/1.png")
+    save(tmp_path / "where/1m.png", DISC)
+    row = {"source": "where/1m.png", "target": "any/1.png", "prompt": "A photo of nevus"}
+    (tmp_path / "prompt.json").write_text(json.dumps(row) + "\n")
+    (pair,) = find_pairs(tmp_path)
+    assert (pair.name, pair.prompt, pair.extra) == ("1", "A photo of nevus", {})
+    (tmp_path / "where/1m.png").unlink()
+    with pytest.raises(InputError, match=r"line 1 names where/1m\.png"):
+        find_pairs(tmp_path)
+    (tmp_path / "prompt.json").write_text("{oops\n{}\n")
+    with pytest.raises(InputError, match="line 1 is not valid JSON"):
+        find_pairs(tmp_path)
+
+
+def test_splits_and_nested_limits(tmp_path: Path) -> None:
+    for i in range(10):
+        save(tmp_path / f"images/{i}.png")
+        save(tmp_path / f"masks/{i}.png", DISC)
+    (tmp_path / "splits.json").write_text(json.dumps({"train": [str(i) for i in range(8)], "test": ["8", "9"]}))
+    assert splits(tmp_path) == {"train": [str(i) for i in range(8)], "test": ["8", "9"]}
+    assert [pair.name for pair in find_pairs(tmp_path, "test")] == ["8", "9"]
+    assert len(find_pairs(tmp_path)) == 10
+    drawn = [{pair.name for pair in find_pairs(tmp_path, "train", limit)} for limit in (2, 5, 8)]
+    assert drawn[0] < drawn[1] < drawn[2]
+    assert "9" not in drawn[2]
+    assert {p.name for p in find_pairs(tmp_path, "train", 5, 1)} != drawn[1]
+    with pytest.raises(InputError, match=r"data\.split = holdout.*train, test"):
+        find_pairs(tmp_path, "holdout")
+    with pytest.raises(InputError, match=r"data\.limit = 9: .* 8 pairs in train"):
+        find_pairs(tmp_path, "train", 9)
+    (tmp_path / "splits.json").write_text(json.dumps({"train": ["77"]}))
+    with pytest.raises(InputError, match="77"):
+        find_pairs(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("build", "word"),
+    [
+        (lambda f: (f / "masks/a.PNG").unlink(), r"images/a\.jpg: has no mask"),
+        (lambda f: (f / "images/b.jpg").unlink(), r"masks/b\.PNG: has no image"),
+        (lambda f: save(f / "images/a.png"), r"images/a\.png: has the base name"),
+    ],
+)
+def test_pairs_that_do_not_match(tmp_path: Path, build: Any, word: str) -> None:
+    build(layout(tmp_path, "images and masks"))
+    with pytest.raises(InputError, match=f"{word}.*siamese-diffusion check"):
+        find_pairs(tmp_path)
+
+
+def test_empty_and_absent_folders(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        find_pairs(tmp_path / "absent")
+    with pytest.raises(InputError, match="no image-mask pairs found"):
+        find_pairs(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(InputError, match="no image-mask pairs"):
+        find_pairs(tmp_path)
+    for find in (find_images, find_masks):
+        with pytest.raises(InputError):
+            find(tmp_path)
+
+
+def test_plain_folders_of_images_and_masks(tmp_path: Path) -> None:
+    save(tmp_path / "deep/er/1.png")
+    save(tmp_path / "2.jpg")
+    assert [path.name for path in find_images(tmp_path)] == ["2.jpg", "1.png"]
+    assert [name for name, _ in find_masks(tmp_path)] == ["2"]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
+def test_grey_is_repeated(tmp_path: Path, suffix: str) -> None:
+    assert np.array_equal(read_image(save(tmp_path / f"x.{suffix}")), np.repeat(GREY[..., None], 3, 2))
+
+
+def test_palette_is_resolved(tmp_path: Path) -> None:
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    palette.putpalette([10, 20, 30, 200, 100, 50])
+    assert read_image(save(tmp_path / "x.png", palette)).tolist() == [[[10, 20, 30], [200, 100, 50]]]
+    mask = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    mask.putpalette([0, 0, 0, 255, 255, 255])
+    assert read_mask(save(tmp_path / "m.png", mask)).tolist() == [[False, True]]
+
+
+def test_alpha_is_composited_on_black(tmp_path: Path) -> None:
+    rgba = np.array([[[200, 100, 50, 255], [200, 100, 50, 0]]], np.uint8)
+    assert read_image(save(tmp_path / "x.png", rgba)).tolist() == [[[200, 100, 50], [0, 0, 0]]]
+
+
+def test_mask_drawn_by_alpha(tmp_path: Path) -> None:
+    rgba = np.zeros((1, 2, 4), np.uint8)
+    rgba[0, 1, 3] = 255
+    assert read_mask(save(tmp_path / "x.png", rgba)).tolist() == [[False, True]]
+
+
+@pytest.mark.parametrize(("highest", "scale"), [(4095, 4095), (65535, 65535), (5000, 65535), (900, 4095)])
+def test_16_bit(tmp_path: Path, highest: int, scale: int) -> None:
+    path = save(tmp_path / "x.png", np.array([[0, highest // 2, highest]], np.uint16))
+    expected = np.round(np.array([0, highest // 2, highest]) * 255 / scale)
+    assert read_image(path)[0, :, 0].tolist() == expected.tolist()
+
+
+def test_floating_point_tiff(tmp_path: Path) -> None:
+    assert read_image(save(tmp_path / "x.tif", np.array([[0, 0.5, 1]], np.float32)))[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        DISC,
+        DISC.astype(np.uint8) * 255,
+        DISC.astype(np.uint8),
+        DISC.astype(np.uint16) * 65535,
+        DISC.astype(np.uint16),
+        np.repeat(DISC[..., None].astype(np.uint8) * 255, 3, 2),
+    ],
+)
+def test_masks_of_every_kind(tmp_path: Path, array: Any) -> None:
+    assert np.array_equal(read_mask(save(tmp_path / "x.png", array)), DISC)
+
+
+def test_mask_threshold_is_127(tmp_path: Path) -> None:
+    assert read_mask(save(tmp_path / "x.png", np.array([[127, 128]], np.uint8))).tolist() == [[False, True]]
+
+
+def test_exif_orientation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by 90 degrees
+    assert read_image(save(tmp_path / "x.jpg", GREY, exif=exif)).shape == (12, 8, 3)
+
+
+@pytest.mark.parametrize("keep", [0, 20, 90])
+def test_damaged_files_are_named(tmp_path: Path, keep: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
+    path = save(tmp_path / "torn.png", noise)
+    path.write_bytes(path.read_bytes()[:keep])
+    for read in (read_image, read_mask):
+        with pytest.raises(InputError, match=r"torn\.png"):
+            read(path)
+
+
+def test_size_mismatch_names_both(tmp_path: Path) -> None:
+    layout(tmp_path, "image and mask")
+    save(tmp_path / "mask/b.png", np.zeros((5, 6), np.uint8))
+    with pytest.raises(InputError, match=r"mask/b\.png: is 6 x 5.*image/b\.png is 12 x 8"):
+        read_pair(find_pairs(tmp_path)[1])
+
+
+def test_square_keeps_the_lesions_area() -> None:
+    mask = np.zeros((90, 120), bool)
+    mask[30:60, 40:80] = True
+    small = square(mask, 32)
+    assert small.shape == (32, 32)
+    assert small.dtype == np.bool_
+    assert small.mean() == pytest.approx(mask.mean(), abs=0.02)
+    assert square(np.zeros((9, 7, 3), np.uint8), 16).shape == (16, 16, 3)
+
+
+def write(folder: Path, names: list[str], resume: bool = False) -> None:
+    with PairWriter(folder, resume) as writer:
+        for name in names:
+            if name not in writer.done:
+                image = np.full((4, 4, 3), ord(name[0]), np.uint8)
+                writer.write(name, image, image[..., 0] > 98, "A photo of polyp", {"seed": ord(name[0])})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_written_pairs_are_found_again(tmp_path: Path) -> None:
+    write(tmp_path, ["b", "a"])
+    first, second = find_pairs(tmp_path)
+    assert (first.name, first.prompt, first.extra) == ("a", "A photo of polyp", {"seed": 97})
+    image, mask = read_pair(second)
+    assert image[0, 0, 0] == 98
+    assert not mask.any()
+
+
+def test_killed_writer_goes_on(tmp_path: Path) -> None:
+    write(tmp_path / "whole", ["a", "b", "c", "d"])
+    cut = tmp_path / "cut"
+    write(cut, ["c", "a", "d"])
+    lines = (cut / "pairs.jsonl").read_text().splitlines(keepends=True)
+    (cut / "pairs.jsonl").write_text(lines[1] + lines[0] + lines[2][:20])  # the last line is torn
+    (cut / "images/stray.png").write_bytes(b"half")
+    (cut / "images/a.png").unlink()
+    with pytest.raises(InputError, match="--resume"):
+        PairWriter(cut)
+    assert PairWriter(cut, resume=True).done == {"c"}
+    write(cut, ["a", "b", "c", "d"], resume=True)
+    assert contents(cut) == contents(tmp_path / "whole")
+
+
+def test_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with PairWriter(tmp_path) as writer:
+        monkeypatch.setattr(Image.Image, "save", full)
+        with pytest.raises(InputError, match="pair a cannot be written .No space left"):
+            writer.write("a", np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), bool), "", {})
+    assert not list((tmp_path / "images").iterdir())
+
+
+@pytest.mark.real
+def test_kvasir() -> None:
+    folder = Path(__file__).parents[2] / "shared/data/kvasir-seg"
+    if not folder.exists():
+        pytest.skip("the real pairs are not here")
+    assert [len(find_pairs(folder, split)) for split in ("train", "val", "test")] == [800, 100, 100]
+    image, mask = read_pair(find_pairs(folder)[0])
+    assert image.shape[:2] == mask.shape
+    assert 0 < mask.mean() < 1

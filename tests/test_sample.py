@@ -1,0 +1,140 @@
+"""Sampling: determinism, resume, provenance, guidance and solvers."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from test_train import backbone, pairs, run, tiny  # noqa: F401
+from tiny import tiny_batch, tiny_siamese
+from torch import Tensor
+
+from siamese_diffusion.data.pairs import find_pairs, read_mask, square
+from siamese_diffusion.diffusion import sample as sampling
+from siamese_diffusion.diffusion.sample import denoise, guided, sample
+from siamese_diffusion.errors import InputError
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_writes_pairs_with_the_mask_that_was_asked_for(tmp_path: Path, run: Path, pairs: Path) -> None:  # noqa: F811
+    result = sample(run, pairs, tmp_path / "made", device="cpu")
+    made = find_pairs(tmp_path / "made")
+    assert result["pairs"] == len(made) == 8
+    for pair, source in zip(made, find_pairs(pairs), strict=True):
+        assert pair.name == source.name
+        assert np.array_equal(read_mask(pair.mask), square(read_mask(source.mask), 32))
+        assert pair.prompt == "A photo of polyp"
+        assert pair.extra["synthetic"] is True
+        assert pair.extra["checkpoint"] == result["checkpoint"]
+        assert pair.extra["sampler"] == {"scheduler": "ddim", "steps": 3, "guidance": 1.0}
+        assert pair.extra["source_mask"] == source.name
+    assert (tmp_path / "made/grid.png").exists()
+
+
+def test_resumed_folder_is_the_undisturbed_one(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run: Path,
+    pairs: Path,  # noqa: F811
+) -> None:
+    arguments = {"per_mask": 2, "random_masks": "flip-scale-shift", "device": "cpu"}
+    sample(run, pairs, tmp_path / "whole", **arguments)  # type: ignore[arg-type]
+
+    calls = 0
+    write = sampling.PairWriter.write
+
+    def killed(self: sampling.PairWriter, *rest: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise RuntimeError("killed")
+        write(self, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sampling.PairWriter, "write", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        sample(run, pairs, tmp_path / "cut", **arguments)  # type: ignore[arg-type]
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="--resume"):
+        sample(run, pairs, tmp_path / "cut", **arguments)  # type: ignore[arg-type]
+    result = sample(run, pairs, tmp_path / "cut", resume=True, **arguments)  # type: ignore[arg-type]
+    assert result == {"out": str(tmp_path / "cut"), "pairs": 16, "drawn": 12, "checkpoint": result["checkpoint"]}
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_seed_copy_and_mask_all_matter(tmp_path: Path, run: Path, pairs: Path) -> None:  # noqa: F811
+    sample(run, pairs, tmp_path / "a", per_mask=2, seed=1, device="cpu")
+    sample(run, pairs, tmp_path / "b", per_mask=2, seed=2, device="cpu")
+    images = [contents(tmp_path / name / "images") for name in ("a", "b")]
+    assert len({*images[0].values(), *images[1].values()}) == 32
+
+
+def test_unknown_recipe(tmp_path: Path, run: Path, pairs: Path) -> None:  # noqa: F811
+    with pytest.raises(InputError, match="flip-scale-shift"):
+        sample(run, pairs, tmp_path / "made", random_masks="shake", device="cpu")
+
+
+def test_guidance_mixes_the_two_branches() -> None:
+    model, batch = tiny_siamese(), tiny_batch()
+    noisy, t, hint, text = batch["latents"], batch["timesteps"], batch["mask_hint"], batch["text"]
+    empty = torch.zeros_like(text)
+    with torch.no_grad():
+        given = guided(model, hint, text, empty, 1.0)(noisy, t)
+        without = guided(model, hint, empty, empty, 1.0)(noisy, t)
+        torch.testing.assert_close(
+            guided(model, hint, text, empty, 9.0)(noisy, t), without + 9 * (given - without), rtol=1e-3, atol=1e-4
+        )
+    assert not torch.allclose(given, without)
+
+
+def schedule() -> DDIMScheduler:
+    return DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def gaussian_predictor(scale: float) -> "object":
+    """The exact noise prediction for data N(0, scale^2)."""
+    alphas = schedule().alphas_cumprod
+
+    def predict(noisy: Tensor, t: Tensor) -> Tensor:
+        a = alphas[t][:, None, None, None]
+        return (1 - a).sqrt() * noisy / (a * scale**2 + 1 - a)
+
+    return predict
+
+
+@pytest.mark.parametrize(("scheduler", "steps"), [("ddim", 50), ("dpm", 20)])
+def test_solvers_recover_a_known_distribution(scheduler: str, steps: int) -> None:
+    noise = torch.randn(4, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    drawn = denoise(gaussian_predictor(0.3), noise, schedule(), scheduler, steps)  # type: ignore[arg-type]
+    assert float(drawn.std()) == pytest.approx(0.3, rel=0.12)
+    assert torch.corrcoef(torch.stack([drawn.flatten(), noise.flatten()]))[0, 1] > 0.999  # the ODE is monotone here
+
+
+def test_ddim_timesteps_and_last_step_are_the_originals() -> None:
+    seen: list[int] = []
+
+    def predict(noisy: Tensor, t: Tensor) -> Tensor:
+        seen.append(int(t[0]))
+        return torch.zeros_like(noisy)
+
+    drawn = denoise(predict, torch.ones(1, 1, 1, 1), schedule(), "ddim", 50)
+    assert seen == list(range(981, 0, -20))
+    alphas = schedule().alphas_cumprod
+    # with no noise predicted only the signal's scale is left: from abar_981 to abar_0, which is 0.99915 and not 1
+    assert float(alphas[0]) == pytest.approx(0.99915)
+    assert float(drawn) == pytest.approx(float((alphas[0] / alphas[981]).sqrt()), rel=1e-4)

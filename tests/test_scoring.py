@@ -1,0 +1,75 @@
+import json
+from pathlib import Path
+
+import pytest
+from conftest import DiscPairs
+from PIL import Image
+
+from siamese_diffusion import scoring
+from siamese_diffusion.config import Config, update
+from siamese_diffusion.errors import InputError
+from siamese_diffusion.scoring import evaluate
+
+SPLITS = {"train": [f"{i:03d}" for i in range(10)], "test": ["010", "011"]}
+
+
+def tiny() -> Config:
+    config = update(Config(), "segment", resolution=32, batch_size=8, warmup=5, sample_every=30, checkpoint_every=30)
+    return update(update(config, "evaluate", fit_steps=30), "data", resolution=32, limit=2)
+
+
+def test_end_to_end_and_a_set_that_ignores_its_masks_scores_worse(disc_pairs: DiscPairs, tmp_path: Path) -> None:
+    real, good = disc_pairs(splits=SPLITS), disc_pairs(name="good", seed=1, count=30)
+    wrong = disc_pairs(name="wrong", seed=1, count=30, shift=12)
+    metrics = evaluate(real, good, tmp_path / "out", config=tiny())
+    fit = metrics["fit"]
+    assert fit["dice"]["low"] <= fit["dice"]["mean"] <= fit["dice"]["high"]
+    assert fit["dice"]["mean"] > 0.75
+    assert fit["shuffled"]["mean"] < fit["dice"]["mean"] - 0.1
+    assert fit["judge"]["on"] == "test"
+    assert fit["judge"]["count"] == 2
+    assert fit["ratio"] == pytest.approx(fit["dice"]["mean"] / fit["judge"]["dice"])
+    assert set(metrics["appearance"]) == {"real", "synthetic", "difference", "yardstick"}
+    assert metrics["counts"] == {"real": 10, "synthetic": 30}
+    judge = json.loads((tmp_path / "out" / "judge" / "metrics.json").read_text())
+    assert judge["train"]["real"] == 9  # all training pairs: data.limit is not for the judge
+    assert judge["train"]["synthetic"] == 0
+
+    rows = (tmp_path / "out" / "fit.csv").read_text().splitlines()
+    assert rows[0] == "name,dice,iou"
+    assert len(rows) == 31
+    assert sum(float(row.split(",")[1]) for row in rows[1:]) / 30 == pytest.approx(fit["dice"]["mean"], abs=1e-5)
+    assert Image.open(tmp_path / "out" / "worst.png").width > 6 * 192
+
+    other = evaluate(real, wrong, tmp_path / "other", config=tiny(), judge=tmp_path / "out" / "judge")
+    assert other["fit"]["dice"]["mean"] < 0.4
+    assert other["fit"]["judge"] == fit["judge"]
+    assert other["appearance"] == metrics["appearance"]
+    assert not (tmp_path / "other" / "judge").exists()
+
+
+def test_without_a_test_split_the_judge_is_measured_on_its_validation_pairs(
+    disc_pairs: DiscPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, made = disc_pairs(), disc_pairs(name="made", seed=1)
+    config = update(tiny(), "evaluate", fit_steps=2)
+    metrics = evaluate(real, made, tmp_path / "out", config=config)
+    judge = json.loads((tmp_path / "out" / "judge" / "metrics.json").read_text())
+    assert metrics["fit"]["judge"] == {"dice": judge["val"]["mDice"], "on": "validation", "count": 1}
+
+    with pytest.raises(InputError, match="already holds results"):
+        evaluate(real, made, tmp_path / "out", config=config)
+    (tmp_path / "out" / "metrics.json").unlink()  # killed after the judge was trained
+    with pytest.raises(InputError, match="already holds a run"):
+        evaluate(real, made, tmp_path / "out", config=config)
+    assert evaluate(real, made, tmp_path / "out", config=config, resume=True) == metrics
+    monkeypatch.setattr(scoring, "find_pairs", lambda *args: pytest.fail("scored again"))
+    assert evaluate(real, made, tmp_path / "out", config=config, resume=True) == metrics
+
+
+def test_bad_input(disc_pairs: DiscPairs, tmp_path: Path) -> None:
+    real = disc_pairs(splits=SPLITS)
+    with pytest.raises(InputError, match="at least two pairs"):
+        evaluate(real, disc_pairs(name="one", count=1), tmp_path / "out", config=tiny())
+    with pytest.raises(InputError, match="not a finished run"):
+        evaluate(real, disc_pairs(name="made"), tmp_path / "out", config=tiny(), judge=tmp_path)

@@ -1,0 +1,241 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import DiscPairs
+from safetensors.torch import load_file
+
+from siamese_diffusion.config import Config, update
+from siamese_diffusion.data.pairs import find_pairs
+from siamese_diffusion.errors import InputError
+from siamese_diffusion.segmentation import train as training
+from siamese_diffusion.segmentation.batches import Arrays, batches, load
+from siamese_diffusion.segmentation.metrics import score
+from siamese_diffusion.segmentation.selection import Selection
+from siamese_diffusion.segmentation.train import load_network, predict, segment
+
+SPLITS = {
+    "train": [f"{i:03d}" for i in range(8)],
+    "val": ["008", "009"],
+    "test": ["010", "011"],
+}
+
+
+def tiny(**entries: Any) -> Config:
+    """Few steps of the smallest network, whose drop path also makes a resumed run depend on the random state."""
+    settings: dict[str, Any] = {"network": "segformer", "resolution": 32, "batch_size": 4, "steps": 4, "warmup": 1}
+    return update(Config(), "segment", **(settings | {"sample_every": 2, "checkpoint_every": 2} | entries))
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = load_file(run / "best.safetensors")
+    return state
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_run_leaves_what_it_promises(disc_pairs: DiscPairs, tmp_path: Path) -> None:
+    data, out = disc_pairs(splits=SPLITS), tmp_path / "run"
+    metrics = segment(data, out, [data], config=tiny())
+    assert metrics["train"]["real"] == 8
+    assert metrics["train"]["synthetic"] == 0
+    assert metrics["val"]["count"] == 2
+    assert metrics["test"]["discs"]["count"] == 2
+    assert metrics["mean"] == metrics["weighted"]
+    assert metrics["step"] in (2, 4)
+    assert json.loads((out / "metrics.json").read_text()) == metrics
+    assert json.loads((out / "best.json").read_text())["step"] == metrics["step"]
+    rows = (out / "test" / "discs.csv").read_text().splitlines()
+    assert rows[0] == "name,dice,iou"
+    assert [row.split(",")[0] for row in rows[1:]] == SPLITS["test"]
+    assert sum(float(row.split(",")[1]) for row in rows[1:]) / 2 == pytest.approx(
+        metrics["test"]["discs"]["mDice"], abs=1e-5
+    )
+    assert sorted(path.name for path in (out / "samples").iterdir()) == ["step-000002.png", "step-000004.png"]
+    assert not (out / "best").exists()
+
+
+def test_it_learns_discs_and_the_saved_network_is_the_scored_one(disc_pairs: DiscPairs, tmp_path: Path) -> None:
+    data = disc_pairs(splits=SPLITS)
+    config = tiny(network="unet", steps=30, batch_size=8, sample_every=15, checkpoint_every=30, warmup=5)
+    metrics = segment(data, tmp_path / "run", [data], config=config)
+    assert metrics["test"]["discs"]["mDice"] > 0.8
+    network = load_network(tmp_path / "run")
+    arrays = load(find_pairs(data, "test"), 32)
+    probabilities = predict(network, arrays.images, 1)
+    assert probabilities.shape == (2, 32, 32)
+    assert probabilities.dtype == np.float32
+    scores = score(torch.from_numpy(probabilities), torch.from_numpy(arrays.masks))
+    assert float(scores.dice.mean()) == pytest.approx(metrics["test"]["discs"]["mDice"], abs=1e-3)
+
+
+def test_synthetic_pairs_change_the_weights_but_not_the_number_of_steps(disc_pairs: DiscPairs, tmp_path: Path) -> None:
+    data, made = disc_pairs(splits=SPLITS), disc_pairs(name="made", seed=1)
+    plain = segment(data, tmp_path / "plain", [data], config=tiny())
+    both = segment(data, tmp_path / "both", [data], synthetic=[made], config=tiny())
+    assert both["train"]["synthetic"] == 12
+    steps = [json.loads(line)["step"] for line in (tmp_path / "both" / "log.jsonl").read_text().splitlines()]
+    assert max(steps) == 4
+    assert plain["val"]["count"] == both["val"]["count"]
+    states = [
+        load_file(tmp_path / name / "checkpoints" / "step-000004" / "model.safetensors") for name in ("plain", "both")
+    ]
+    assert not same(*states)
+
+
+def test_composition_of_batches() -> None:
+    settings = tiny(steps=50, batch_size=8, synthetic_share=0.25).segment
+    grey = {"real": range(40, 50), "made": range(200, 206)}  # each pair has a grey level of its own
+
+    def arrays(levels: range) -> Arrays:
+        images = np.stack([np.full((32, 32, 3), level, np.uint8) for level in levels])
+        return Arrays(images, np.zeros((len(levels), 32, 32), bool))
+
+    real, made = arrays(grey["real"]), arrays(grey["made"])
+    batch_at = batches(real, made, settings)
+    seen: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        from siamese_diffusion.segmentation import augment
+        from siamese_diffusion.segmentation import batches as module
+
+        patch.setattr(module, "draw", lambda count, generator: augment.identity(count))
+        for step in range(settings.steps):
+            images = batch_at(step, range(8))["images"]
+            seen += [round(float(image.mean()) * 255) for image in images]
+    of_real = [level for level in seen if level < 100]
+    assert len(of_real) / len(seen) == pytest.approx(0.75, abs=0.07)
+    for kind, levels in (("real", of_real), ("made", [level for level in seen if level >= 100])):
+        size = len(grey[kind])
+        for start in range(0, len(levels) - size + 1, size):
+            assert sorted(levels[start : start + size]) == list(grey[kind])
+    whole, part = batch_at(3, range(8)), batch_at(3, range(2, 5))
+    assert torch.equal(whole["images"][2:5], part["images"])
+
+
+def test_killed_and_resumed_is_the_same_run(
+    disc_pairs: DiscPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = disc_pairs(splits=SPLITS)
+    config = tiny(steps=6, sample_every=1, checkpoint_every=3)
+    whole = segment(data, tmp_path / "whole", [data], config=config)
+    add = Selection.add
+
+    def killed(self: Selection, step: int, figures: dict[str, float], network: torch.nn.Module) -> None:
+        add(self, step, figures | ({"mDice": 2.0} if step == 5 else {}), network)  # what step 5 said must not survive
+        if step == 5:
+            raise RuntimeError("killed")
+
+    monkeypatch.setattr(Selection, "add", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        segment(data, tmp_path / "run", [data], config=config)
+    monkeypatch.setattr(Selection, "add", add)
+    with pytest.raises(InputError, match="--resume"):
+        segment(data, tmp_path / "run", [data], config=config)
+    resumed = segment(data, tmp_path / "run", [data], config=config, resume=True)
+    assert resumed == whole
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    assert (tmp_path / "run" / "validation.jsonl").read_text() == (tmp_path / "whole" / "validation.jsonl").read_text()
+
+
+@pytest.mark.parametrize("scores", [[0.5, 0.9, 0.3, 0.95], [0.9, 0.5, 0.6, 0.7], [0.1, 0.2, 0.3, 0.25]])
+def test_selection_keeps_what_a_resumed_run_may_need(scores: list[float], tmp_path: Path) -> None:
+    network = torch.nn.Linear(1, 1)
+
+    def validate(selection: Selection, step: int, score: float) -> None:
+        torch.nn.init.constant_(network.weight, step)
+        selection.add(step, {"mDice": score}, network)
+
+    first = Selection(tmp_path)
+    for step in (1, 2, 3, 4):
+        validate(first, step, scores[step - 1])
+        if step == 2:
+            (tmp_path / "checkpoints" / "step-000002").mkdir(parents=True)
+    second = Selection(tmp_path)  # goes on from step 2; steps 3 and 4 now come out worse than all
+    for step in (3, 4):
+        validate(second, step, 0.0)
+    best = second.finish(network)
+    assert best["step"] == 1 + int(np.argmax(scores[:2]))
+    assert network.weight.item() == best["step"]
+    assert Selection(tmp_path).finish(network)["step"] == best["step"]
+
+
+def test_selection_forgets_a_start_that_left_no_checkpoint(tmp_path: Path) -> None:
+    network = torch.nn.Linear(1, 1)
+    Selection(tmp_path).add(1, {"mDice": 0.9}, network)
+    fresh = Selection(tmp_path)
+    fresh.add(2, {"mDice": 0.1}, network)
+    assert fresh.best()["step"] == 2
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["step-000002.safetensors"]
+
+
+def test_a_finished_run_is_returned_and_never_mixed_up(
+    disc_pairs: DiscPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out = disc_pairs(splits=SPLITS), tmp_path / "run"
+    config = tiny(steps=2)
+    metrics = segment(data, out, [data], config=config)
+    monkeypatch.setattr("siamese_diffusion.loop.run", lambda *args, **kwargs: pytest.fail("trained again"))
+    assert segment(data, out, [data], config=config, resume=True) == metrics
+    with pytest.raises(InputError, match="already holds a run"):
+        segment(data, out, [data], config=config)
+    with pytest.raises(InputError, match="other settings"):
+        segment(data, out, [data], config=tiny(steps=3), resume=True)
+    with pytest.raises(InputError, match="other pairs"):
+        segment(data, out, [data], synthetic=[disc_pairs(name="made")], config=config, resume=True)
+
+
+def test_runs_of_one_process_may_differ_in_precision(disc_pairs: DiscPairs, tmp_path: Path) -> None:
+    data = disc_pairs(splits=SPLITS)
+    for precision in ("bf16", "no"):
+        metrics = segment(data, tmp_path / precision, [], config=tiny(steps=2, precision=precision), device="cpu")
+        assert 0 <= metrics["val"]["mDice"] <= 1
+
+
+def test_selection_never_sees_the_test_set(disc_pairs: DiscPairs, tmp_path: Path) -> None:
+    data = disc_pairs(splits=SPLITS)
+    misleading = disc_pairs(name="other", seed=3, shift=8)
+    runs = [
+        segment(data, tmp_path / str(i), tests, config=tiny()) for i, tests in enumerate([[data], [misleading], []])
+    ]
+    assert len({(run["step"], run["val"]["mDice"]) for run in runs}) == 1
+    assert same(weights(tmp_path / "0"), weights(tmp_path / "1"))
+    assert same(weights(tmp_path / "0"), weights(tmp_path / "2"))
+    assert runs[0]["test"] != runs[1]["test"]
+    assert runs[2]["test"] == {}
+    assert runs[2]["mean"] is None
+
+
+def test_test_images_among_the_training_pairs_are_refused(disc_pairs: DiscPairs, tmp_path: Path) -> None:
+    data = disc_pairs()
+    with pytest.raises(InputError, match="among the training pairs"):
+        segment(data, tmp_path / "run", [data], config=tiny())
+
+
+def test_without_a_val_split_a_share_of_the_training_pairs_validates(disc_pairs: DiscPairs, tmp_path: Path) -> None:
+    data, test = disc_pairs(count=10), disc_pairs(name="test", seed=2, count=3)
+    metrics = segment(data, tmp_path / "run", [test], config=tiny(steps=2, validation=0.3))
+    assert (metrics["train"]["real"], metrics["val"]["count"], metrics["test"]["test"]["count"]) == (7, 3, 3)
+    first, second, third = (
+        [pair.name for pair in training._train_and_validation(data, tiny(validation=0.3, seed=seed))[1]]
+        for seed in (0, 0, 1)
+    )
+    assert first == second != third
+
+
+def test_bad_input_names_what_is_wrong(disc_pairs: DiscPairs, tmp_path: Path) -> None:
+    data = disc_pairs(splits=SPLITS)
+    with pytest.raises(InputError, match=r"segment.network = nnet: .*unet"):
+        segment(data, tmp_path / "run", [data], config=tiny(), network="nnet")
+    with pytest.raises(InputError, match=r"segment.resolution = 48"):
+        segment(data, tmp_path / "run", [data], config=tiny(resolution=48))
+    with pytest.raises(InputError, match="nowhere"):
+        segment(data, tmp_path / "run", [tmp_path / "nowhere"], config=tiny())
+    with pytest.raises(InputError, match="already given"):
+        segment(data, tmp_path / "run", [data, data], config=tiny())
+    with pytest.raises(InputError, match="not a finished run"):
+        load_network(tmp_path)

@@ -1,0 +1,210 @@
+"""The objective against its definition: which parameters each term reaches, and a straightforward implementation."""
+
+import copy
+from collections.abc import Iterable
+
+import pytest
+import torch
+from tiny import tiny_batch, tiny_siamese
+from torch import Tensor, nn
+
+from siamese_diffusion.config import MethodConfig
+from siamese_diffusion.diffusion.siamese import Losses, SiameseDiffusion
+
+GROUPS = ("controlnet", "decoder", "encoder")
+
+
+def group_of(name: str) -> str:
+    if name.startswith("controlnet."):
+        return "controlnet"
+    return "decoder" if name.startswith(("unet.up_blocks", "unet.conv_norm_out", "unet.conv_out")) else "encoder"
+
+
+def reached(model: SiameseDiffusion, loss: Tensor) -> set[str]:
+    """Groups of parameters with a gradient that is not zero."""
+    model.zero_grad()
+    loss.backward()
+    return {
+        group_of(name)
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and parameter.grad.abs().max() > 0
+    }
+
+
+@pytest.mark.parametrize(
+    ("term", "expected"),
+    [
+        ("mask", {"controlnet", "decoder"}),
+        ("image", {"controlnet"}),
+        ("consistency", {"controlnet", "decoder"}),
+        ("augmentation", {"controlnet", "decoder"}),
+        ("total", {"controlnet", "decoder"}),
+    ],
+)
+def test_what_each_term_reaches(term: str, expected: set[str]) -> None:
+    model = tiny_siamese()
+    assert reached(model, getattr(model(**tiny_batch(), progress=0.5), term)) == expected
+
+
+def test_everything_trained_has_a_gradient() -> None:
+    model = tiny_siamese()
+    model(**tiny_batch(), progress=0.5).total.backward()
+    missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert missing == []
+    assert {group_of(name) for name, p in model.named_parameters() if p.requires_grad} == {"controlnet", "decoder"}
+    assert all(not p.requires_grad for name, p in model.named_parameters() if group_of(name) == "encoder")
+
+
+def test_image_weight_runs_from_zero_to_one() -> None:
+    model = tiny_siamese()
+    batch = tiny_batch()
+    assert model.image_weight(0.0) == 0
+    assert model.image_weight(1.0) == 1
+    start = model(**batch, progress=0.0)
+    torch.testing.assert_close(start.image, start.mask)
+    assert start.consistency == 0
+    assert reached(model, model(**batch, progress=0.0).image) == set()
+    end = model(**batch, progress=1.0)
+    assert end.consistency > 0
+    fixed = tiny_siamese(MethodConfig(image_weight=1.0))
+    torch.testing.assert_close(fixed(**batch, progress=0.0).image, end.image)
+
+
+@pytest.mark.parametrize(("progress", "open_"), [(0.0, False), (333 / 1000, False), (1 / 3, False), (334 / 1000, True)])
+def test_gate_of_the_online_augmentation(progress: float, open_: bool) -> None:
+    losses = tiny_siamese()(**tiny_batch(), progress=progress)
+    assert bool(losses.augmentation > 0) == open_
+
+
+def test_late_timesteps_add_nothing_but_stay_in_the_mean() -> None:
+    model = tiny_siamese()
+    early = tiny_batch((20, 100))
+    both = {key: torch.cat([value, tiny_batch((201, 999), seed=9)[key]]) for key, value in early.items()}
+    alone, diluted = model(**early, progress=0.9), model(**both, progress=0.9)
+    torch.testing.assert_close(diluted.augmentation, alone.augmentation / 2)
+    assert model(**tiny_batch((201, 999)), progress=0.9).augmentation == 0
+
+
+@pytest.mark.parametrize("progress", [0.2, 0.8])
+def test_total_equals_its_parts(progress: float) -> None:
+    losses = tiny_siamese(MethodConfig(consistency=0.5, augmentation=2.0))(**tiny_batch(), progress=progress)
+    expected = losses.mask + losses.image + 0.5 * losses.consistency + 2 * losses.augmentation
+    torch.testing.assert_close(losses.total, expected)
+
+
+def test_mask_only_is_the_mask_term_alone() -> None:
+    batch = tiny_batch()
+    baseline = tiny_siamese(MethodConfig(name="mask-only"))(**batch, progress=0.9)
+    full = tiny_siamese()(**batch, progress=0.9)
+    torch.testing.assert_close(baseline.mask, full.mask)
+    assert baseline.total == baseline.mask
+    assert not any((baseline.image, baseline.consistency, baseline.augmentation))
+
+
+def straightforward(model: SiameseDiffusion, batch: dict[str, Tensor], progress: float) -> Losses:
+    """The objective as the paper states it: diffusers' own forward passes, and deep copies for what is held constant."""
+    unet, control, schedule = model.unet, model.controlnet, model.schedule
+    held_unet = copy.deepcopy(unet).requires_grad_(False)
+    t, text = batch["timesteps"], batch["text"]
+
+    def residuals(noisy: Tensor, t: Tensor, text: Tensor, hint: Tensor) -> list[Tensor]:
+        down, middle = control(noisy, t, text, hint, return_dict=False)
+        return [*down, middle]
+
+    def predict(net: nn.Module, noisy: Tensor, t: Tensor, text: Tensor, control: list[Tensor]) -> Tensor:
+        out: Tensor = net(
+            noisy,
+            t,
+            text,
+            down_block_additional_residuals=tuple(control[:-1]),
+            mid_block_additional_residual=control[-1],
+        ).sample
+        return out
+
+    def mse(a: Tensor, b: Tensor) -> Tensor:
+        return (a - b).square().mean()
+
+    noisy = schedule.add_noise(batch["latents"], batch["noise"], t)
+    target = schedule.target(batch["latents"], batch["noise"], t)
+    from_mask = residuals(noisy, t, text, batch["mask_hint"])
+    from_image = residuals(noisy, t, text, batch["image_hint"])
+    by_mask = predict(unet, noisy, t, text, from_mask)
+    by_mixed = predict(
+        held_unet, noisy, t, text, [m.detach() + progress * i for m, i in zip(from_mask, from_image, strict=True)]
+    )
+    terms = [mse(by_mask, target), mse(by_mixed, target), mse(by_mask, by_mixed.detach()), torch.zeros(())]
+    if progress > 1 / 3:
+        clean = schedule.clean(noisy, by_mixed, t).detach()
+        again = schedule.add_noise(clean, batch["noise"], t)
+        redrawn = predict(unet, again, t, text, residuals(again, t, text, batch["mask_hint"]))
+        errors = (redrawn - schedule.target(clean, batch["noise"], t)).square().mean((1, 2, 3))
+        terms[3] = (errors * (t <= 200)).mean()
+    return Losses(*terms, total=sum(terms[1:], terms[0]))
+
+
+def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_same(these: dict[str, Tensor], those: dict[str, Tensor], names: Iterable[str]) -> None:
+    for name in names:
+        torch.testing.assert_close(these[name], those[name], rtol=1e-3, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("progress", [0.2, 0.8])
+def test_equals_the_straightforward_algorithm(prediction: str, progress: float) -> None:
+    model = tiny_siamese(prediction=prediction)
+    batch = tiny_batch()
+    ours, theirs = model(**batch, progress=progress), straightforward(model, batch, progress)
+    for term, mine, other in zip(Losses._fields, ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-7, msg=lambda m, n=term: f"{n}: {m}")
+    mine = gradients(model, ours.total)
+    other = gradients(model, theirs.total)
+    assert_same(mine, other, [name for name, p in model.named_parameters() if p.requires_grad])
+
+
+@pytest.mark.parametrize("progress", [0.2, 0.8])
+def test_checkpointing_changes_no_gradient(progress: float) -> None:
+    model = tiny_siamese().train()
+    batch = tiny_batch()
+    plain = gradients(model, model(**batch, progress=progress).total)
+    plain_image = gradients(model, model(**batch, progress=progress).image)
+    model.enable_gradient_checkpointing()
+    again = gradients(model, model(**batch, progress=progress).total)
+    again_image = gradients(model, model(**batch, progress=progress).image)
+    assert plain.keys() == again.keys()
+    assert plain_image.keys() == again_image.keys()
+    assert_same(plain, again, plain)
+    assert_same(plain_image, again_image, plain_image)
+
+
+def test_split_forward_is_the_networks_own() -> None:
+    model, batch = tiny_siamese(), tiny_batch()
+    with torch.no_grad():
+        own = model.unet(batch["latents"], batch["timesteps"], batch["text"]).sample
+        ours = model.predict(batch["latents"], batch["timesteps"], batch["text"])
+    torch.testing.assert_close(ours, own)
+
+
+def test_a_new_controlnet_changes_nothing() -> None:
+    from siamese_diffusion.diffusion.control import controlnet_for
+
+    model, batch = tiny_siamese(), tiny_batch()
+    model.controlnet = controlnet_for(model.unet, 4, (4, 8))
+    noisy, t, text = batch["latents"], batch["timesteps"], batch["text"]
+    with torch.no_grad():
+        control = model.control(noisy, t, text, batch["mask_hint"])
+        torch.testing.assert_close(model.predict(noisy, t, text, control), model.predict(noisy, t, text))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_conversions_invert_each_other(prediction: str) -> None:
+    model, batch = tiny_siamese(prediction=prediction), tiny_batch()
+    schedule, t = model.schedule, batch["timesteps"]
+    noisy = schedule.add_noise(batch["latents"], batch["noise"], t)
+    target = schedule.target(batch["latents"], batch["noise"], t)
+    torch.testing.assert_close(schedule.clean(noisy, target, t), batch["latents"], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(schedule.noise(noisy, target, t), batch["noise"], rtol=1e-3, atol=1e-4)

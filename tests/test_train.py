@@ -1,0 +1,184 @@
+"""Training on pairs, and the small backbone under it."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from siamese_diffusion.config import Config, build_config, dump_config, load_config
+from siamese_diffusion.data.phantom import make_phantoms
+from siamese_diffusion.diffusion.backbone import load_backbone
+from siamese_diffusion.diffusion.checkpoint import load_trained
+from siamese_diffusion.diffusion.pretrain import pretrain
+from siamese_diffusion.diffusion.train import train
+from siamese_diffusion.errors import InputError
+from siamese_diffusion.files import read_jsonl
+
+TINY: dict[str, Any] = {
+    "data": {"resolution": 32, "split": None},
+    "backbone": {"channels": [16, 32], "attention": [False, True], "hint_channels": [4, 8], "text_dim": 8},
+    "pretrain": {"steps": 3, "batch_size": 4, "sample_every": 100, "log_every": 1, "warmup": 0},
+    "train": {"steps": 6, "batch_size": 4, "sample_every": 100, "checkpoint_every": 2, "log_every": 1, "warmup": 0},
+    "sample": {"steps": 3, "batch_size": 3},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Config:
+    return build_config(TINY, "tests")
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "pairs"
+    make_phantoms(folder, 8, 32, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory, pairs: Path, tiny: Config) -> Path:
+    folder = tmp_path_factory.mktemp("backbone") / "run"
+    result = pretrain(pairs, folder, tiny, device="cpu")
+    assert result["images"] == 8
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory, pairs: Path, backbone: Path, tiny: Config) -> Path:
+    folder = tmp_path_factory.mktemp("train") / "run"
+    train(pairs, folder, str(backbone), config=tiny, device="cpu")
+    return folder
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return {
+        f"{part}.{name}": value
+        for part in ("unet", "controlnet")
+        for name, value in load_file(run / "pipeline" / part / "diffusion_pytorch_model.safetensors").items()
+    }
+
+
+def assert_equal(these: dict[str, torch.Tensor], those: dict[str, torch.Tensor]) -> None:
+    assert these.keys() == those.keys()
+    assert [name for name, value in these.items() if not torch.equal(value, those[name])] == []
+
+
+def test_run_folder(run: Path, tiny: Config) -> None:
+    assert load_config(run / "config.yaml") == tiny
+    rows = [row for row in read_jsonl(run / "log.jsonl") if "total" in row]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[0]["consistency"] == 0
+    assert rows[0]["augmentation"] == 0
+    assert rows[-1]["consistency"] > 0
+    assert list((run / "samples").glob("step-000006.png"))
+    assert list((run / "tensorboard").iterdir())
+    assert len(list((run / "checkpoints").iterdir())) == 2
+
+
+def test_encoder_stays_as_the_backbone_left_it(run: Path, backbone: Path) -> None:
+    before = load_file(backbone / "backbone/unet/diffusion_pytorch_model.safetensors")
+    after = load_file(run / "pipeline/unet/diffusion_pytorch_model.safetensors")
+    trained = ("up_blocks", "conv_norm_out", "conv_out")
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed
+    assert all(name.startswith(trained) for name in changed)
+
+
+def test_resume_after_sigkill_is_the_same_run(
+    tmp_path: Path, run: Path, pairs: Path, backbone: Path, tiny: Config
+) -> None:
+    (tmp_path / "config.yaml").write_text(dump_config(tiny))
+    script = textwrap.dedent(
+        f"""
+        import os, signal
+        from pathlib import Path
+        from siamese_diffusion import config, loop
+        from siamese_diffusion.diffusion import train
+        steps = iter(range(1, 99))
+        forward = train.LatentData.batch
+        def killed(self, step, *rest):
+            if step == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return forward(self, step, *rest)
+        train.LatentData.batch = killed
+        settings = config.load_config(Path({str(tmp_path / "config.yaml")!r}))
+        train.train(Path({str(pairs)!r}), Path({str(tmp_path / "cut")!r}), {str(backbone)!r}, config=settings, device="cpu")
+        """
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == -9
+    with pytest.raises(InputError, match="--resume"):
+        train(pairs, tmp_path / "cut", str(backbone), config=tiny, device="cpu")
+    with pytest.raises(InputError, match="has not finished"):
+        load_trained(tmp_path / "cut")
+    train(pairs, tmp_path / "cut", str(backbone), config=tiny, resume=True, device="cpu")
+    assert_equal(weights(tmp_path / "cut"), weights(run))
+
+
+def test_resume_keeps_its_settings(run: Path, pairs: Path, backbone: Path) -> None:
+    other = build_config({**TINY, "train": {**TINY["train"], "learning_rate": 0.5}}, "tests")
+    with pytest.raises(InputError, match="learning_rate"):
+        train(pairs, run, str(backbone), config=other, resume=True, device="cpu")
+
+
+def test_accumulated_micro_batches_are_the_same_run(tmp_path: Path, run: Path, pairs: Path, backbone: Path) -> None:
+    halves = build_config({**TINY, "train": {**TINY["train"], "micro_batch": 2}}, "tests")
+    train(pairs, tmp_path / "run", str(backbone), config=halves, device="cpu")
+    whole = weights(run)
+    for name, value in weights(tmp_path / "run").items():
+        torch.testing.assert_close(value, whole[name], rtol=1e-3, atol=1e-5)
+
+
+def test_mask_only_trains_through_the_same_code(tmp_path: Path, pairs: Path, backbone: Path, tiny: Config) -> None:
+    result = train(pairs, tmp_path / "run", str(backbone), "mask-only", tiny, device="cpu")
+    assert result["method"] == "mask-only"
+    rows = [row for row in read_jsonl(tmp_path / "run/log.jsonl") if "total" in row]
+    assert all(row["total"] == row["mask"] and row["image"] == 0 for row in rows)
+
+
+def test_small_backbone_is_trained_where_none_is_named(tmp_path: Path, pairs: Path, tiny: Config) -> None:
+    train(pairs, tmp_path / "run", "small", config=tiny, device="cpu")
+    assert (tmp_path / "run/pretrain/backbone/unet/diffusion_pytorch_model.safetensors").exists()
+    assert load_trained(tmp_path / "run").model.schedule.prediction == "v_prediction"
+
+
+def test_backbone_loads_as_it_was_saved(backbone: Path) -> None:
+    loaded = load_backbone(backbone / "backbone")
+    assert loaded.factor == 4
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    mean, spread = loaded.encode(images)
+    assert mean.shape == spread.shape == (2, 8, 8, 8)
+    assert loaded.decode(mean).shape == images.shape
+    one, other, empty = loaded.embed(["A photo of polyp", "A photo of nevus", ""])
+    assert not torch.allclose(one, other)
+    assert not torch.allclose(one, empty)
+
+
+def test_pipeline_loads_in_plain_diffusers(run: Path) -> None:
+    from diffusers import StableDiffusionControlNetPipeline
+
+    pipeline = StableDiffusionControlNetPipeline.from_pretrained(run / "pipeline")
+    assert type(pipeline.controlnet).__name__ == "DenseControlNet"
+    expected = load_file(run / "pipeline/controlnet/diffusion_pytorch_model.safetensors")
+    assert_equal(dict(pipeline.controlnet.state_dict()), expected)
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value", "word"),
+    [
+        ("backbone", "attention", [True], "backbone.attention"),
+        ("backbone", "patch", 3, "power of two"),
+        ("backbone", "channels", [20, 32], "multiples of 16"),
+        ("data", "resolution", 36, "multiple of 8"),
+    ],
+)
+def test_settings_that_do_not_fit(
+    tmp_path: Path, pairs: Path, section: str, name: str, value: object, word: str
+) -> None:
+    config = build_config({**TINY, section: {**TINY[section], name: value}}, "tests")
+    with pytest.raises(InputError, match=word):
+        pretrain(pairs, tmp_path / "run", config, device="cpu")
