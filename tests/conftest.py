@@ -5,6 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import TINY
+
+from siamese_diffusion.config import Config, build_config
 
 DiscPairs = Callable[..., Path]
 
@@ -40,3 +43,36 @@ def disc_pairs(tmp_path: Path) -> DiscPairs:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Config:
+    return build_config(TINY, "tests")
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "pairs"
+    from siamese_diffusion.data.phantom import make_phantoms
+
+    make_phantoms(folder, 8, 32, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory, pairs: Path, tiny: Config) -> Path:
+    from siamese_diffusion.diffusion.pretrain import pretrain
+
+    folder = tmp_path_factory.mktemp("backbone") / "run"
+    result = pretrain(pairs, folder, tiny, device="cpu")
+    assert result["images"] == 8
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory, pairs: Path, backbone: Path, tiny: Config) -> Path:
+    from siamese_diffusion.diffusion.train import train
+
+    folder = tmp_path_factory.mktemp("train") / "run"
+    train(pairs, folder, str(backbone), config=tiny, device="cpu")
+    return folder

@@ -69,15 +69,15 @@ def assert_equal(these: dict[str, Tensor], those: dict[str, Tensor]) -> None:
 def test_resume_is_bit_for_bit(tmp_path: Path) -> None:
     whole = train(tmp_path / "whole")
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def killed(step: int, rows: range) -> dict[str, Tensor]:
         if step == 10:
-            raise Killed
+            raise KilledError
         return batch_at(step, rows)
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         run(Model(), killed, SETTINGS, tmp_path / "cut", device="cpu")
     assert latest_checkpoint(tmp_path / "cut") == tmp_path / "cut/checkpoints/step-000008"
     assert_equal(train(tmp_path / "cut", resume=True), whole)
@@ -160,9 +160,7 @@ def test_batch_that_cannot_be_split(tmp_path: Path) -> None:
 
 
 def test_learns(tmp_path: Path) -> None:
-    settings = SETTINGS.model_copy(
-        update={"steps": 100, "learning_rate": 0.05, "log_every": 20, "checkpoint_every": 100}
-    )
+    settings = SETTINGS.model_copy(update={"steps": 100, "learning_rate": 0.05, "log_every": 20, "checkpoint_every": 100})
     run(Linear(), batch_at, settings, tmp_path, device="cpu")
     losses = [row["total"] for row in read_jsonl(tmp_path / "log.jsonl")]
     assert losses[-1] < 0.2 * losses[0]

@@ -289,7 +289,7 @@ def test_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     with PairWriter(tmp_path) as writer:
         monkeypatch.setattr(Image.Image, "save", full)
-        with pytest.raises(InputError, match="pair a cannot be written .No space left"):
+        with pytest.raises(InputError, match=r"pair a cannot be written .No space left"):
             writer.write("a", np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), bool), "", {})
     assert not list((tmp_path / "images").iterdir())
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from test_train import backbone, pairs, run, tiny  # noqa: F401
 from tiny import tiny_batch, tiny_siamese
 from torch import Tensor
 
@@ -25,7 +24,7 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def test_writes_pairs_with_the_mask_that_was_asked_for(tmp_path: Path, run: Path, pairs: Path) -> None:  # noqa: F811
+def test_writes_pairs_with_the_mask_that_was_asked_for(tmp_path: Path, run: Path, pairs: Path) -> None:
     result = sample(run, pairs, tmp_path / "made", device="cpu")
     made = find_pairs(tmp_path / "made")
     assert result["pairs"] == len(made) == 8
@@ -35,7 +34,7 @@ def test_writes_pairs_with_the_mask_that_was_asked_for(tmp_path: Path, run: Path
         assert pair.prompt == "A photo of polyp"
         assert pair.extra["synthetic"] is True
         assert pair.extra["checkpoint"] == result["checkpoint"]
-        assert pair.extra["sampler"] == {"scheduler": "ddim", "steps": 3, "guidance": 1.0}
+        assert pair.extra["sampler"] == {"scheduler": "ddim", "steps": 3, "guidance": 1.0, "mask_guidance": 1.0}
         assert pair.extra["source_mask"] == source.name
     assert (tmp_path / "made/grid.png").exists()
 
@@ -44,7 +43,7 @@ def test_resumed_folder_is_the_undisturbed_one(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     run: Path,
-    pairs: Path,  # noqa: F811
+    pairs: Path,
 ) -> None:
     arguments = {"per_mask": 2, "random_masks": "flip-scale-shift", "device": "cpu"}
     sample(run, pairs, tmp_path / "whole", **arguments)  # type: ignore[arg-type]
@@ -70,14 +69,14 @@ def test_resumed_folder_is_the_undisturbed_one(
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
-def test_seed_copy_and_mask_all_matter(tmp_path: Path, run: Path, pairs: Path) -> None:  # noqa: F811
+def test_seed_copy_and_mask_all_matter(tmp_path: Path, run: Path, pairs: Path) -> None:
     sample(run, pairs, tmp_path / "a", per_mask=2, seed=1, device="cpu")
     sample(run, pairs, tmp_path / "b", per_mask=2, seed=2, device="cpu")
     images = [contents(tmp_path / name / "images") for name in ("a", "b")]
     assert len({*images[0].values(), *images[1].values()}) == 32
 
 
-def test_unknown_recipe(tmp_path: Path, run: Path, pairs: Path) -> None:  # noqa: F811
+def test_unknown_recipe(tmp_path: Path, run: Path, pairs: Path) -> None:
     with pytest.raises(InputError, match="flip-scale-shift"):
         sample(run, pairs, tmp_path / "made", random_masks="shake", device="cpu")
 
@@ -93,6 +92,17 @@ def test_guidance_mixes_the_two_branches() -> None:
             guided(model, hint, text, empty, 9.0)(noisy, t), without + 9 * (given - without), rtol=1e-3, atol=1e-4
         )
     assert not torch.allclose(given, without)
+
+
+def test_mask_guidance_moves_away_from_the_uncontrolled_prediction() -> None:
+    model, batch = tiny_siamese(), tiny_batch()
+    noisy, t, hint, text = batch["latents"], batch["timesteps"], batch["mask_hint"], batch["text"]
+    with torch.no_grad():
+        given, free = guided(model, hint, text, text)(noisy, t), model.predict(noisy, t, text)
+        torch.testing.assert_close(
+            guided(model, hint, text, text, mask_guidance=3.0)(noisy, t), free + 3 * (given - free), rtol=1e-3, atol=1e-4
+        )
+    assert not torch.allclose(given, free)
 
 
 def schedule() -> DDIMScheduler:
@@ -117,7 +127,7 @@ def gaussian_predictor(scale: float) -> "object":
     return predict
 
 
-@pytest.mark.parametrize(("scheduler", "steps"), [("ddim", 50), ("dpm", 20)])
+@pytest.mark.parametrize(("scheduler", "steps"), [("ddim", 50), ("dpm", 50)])
 def test_solvers_recover_a_known_distribution(scheduler: str, steps: int) -> None:
     noise = torch.randn(4, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     drawn = denoise(gaussian_predictor(0.3), noise, schedule(), scheduler, steps)  # type: ignore[arg-type]

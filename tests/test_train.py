@@ -4,55 +4,19 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny import TINY
 
 from siamese_diffusion.config import Config, build_config, dump_config, load_config
-from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.diffusion.backbone import load_backbone
 from siamese_diffusion.diffusion.checkpoint import load_trained
 from siamese_diffusion.diffusion.pretrain import pretrain
 from siamese_diffusion.diffusion.train import train
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_jsonl
-
-TINY: dict[str, Any] = {
-    "data": {"resolution": 32, "split": None},
-    "backbone": {"channels": [16, 32], "attention": [False, True], "hint_channels": [4, 8], "text_dim": 8},
-    "pretrain": {"steps": 3, "batch_size": 4, "sample_every": 100, "log_every": 1, "warmup": 0},
-    "train": {"steps": 6, "batch_size": 4, "sample_every": 100, "checkpoint_every": 2, "log_every": 1, "warmup": 0},
-    "sample": {"steps": 3, "batch_size": 3},
-}
-
-
-@pytest.fixture(scope="session")
-def tiny() -> Config:
-    return build_config(TINY, "tests")
-
-
-@pytest.fixture(scope="session")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "pairs"
-    make_phantoms(folder, 8, 32, seed=3)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def backbone(tmp_path_factory: pytest.TempPathFactory, pairs: Path, tiny: Config) -> Path:
-    folder = tmp_path_factory.mktemp("backbone") / "run"
-    result = pretrain(pairs, folder, tiny, device="cpu")
-    assert result["images"] == 8
-    return folder
-
-
-@pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory, pairs: Path, backbone: Path, tiny: Config) -> Path:
-    folder = tmp_path_factory.mktemp("train") / "run"
-    train(pairs, folder, str(backbone), config=tiny, device="cpu")
-    return folder
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -89,9 +53,7 @@ def test_encoder_stays_as_the_backbone_left_it(run: Path, backbone: Path) -> Non
     assert all(name.startswith(trained) for name in changed)
 
 
-def test_resume_after_sigkill_is_the_same_run(
-    tmp_path: Path, run: Path, pairs: Path, backbone: Path, tiny: Config
-) -> None:
+def test_resume_after_sigkill_is_the_same_run(tmp_path: Path, run: Path, pairs: Path, backbone: Path, tiny: Config) -> None:
     (tmp_path / "config.yaml").write_text(dump_config(tiny))
     script = textwrap.dedent(
         f"""
@@ -128,9 +90,11 @@ def test_resume_keeps_its_settings(run: Path, pairs: Path, backbone: Path) -> No
 def test_accumulated_micro_batches_are_the_same_run(tmp_path: Path, run: Path, pairs: Path, backbone: Path) -> None:
     halves = build_config({**TINY, "train": {**TINY["train"], "micro_batch": 2}}, "tests")
     train(pairs, tmp_path / "run", str(backbone), config=halves, device="cpu")
-    whole = weights(run)
-    for name, value in weights(tmp_path / "run").items():
-        torch.testing.assert_close(value, whole[name], rtol=1e-3, atol=1e-5)
+    # Losses and not weights: Adam turns rounding in a vanishing gradient into a step of either sign.
+    logs = [
+        [row["total"] for row in read_jsonl(folder / "log.jsonl") if "total" in row] for folder in (tmp_path / "run", run)
+    ]
+    assert logs[0] == pytest.approx(logs[1], rel=1e-3)
 
 
 def test_mask_only_trains_through_the_same_code(tmp_path: Path, pairs: Path, backbone: Path, tiny: Config) -> None:
@@ -176,9 +140,7 @@ def test_pipeline_loads_in_plain_diffusers(run: Path) -> None:
         ("data", "resolution", 36, "multiple of 8"),
     ],
 )
-def test_settings_that_do_not_fit(
-    tmp_path: Path, pairs: Path, section: str, name: str, value: object, word: str
-) -> None:
+def test_settings_that_do_not_fit(tmp_path: Path, pairs: Path, section: str, name: str, value: object, word: str) -> None:
     config = build_config({**TINY, section: {**TINY[section], name: value}}, "tests")
     with pytest.raises(InputError, match=word):
         pretrain(pairs, tmp_path / "run", config, device="cpu")

@@ -1,5 +1,7 @@
 """Tiny networks with random weights everywhere, so that nothing is zero by construction."""
 
+from typing import Any
+
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
@@ -7,6 +9,15 @@ from torch import Tensor, nn
 from siamese_diffusion.config import MethodConfig
 from siamese_diffusion.diffusion.control import controlnet_for
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
+
+TINY: dict[str, Any] = {
+    "data": {"resolution": 32, "split": None},
+    "backbone": {"channels": [16, 32], "attention": [False, True], "hint_channels": [4, 8], "text_dim": 8},
+    "pretrain": {"steps": 3, "batch_size": 4, "sample_every": 100, "log_every": 1, "warmup": 0},
+    "train": {"steps": 6, "batch_size": 4, "sample_every": 100, "checkpoint_every": 2, "log_every": 1, "warmup": 0},
+    "sample": {"steps": 3, "batch_size": 3},
+}
+"""Settings that make every stage of the diffusion run in seconds."""
 
 
 def tiny_unet(seed: int = 0) -> UNet2DConditionModel:

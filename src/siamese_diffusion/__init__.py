@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from siamese_diffusion.data.check import check as check
-    from siamese_diffusion.data.phantom import make_phantoms as phantoms
+    from siamese_diffusion.data.phantom import make_phantoms as make_phantoms
     from siamese_diffusion.demonstration import demo as demo
     from siamese_diffusion.diffusion.pretrain import pretrain as pretrain
     from siamese_diffusion.diffusion.sample import sample as sample
@@ -24,7 +24,7 @@ _PLACES = {
     "check": ("data.check", "check"),
     "demo": ("demonstration", "demo"),
     "evaluate": ("scoring", "evaluate"),
-    "phantoms": ("data.phantom", "make_phantoms"),
+    "make_phantoms": ("data.phantom", "make_phantoms"),
     "pretrain": ("diffusion.pretrain", "pretrain"),
     "sample": ("diffusion.sample", "sample"),
     "segment": ("segmentation.train", "segment"),

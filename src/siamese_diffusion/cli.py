@@ -136,7 +136,8 @@ def sample(
     scheduler: Annotated[str | None, typer.Option(help="ddim or dpm.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance on the prompt.")] = None,
-    seed: Annotated[int | None, typer.Option()] = None,
+    mask_guidance: Annotated[float | None, typer.Option(help="Above 1, lesions keep closer to their masks.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the noise and the random masks.")] = None,
     config: ConfigFile = None,
     settings: Setting = None,
     resume: Resume = False,
@@ -150,7 +151,19 @@ def sample(
 
         chosen = _config(config or str(checkpoint / "config.yaml"), settings) if config or settings else None
         return sample(
-            checkpoint, masks, out, per_mask, random_masks, scheduler, steps, guidance, seed, chosen, resume, device
+            checkpoint,
+            masks,
+            out,
+            per_mask,
+            random_masks,
+            scheduler,
+            steps,
+            guidance,
+            mask_guidance,
+            seed,
+            chosen,
+            resume,
+            device,
         )
 
     _run(call, as_json)

@@ -21,14 +21,10 @@ class Section(BaseModel):
 class DataConfig(Section):
     resolution: int = Field(96, ge=16, le=2048, description="side of the square images a model sees, in pixels")
     split: str | None = Field("train", description="list of splits.json that training uses; ignored without that file")
-    limit: int | None = Field(
-        None, ge=1, description="use this many pairs, drawn once; smaller draws are subsets of larger"
-    )
+    limit: int | None = Field(None, ge=1, description="use this many pairs, drawn once; smaller draws are subsets of larger")
     limit_seed: int = Field(0, ge=0, description="seed of that draw")
     label: str = Field("polyp", min_length=1, description="what the mask marks; the prompt is 'A photo of LABEL'")
-    prompt_dropout: float = Field(
-        0.05, ge=0, le=1, description="probability that a prompt is replaced by the empty one"
-    )
+    prompt_dropout: float = Field(0.05, ge=0, le=1, description="probability that a prompt is replaced by the empty one")
     flip: Literal["none", "horizontal", "both"] = Field(
         "horizontal", description="random flips of image and mask in training"
     )
@@ -43,9 +39,7 @@ class BackboneConfig(Section):
     channels: tuple[int, ...] = Field((64, 96, 160), description="UNet channels per level, multiples of 16")
     layers: int = Field(1, ge=1, description="residual blocks per level")
     attention: tuple[bool, ...] = Field((False, False, True), description="whether a level has attention")
-    hint_channels: tuple[int, int] = Field(
-        (8, 16), description="Dense Hint Input's first widths; Stable Diffusion: 16, 32"
-    )
+    hint_channels: tuple[int, int] = Field((8, 16), description="Dense Hint Input's first widths; Stable Diffusion: 16, 32")
     text_dim: int = Field(64, ge=8, description="width of the prompt embedding, a multiple of 4")
     prediction: Literal["v_prediction", "epsilon"] = Field("v_prediction", description="what the UNet predicts")
     schedule: Literal["squaredcos_cap_v2", "scaled_linear"] = Field("squaredcos_cap_v2", description="noise schedule")
@@ -74,9 +68,7 @@ class LoopConfig(Section):
 
 
 class MethodConfig(Section):
-    name: Literal["siamese", "mask-only"] = Field(
-        "siamese", description="the two diffusions, or ControlNet with DHI alone"
-    )
+    name: Literal["siamese", "mask-only"] = Field("siamese", description="the two diffusions, or ControlNet with DHI alone")
     mask_weight: float = Field(1.0, ge=0, description="w_m, weight of the mask features in the mixed control")
     image_weight: float | Literal["linear"] = Field("linear", description="w_i: step / max_steps, or a constant")
     consistency: float = Field(1.0, ge=0, description="weight of the noise consistency loss L_c")
@@ -91,6 +83,7 @@ class SampleConfig(Section):
     guidance: float = Field(
         1.0, ge=0, description="classifier-free guidance on the prompt; 1: none, one network pass a step"
     )
+    mask_guidance: float = Field(1.0, ge=0, description="guidance on the mask, ours and not the paper's; 1: off")
     batch_size: int = Field(16, ge=1, description="images drawn together")
     seed: int = Field(0, ge=0, description="image i of a run depends on this seed, its mask and its copy number only")
 
@@ -107,12 +100,8 @@ class SegmentConfig(LoopConfig):
     sample_every: int = Field(100, ge=1, description="steps between validations")
     checkpoint_every: int = Field(100, ge=1)
     keep: int = Field(1, ge=1)
-    validation: float = Field(
-        0.1, gt=0, lt=1, description="share of the training pairs held out when there is no val split"
-    )
-    synthetic_share: float = Field(
-        0.5, gt=0, lt=1, description="share of synthetic pairs in each batch, in expectation"
-    )
+    validation: float = Field(0.1, gt=0, lt=1, description="share of the training pairs held out when there is no val split")
+    synthetic_share: float = Field(0.5, gt=0, lt=1, description="share of synthetic pairs in each batch, in expectation")
     pretrained: bool = Field(False, description="start from ImageNet weights (downloaded on first use)")
 
 
@@ -128,7 +117,9 @@ class Config(Section):
         steps=4000, learning_rate=5e-4, schedule="cosine", warmup=100, betas=(0.9, 0.99), clip=1.0, ema=0.999
     )
     method: MethodConfig = MethodConfig()
-    train: LoopConfig = LoopConfig(steps=1500, learning_rate=3e-4, warmup=50, clip=1.0, ema=0.995)
+    train: LoopConfig = LoopConfig(
+        steps=600, batch_size=8, learning_rate=1e-3, schedule="cosine", warmup=30, clip=1.0, ema=0.99
+    )
     sample: SampleConfig = SampleConfig()
     segment: SegmentConfig = SegmentConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -213,9 +204,7 @@ def _read(source: str | Path) -> dict[str, Any]:
         try:
             text = Path(source).read_text(encoding="utf-8")
         except FileNotFoundError:
-            raise InputError(
-                f"--config {name}: no such file or preset (presets: {', '.join(preset_names())})"
-            ) from None
+            raise InputError(f"--config {name}: no such file or preset (presets: {', '.join(preset_names())})") from None
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"--config {name}: cannot be read ({error})") from None
     try:
@@ -237,5 +226,6 @@ def _suggest(where: str) -> str:
 
 
 def _section(annotation: Any) -> type[Section]:
-    assert isinstance(annotation, type) and issubclass(annotation, Section)
+    assert isinstance(annotation, type)
+    assert issubclass(annotation, Section)
     return annotation

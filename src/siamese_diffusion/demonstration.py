@@ -138,9 +138,7 @@ def _report(out: Path, config: Config, plan: dict[str, Any], summary: dict[str, 
         f"{fit['siamese']['dice']['mean']:.2f} in the synthetic images, and of {judge['dice']:.2f} in real ones."
     )
     if smallest:
-        verdict = (
-            "The smallest size runs every stage in a handful of steps; its images and scores mean nothing. " + verdict
-        )
+        verdict = "The smallest size runs every stage in a handful of steps; its images and scores mean nothing. " + verdict
     pictures = {"mask": [], "mask-only": [], "siamese": []}  # type: dict[str, list[Any]]
     real_images, _ = load_pairs(find_pairs(out / "pairs", "train")[:8], RESOLUTION)
     for method in METHODS:

@@ -33,9 +33,7 @@ def outline(image: Pixels, mask: NDArray[np.bool_], colour: tuple[int, int, int]
     return drawn
 
 
-def grid(
-    rows: Sequence[Sequence[Pixels]], captions: Sequence[Sequence[str]] | None = None, gap: int = 4
-) -> Image.Image:
+def grid(rows: Sequence[Sequence[Pixels]], captions: Sequence[Sequence[str]] | None = None, gap: int = 4) -> Image.Image:
     """Tiles in rows, each with a caption below it where captions are given.
 
     Args:

@@ -133,8 +133,6 @@ def _picture(path: Path, pairs: Arrays, predictions: Any, dice: Any, count: int 
     for start in range(0, len(chosen), columns):
         part = chosen[start : start + columns]
         asked = [pictures.outline(pairs.images[i], pairs.masks[i], pictures.GREEN) for i in part]
-        rows.append(
-            [pictures.outline(a, predictions[i] > 0.5, pictures.MAGENTA) for a, i in zip(asked, part, strict=True)]
-        )
+        rows.append([pictures.outline(a, predictions[i] > 0.5, pictures.MAGENTA) for a, i in zip(asked, part, strict=True)])
         captions.append([f"Dice {dice[i]:.3f}" for i in part])
     write_whole(path, pictures.grid(rows, captions).save)

@@ -110,21 +110,15 @@ def find_pairs(folder: Path, split: str | None = None, limit: int | None = None,
     else:
         listing = list_folder(folder)
         _refuse(listing.doubled, folder, "has the base name of another file")
-        _refuse(
-            (listing.images[n] for n in sorted(listing.images.keys() - listing.masks.keys())), folder, "has no mask"
-        )
-        _refuse(
-            (listing.masks[n] for n in sorted(listing.masks.keys() - listing.images.keys())), folder, "has no image"
-        )
+        _refuse((listing.images[n] for n in sorted(listing.images.keys() - listing.masks.keys())), folder, "has no mask")
+        _refuse((listing.masks[n] for n in sorted(listing.masks.keys() - listing.images.keys())), folder, "has no image")
         pairs = [_pair(listing, name) for name in sorted(listing.images)]
         pairs = _in_split(pairs, folder, split)
     if not pairs:
         raise InputError(f"{folder}: no image-mask pairs")
     if limit is not None:
         if limit > len(pairs):
-            raise InputError(
-                f"data.limit = {limit}: {folder} has {len(pairs)} pairs" + (f" in {split}" if split else "")
-            )
+            raise InputError(f"data.limit = {limit}: {folder} has {len(pairs)} pairs" + (f" in {split}" if split else ""))
         order = np.random.default_rng(limit_seed).permutation(len(pairs))[:limit]
         pairs = [pairs[i] for i in sorted(order)]
     return pairs

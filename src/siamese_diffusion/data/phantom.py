@@ -20,7 +20,6 @@ from siamese_diffusion.data.pairs import PairWriter
 from siamese_diffusion.errors import InputError
 
 Field = NDArray[np.float32]
-
 PROMPT = "A photo of polyp"
 AREA = (0.02, 0.3)
 """Polyps together cover this share of the picture."""
@@ -43,6 +42,15 @@ class Polyp(NamedTuple):
     def extent(self) -> float:
         """The outline lies within this distance of the centre."""
         return self.mean * (1 + float(np.abs(self.amplitude).sum()))
+
+
+class Surface(NamedTuple):
+    """What is to be lit: the light that arrives (R, R), the colour (R, R, 3), and how the surface falls (R, R)."""
+
+    light: Field
+    colour: Field
+    slope_x: Field
+    slope_y: Field
 
 
 def make_phantoms(out: Path, count: int, resolution: int = 128, seed: int = 0, workers: int | None = None) -> None:
@@ -84,25 +92,28 @@ def phantom(seed: int, index: int, resolution: int) -> tuple[Pixels, Mask]:
     x, y = axis[None, :], axis[:, None]
     polyps = _polyps(random)
     lumen = _lumen(random, polyps)
-
-    depth = _tunnel(random, x, y, lumen)
     tilt = random.uniform(-0.25, 0.25, 2)  # of the light, which sits beside the lens
-    slope_x, slope_y = (0.012 * s for s in _slopes(random, resolution, (5, 9, 16), 0.5))
-    colour = _mucosa(random, resolution)
-    shine = _slopes(random, resolution, (24, 48), 0.8)
+    light = _tunnel(random, x, y, lumen)
+    slope_x, slope_y = (0.05 * s for s in _slopes(random, resolution, (3, 6, 12), 0.45))
+    surface = Surface(light, _mucosa(random, resolution), slope_x, slope_y)
+    shine_x, shine_y = (0.03 * s for s in _slopes(random, resolution, (16, 32), 0.6))
 
     coverage = np.zeros((resolution, resolution), np.float32)
     for polyp in polyps:
-        cover, depth, colour, slope_x, slope_y = _add(random, polyp, x, y, tilt, depth, colour, slope_x, slope_y)
+        cover, surface = _add(random, polyp, x, y, tilt, surface)
         coverage = np.maximum(coverage, cover)
 
-    light = depth * (0.3 + 0.7 * _facing(slope_x, slope_y, tilt))
+    light, colour, slope_x, slope_y = surface
     # Light that came a long way through tissue has lost its blue and green: shadows are red.
-    image = colour * light[..., None] ** np.array((0.85, 1.15, 1.25), np.float32)
-    gloss = _facing(slope_x + 0.02 * shine[0], slope_y + 0.02 * shine[1], 1.6 * tilt)
-    glint = np.clip((gloss**60 - 0.8) / 0.12, 0, 1) * np.clip(2.2 * depth - 0.9, 0, 1)
-    glow = gaussian_filter(glint, 0.012 * resolution)
-    image += np.clip(0.85 * glint + 0.5 * glow, 0, 1)[..., None] * (1.02 - image)
+    lit = light * (0.2 + 0.8 * _facing(slope_x, slope_y, tilt))
+    image = colour * lit[..., None] ** np.array((0.8, 1.2, 1.35), np.float32)
+    # Wet tissue: the light's mirror image breaks up on bumps, where the surface as a whole faces the light.
+    broad = _noise(random, resolution, (3, 6), 0.8)
+    wet = np.clip(1.5 * broad - 0.55 + 0.8 * coverage, 0, 1) * np.clip(2.2 * light - 0.9, 0, 1)
+    gloss = _facing(slope_x + shine_x, slope_y + shine_y, 1.6 * tilt)
+    glint = np.clip((gloss**40 - 0.9) / 0.08, 0, 1) * wet
+    glow = gaussian_filter(glint, 0.016 * resolution)
+    image += np.clip(0.9 * glint + 0.8 * glow, 0, 1)[..., None] * (1.02 - image)
     image *= _border(random, x, y, 2 / resolution)[..., None]
     return (np.clip(image, 0, 1) * 255).round().astype(np.uint8), coverage >= 0.5
 
@@ -131,8 +142,8 @@ def _lumen(random: np.random.Generator, polyps: list[Polyp]) -> tuple[float, flo
     """Where the tunnel goes on: of some random places the one with most room beside the polyps."""
     places = random.uniform(-0.85, 0.85, (6, 2))
     room = [min(np.hypot(px - p.x, py - p.y) - p.extent for p in polyps) for px, py in places]
-    px, py = places[int(np.argmax(room))]
-    return float(px), float(py)
+    best = places[int(np.argmax(room))]
+    return float(best[0]), float(best[1])
 
 
 def _tunnel(random: np.random.Generator, x: Field, y: Field, lumen: tuple[float, float]) -> Field:
@@ -140,9 +151,7 @@ def _tunnel(random: np.random.Generator, x: Field, y: Field, lumen: tuple[float,
     resolution = x.size
     dx, dy = x - lumen[0], y - lumen[1]
     angle, away = np.arctan2(dy, dx), np.hypot(dx, dy)
-    away = away * (
-        1 + 0.13 * np.cos(3 * angle + random.uniform(0, 6.3)) + 0.1 * np.cos(2 * angle + random.uniform(0, 6.3))
-    )
+    away = away * (1 + 0.13 * np.cos(3 * angle + random.uniform(0, 6.3)) + 0.1 * np.cos(2 * angle + random.uniform(0, 6.3)))
     away = away + 0.05 * _noise(random, resolution, (4, 7), 0.6)
     size = random.uniform(0.12, 0.34)
     light = 0.1 + 0.9 * (1 - np.exp(-((np.maximum(away, 0) / size) ** 1.3)))
@@ -159,8 +168,7 @@ def _tunnel(random: np.random.Generator, x: Field, y: Field, lumen: tuple[float,
 
 def _mucosa(random: np.random.Generator, resolution: int) -> Field:
     """Colour (R, R, 3): a mixture of pink, orange and red, blotchy, with vessels."""
-    weights = random.dirichlet((1.2, 1.2, 1.2))
-    base = weights @ np.array(((0.96, 0.63, 0.55), (0.98, 0.60, 0.36), (0.90, 0.43, 0.34)))
+    base = random.dirichlet((1.2, 1.2, 1.2)) @ np.array(((0.96, 0.63, 0.55), (0.98, 0.60, 0.36), (0.90, 0.43, 0.34)))
     blotch = _noise(random, resolution, (4, 8, 16, 32, 64), 0.62)[..., None]
     colour = base.astype(np.float32) * (1 + blotch * np.array((0.05, 0.13, 0.15), np.float32))
     vessels = random.uniform(0.25, 0.75) * _vessels(random, resolution)[..., None]
@@ -169,8 +177,8 @@ def _mucosa(random: np.random.Generator, resolution: int) -> Field:
 
 def _vessels(random: np.random.Generator, resolution: int) -> Field:
     """Cover (R, R) in [0, 1] by thin trees that grow in from the edge."""
-    total = np.zeros(resolution * resolution)
     steps, step = 240, 0.005
+    points = []
     for _ in range(random.integers(1, 4)):
         start = random.uniform(0, 2 * np.pi)
         twigs = [(1.1 * np.cos(start), 1.1 * np.sin(start), start + np.pi + random.uniform(-0.6, 0.6), 0.02, 0)]
@@ -180,42 +188,28 @@ def _vessels(random: np.random.Generator, resolution: int) -> Field:
             way = heading + np.cumsum(bend) + 0.12 * np.sin(np.arange(steps) / random.uniform(8, 20))
             xs, ys = px + step * np.cumsum(np.cos(way)), py + step * np.cumsum(np.sin(way))
             thin = width * np.linspace(1, 0.5, steps)
-            _splat(total, resolution, xs, ys, thin * step * (resolution / 2) ** 2)
+            points.append(((xs + 1) * resolution / 2 - 0.5, (ys + 1) * resolution / 2 - 0.5, thin))
             for at in random.integers(30, steps, 3 - level) if level < 2 else ():
                 side = random.choice((-1, 1)) * random.uniform(0.4, 0.9)
                 twigs.append((xs[at], ys[at], way[at] + side, 0.7 * thin[at], level + 1))
-    cover = gaussian_filter(total.reshape(resolution, resolution), 0.004 * resolution)
-    return (1 - np.exp(-1.5 * cover)).astype(np.float32)
-
-
-def _splat(
-    total: NDArray[np.float64],
-    resolution: int,
-    xs: NDArray[np.float64],
-    ys: NDArray[np.float64],
-    weight: NDArray[np.float64],
-) -> None:
-    column, row = (xs + 1) * resolution / 2 - 0.5, (ys + 1) * resolution / 2 - 0.5
+    # Each point is shared among the four pixels around it, so that a line has no steps; a frame is cut off after.
+    column, row, thin = np.concatenate(points, 1)
+    inside = (np.minimum(column, row) > -1) & (np.maximum(column, row) < resolution)
+    column, row, thin = column[inside] + 1, row[inside] + 1, thin[inside]
     left, top = np.floor(column).astype(int), np.floor(row).astype(int)
+    side = resolution + 2
+    total = np.zeros(side * side)
     for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        share = weight * (1 - np.abs(row - top - i)) * (1 - np.abs(column - left - j))
-        inside = (top + i >= 0) & (top + i < resolution) & (left + j >= 0) & (left + j < resolution)
-        where = ((top + i) * resolution + left + j)[inside]
-        total += np.bincount(where, share[inside], total.size)
+        share = thin * (1 - np.abs(row - top - i)) * (1 - np.abs(column - left - j))
+        total += np.bincount((top + i) * side + left + j, share, side * side)
+    cover = total.reshape(side, side)[1:-1, 1:-1] * step * (resolution / 2) ** 2
+    return np.asarray(1 - np.exp(-1.5 * gaussian_filter(cover, 0.004 * resolution)), np.float32)
 
 
 def _add(
-    random: np.random.Generator,
-    polyp: Polyp,
-    x: Field,
-    y: Field,
-    tilt: NDArray[np.float64],
-    depth: Field,
-    colour: Field,
-    slope_x: Field,
-    slope_y: Field,
-) -> tuple[Field, Field, Field, Field, Field]:
-    """The polyp's coverage (R, R) in [0, 1], and the fields with the polyp and its shadow put in."""
+    random: np.random.Generator, polyp: Polyp, x: Field, y: Field, tilt: NDArray[np.float64], below: Surface
+) -> tuple[Field, Surface]:
+    """The polyp's coverage (R, R) in [0, 1], and the surface with the polyp and its shadow put in."""
     resolution = x.size
     dx, dy = x - polyp.x, y - polyp.y
     away, angle = np.hypot(dx, dy) + 1e-6, np.arctan2(dy, dx)
@@ -232,31 +226,26 @@ def _add(
     shadow = random.uniform(0.35, 0.6) * (0.7 + 0.3 * toward)
     shadow = shadow * np.exp(-np.maximum(distance, 0) / (0.05 + 0.12 * polyp.mean))
 
-    steep = random.uniform(0.5, 0.9) * q / np.sqrt(1 - 0.8 * q**2)
+    steep = random.uniform(0.6, 1.0) * q / np.sqrt(1 - 0.8 * q**2)
     bump_x, bump_y = (0.008 * s for s in _slopes(random, resolution, (12, 28), 0.7))
-    rim = 1 - random.uniform(0.25, 0.45) * np.clip((q - 0.8) / 0.2, 0, 1) ** 2
+    rim = 1 - random.uniform(0.25, 0.45) * np.clip(5 * q - 4, 0, 1) ** 2
     # It stands out towards the lens, so it is lit more evenly than the wall behind it.
-    own_depth = (0.72 + 0.28 * depth) * rim
-    own = _polyp_colour(random, colour) * (1 + _noise(random, resolution, (10, 24, 56), 0.8)[..., None] * 0.11)
+    light = (0.72 + 0.28 * below.light) * rim
+    colour = _polyp_colour(random, below.colour) * (1 + _noise(random, resolution, (10, 24, 56), 0.8)[..., None] * 0.11)
 
-    def over(above: Field, below: Field) -> Field:
-        share = cover[..., None] if above.ndim == 3 else cover
-        return np.asarray(share * above + (1 - share) * below, np.float32)
-
-    return (
-        cover,
-        over(own_depth, depth * (1 - shadow)),
-        over(own, colour),
-        over(steep * dx / away + bump_x, slope_x),
-        over(steep * dy / away + bump_y, slope_y),
-    )
+    above = Surface(light, colour, steep * dx / away + bump_x, steep * dy / away + bump_y)
+    below = below._replace(light=below.light * (1 - shadow))
+    shares = (cover, cover[..., None], cover, cover)
+    mixed = (np.asarray(c * a + (1 - c) * b, np.float32) for a, b, c in zip(above, below, shares, strict=True))
+    return cover, Surface(*mixed)
 
 
 def _polyp_colour(random: np.random.Generator, mucosa: Field) -> Field:
     base = np.asarray(mucosa.mean((0, 1)))
-    if random.uniform() < 0.55:
-        return np.asarray(base * (1, random.uniform(0.6, 0.75), random.uniform(0.62, 0.8)), np.float32)
-    return np.asarray(base + random.uniform(0.45, 0.7) * (np.array((1.0, 0.86, 0.76)) - base), np.float32)
+    # On pale mucosa a paler polyp would be lost.
+    if random.uniform() < 0.5 or base[1] > 0.61 * base[0]:
+        return np.asarray(base * (0.93, random.uniform(0.64, 0.76), random.uniform(0.66, 0.85)), np.float32)
+    return np.asarray(base + random.uniform(0.55, 0.8) * (np.array((1.04, 0.81, 0.69)) - base), np.float32)
 
 
 def _border(random: np.random.Generator, x: Field, y: Field, pixel: float) -> Field:
@@ -267,8 +256,8 @@ def _border(random: np.random.Generator, x: Field, y: Field, pixel: float) -> Fi
     if kind < 0.15:
         return np.asarray(factor, np.float32)
     if kind > 0.5:
-        diagonal = (np.abs(x) + np.abs(y)) / 1.25
-        away = ((np.abs(x) ** 20 + np.abs(y) ** 20) + diagonal**20) ** 0.05
+        diagonal = (np.abs(x) + np.abs(y)) / random.uniform(1.42, 1.6)
+        away = sum(np.abs(d) ** 16 for d in (x, y, diagonal)) ** (1 / 16)
     return np.asarray(factor * np.clip(0.5 - (away - size) / (2 * pixel), 0.015, 1), np.float32)
 
 
@@ -290,7 +279,7 @@ def _noise(random: np.random.Generator, resolution: int, cells: tuple[int, ...],
 
 def _slopes(random: np.random.Generator, resolution: int, cells: tuple[int, ...], decay: float) -> tuple[Field, Field]:
     """Derivatives along x and y, each (R, R), of such noise."""
-    total_x, total_y = (np.zeros((resolution, resolution), np.float32) for _ in range(2))
+    total_x, total_y = np.zeros((2, resolution, resolution), np.float32)
     for i, count in enumerate(cells):
         value, slope = _spline(resolution, count)
         lattice = random.standard_normal((count + 3, count + 3), np.float32)

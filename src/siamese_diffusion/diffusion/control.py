@@ -2,7 +2,11 @@
 
 from typing import Any
 
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import (
+    ControlNetModel,
+    ModelMixin,  # noqa: F401  (a diffusers pipeline looks here for the base class that can load this module's models)
+    UNet2DConditionModel,
+)
 from diffusers.configuration_utils import register_to_config
 
 from siamese_diffusion.diffusion.hint import DenseHintInput
@@ -52,7 +56,7 @@ class DenseControlNet(ControlNetModel):
         )
 
 
-_SHARED = [
+_SHARED = (
     "in_channels",
     "flip_sin_to_cos",
     "freq_shift",
@@ -64,7 +68,7 @@ _SHARED = [
     "cross_attention_dim",
     "attention_head_dim",
     "use_linear_projection",
-]
+)
 
 
 def controlnet_for(

@@ -50,8 +50,14 @@ def denoise(
 def make_solver(schedule: DDIMScheduler, scheduler: str) -> Any:
     if scheduler == "ddim":
         return DDIMScheduler.from_config(schedule.config)
+    cosine = schedule.config.beta_schedule == "squaredcos_cap_v2"
     return DPMSolverMultistepScheduler.from_config(
-        schedule.config, algorithm_type="dpmsolver++", solver_order=2, timestep_spacing="trailing", steps_offset=0
+        schedule.config,
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        timestep_spacing="trailing",
+        steps_offset=0,
+        lambda_min_clipped=-5.1 if cosine else -float("inf"),  # a cosine schedule ends in noise without signal
     )
 
 
@@ -67,25 +73,40 @@ def save_grid(rows: list[Tensor], path: Path, columns: int = 8) -> None:
 
 
 def guided(
-    model: SiameseDiffusion, hint: Tensor, text: Tensor, empty: Tensor, guidance: float
+    model: SiameseDiffusion,
+    hint: Tensor,
+    text: Tensor,
+    empty: Tensor,
+    guidance: float = 1.0,
+    mask_guidance: float = 1.0,
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Mask-Diffusion with classifier-free guidance on the prompt; both branches keep the mask, in one batch.
+    """Mask-Diffusion with classifier-free guidance on the prompt, and on the mask.
 
     Args:
         model: in evaluation mode.
         hint: (B, 3, H, W) mask hints.
         text: (B, L, D) embeddings of the prompts.
         empty: (B, L, D) of the empty prompt.
-        guidance: prediction = empty + guidance (prompt - empty); at 1 the empty branch is not run.
+        guidance: prediction = empty + guidance (prompt - empty), both with the mask, in one batch, as the paper does;
+            at 1 the empty branch is not run.
+        mask_guidance: the same between the network without and with the mask's control (not in the paper): above 1
+            the lesion keeps closer to its mask. At 1 it is off; else it costs one more pass of the decoder.
     """
-    if guidance == 1:
-        return lambda noisy, t: model.predict(noisy, t, text, model.control(noisy, t, text, hint))
-    hints, words = hint.repeat(2, 1, 1, 1), torch.cat([empty, text])
+    if guidance != 1:
+        hint, text = hint.repeat(2, 1, 1, 1), torch.cat([empty, text])
 
     def predict(noisy: Tensor, t: Tensor) -> Tensor:
-        noisy, t = noisy.repeat(2, 1, 1, 1), t.repeat(2)
-        without, given = model.predict(noisy, t, words, model.control(noisy, t, words, hints)).chunk(2)
-        return without + guidance * (given - without)
+        if guidance != 1:
+            noisy, t = noisy.repeat(2, 1, 1, 1), t.repeat(2)
+        encoded = model.encode(noisy, t, text)
+        prediction = model.decode(encoded, text, model.control(noisy, t, text, hint))
+        if mask_guidance != 1:
+            free = model.decode(encoded, text)
+            prediction = free + mask_guidance * (prediction - free)
+        if guidance != 1:
+            without, given = prediction.chunk(2)
+            prediction = without + guidance * (given - without)
+        return prediction
 
     return predict
 
@@ -110,6 +131,7 @@ def sample(
     scheduler: str | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    mask_guidance: float | None = None,
     seed: int | None = None,
     config: Config | None = None,
     resume: bool = False,
@@ -123,7 +145,7 @@ def sample(
         out: folder of pairs to write; also `grid.png`, the first pairs.
         per_mask: images for each mask.
         random_masks: recipe of `data.masks` that varies each mask first.
-        scheduler, steps, guidance, seed: override `sample` of the settings.
+        scheduler, steps, guidance, mask_guidance, seed: override `sample` of the settings.
         config: settings; default: the run's own.
         resume: go on with an interrupted run; the folder ends up the same as if it had not been interrupted.
         device: "auto", "cpu", "cuda" ...
@@ -138,7 +160,9 @@ def sample(
 
     trained = load_trained(checkpoint)
     config = config or trained.config
-    config = update(config, "sample", scheduler=scheduler, steps=steps, guidance=guidance, seed=seed)
+    config = update(
+        config, "sample", scheduler=scheduler, steps=steps, guidance=guidance, mask_guidance=mask_guidance, seed=seed
+    )
     settings = config.sample
     wanted = _wanted(masks, per_mask, random_masks, config)
     engine = make_accelerator("no", device)
@@ -166,7 +190,7 @@ def sample(
                 [torch.randn(shape, generator=generator(settings.seed, "noise", one.source, one.copy)) for one in batch]
             ).to(engine.device)
             text = backbone.embed([one.prompt for one in batch])
-            predict = guided(model, hint, text, empty.expand_as(text), settings.guidance)
+            predict = guided(model, hint, text, empty.expand_as(text), settings.guidance, settings.mask_guidance)
             latents = denoise(predict, noise, backbone.scheduler, settings.scheduler, settings.steps)
             images = to_images(backbone.decode(latents))
             for one, image, (mask, transform) in zip(batch, images, shapes, strict=True):
@@ -182,6 +206,7 @@ def sample(
                         "scheduler": settings.scheduler,
                         "steps": settings.steps,
                         "guidance": settings.guidance,
+                        "mask_guidance": settings.mask_guidance,
                     },
                     "source_mask": one.source,
                     "mask_transform": transform,

@@ -132,9 +132,7 @@ class SiameseDiffusion(nn.Module):
             text: (B, L, D).
             hint: (B, 3, H, W) in [0, 1].
         """
-        down, middle = self.controlnet(
-            noisy, timesteps, encoder_hidden_states=text, controlnet_cond=hint, return_dict=False
-        )
+        down, middle = self.controlnet(noisy, timesteps, encoder_hidden_states=text, controlnet_cond=hint, return_dict=False)
         return [*down, middle]
 
     def encode(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Encoded:
@@ -188,9 +186,7 @@ class SiameseDiffusion(nn.Module):
             return result
         return call(*args)
 
-    def predict(
-        self, noisy: Tensor, timesteps: Tensor, text: Tensor, control: Sequence[Tensor] | None = None
-    ) -> Tensor:
+    def predict(self, noisy: Tensor, timesteps: Tensor, text: Tensor, control: Sequence[Tensor] | None = None) -> Tensor:
         """The network's own prediction (noise or v), (B, C, h, w)."""
         return self.decode(self.encode(noisy, timesteps, text), text, control)
 
@@ -247,8 +243,7 @@ class SiameseDiffusion(nn.Module):
         from_mask, from_image = zip(*(residual.chunk(2) for residual in both), strict=True)
         weight = self.image_weight(progress)
         mixed = [
-            method.mask_weight * mask.detach() + weight * image
-            for mask, image in zip(from_mask, from_image, strict=True)
+            method.mask_weight * mask.detach() + weight * image for mask, image in zip(from_mask, from_image, strict=True)
         ]
         by_mask = self.decode(encoded, text, from_mask)
         by_mixed = self.decode(encoded, text, mixed, constant=True)

@@ -140,14 +140,15 @@ def _require_same(config: Config, out: Path) -> None:
 
 def _grid(data: LatentData, base: Backbone, model: Any, config: Config, path: Path, device: torch.device) -> None:
     """Up to eight training masks, the images Mask-Diffusion draws for them, and the real ones."""
-    assert data.masks is not None and data.images is not None
+    assert data.masks is not None
+    assert data.images is not None
     count = min(8, len(data.masks))
     hint = mask_hint(torch.from_numpy(data.masks[:count])).to(device)
     text = data.embeddings[data.prompts[:count]].to(device)
     empty = data.embeddings[-1:].to(device).expand_as(text)
     noise = torch.randn(count, *data.moments.shape[-3:], generator=generator(config.train.seed, 4)).to(device)
 
-    predict = guided(model, hint, text, empty, config.sample.guidance)
+    predict = guided(model, hint, text, empty, config.sample.guidance, config.sample.mask_guidance)
     drawn = denoise(predict, noise, base.scheduler, config.sample.scheduler, config.sample.steps)
     real: Tensor = torch.from_numpy(data.images[:count]).permute(0, 3, 1, 2).float() / 127.5 - 1
     save_grid([hint * 2 - 1, base.decode(drawn), real], path)

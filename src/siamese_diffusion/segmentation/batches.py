@@ -47,9 +47,7 @@ def batches(real: Arrays, synthetic: Arrays | None, settings: SegmentConfig) -> 
             (index,) = rows_of_epochs(place, range(1), 1, len(images), settings.seed + kind)
             chosen.append((images[index], masks[index]))
         how = draw(size, generator(settings.seed, 4, step)).rows(rows)
-        images, masks = augment(
-            torch.stack([pair[0] for pair in chosen]), torch.stack([pair[1] for pair in chosen]), how
-        )
+        images, masks = augment(torch.stack([pair[0] for pair in chosen]), torch.stack([pair[1] for pair in chosen]), how)
         return {"images": images, "masks": masks}
 
     return batch_at

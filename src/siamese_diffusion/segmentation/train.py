@@ -54,9 +54,7 @@ class Segmenter(nn.Module):
         probabilities = logits.sigmoid()
         common = (probabilities * masks).sum((1, 2, 3))
         total = probabilities.sum((1, 2, 3)) + masks.sum((1, 2, 3))
-        dice = (
-            1 - ((2 * common + 1) / (total + 1)).mean()
-        )  # the 1 keeps an empty mask's loss finite and its gradient alive
+        dice = 1 - ((2 * common + 1) / (total + 1)).mean()  # the 1 keeps an empty mask's loss finite and its gradient alive
         return Losses(bce + dice, bce, dice)
 
 
@@ -146,8 +144,7 @@ def segment(
         if not (out / "metrics.json").exists():
             best = selection.finish(segmenter.network)
             scores = {
-                name: _test(segmenter.network, pairs, out / "test" / f"{name}.csv", config)
-                for name, pairs in tests.items()
+                name: _test(segmenter.network, pairs, out / "test" / f"{name}.csv", config) for name, pairs in tests.items()
             }
             result = summary(scores)
             metrics = {

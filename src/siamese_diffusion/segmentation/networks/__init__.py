@@ -41,9 +41,7 @@ def create(name: str, pretrained: bool = False) -> nn.Module:
         return network
     try:
         network = build(True)
-    except (
-        Exception
-    ) as error:  # what a failed download raises differs by version of the hub's client and its HTTP library
+    except Exception as error:  # what a failed download raises differs by version of the hub's client and its HTTP library
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"segment.pretrained: the ImageNet weights of {name} cannot be downloaded ({reason}); "
