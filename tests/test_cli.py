@@ -124,9 +124,9 @@ def test_interrupt_is_status_130(tmp_path: Path) -> None:
         "siamese_diffusion",
         "pretrain",
         "--images",
-        tmp_path / "p",
+        str(tmp_path / "p"),
         "--out",
-        tmp_path / "b",
+        str(tmp_path / "b"),
     ]
     command += ["--set", "pretrain.steps=100000", "--set", "data.resolution=64", "--device", "cpu"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:

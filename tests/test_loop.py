@@ -172,12 +172,12 @@ def test_observer_sees_the_average_and_leaves_no_trace(tmp_path: Path) -> None:
 
     def observe(step: int, module: nn.Module) -> dict[str, float]:
         assert not module.training
-        seen.append(model.net[0].weight.detach().clone())
+        seen.append(model.state_dict()["net.0.weight"].clone())
         return {"figure": float(step)}
 
     run(model, batch_at, SETTINGS.model_copy(update={"sample_every": 6}), tmp_path / "a", device="cpu", observe=observe)
     assert len(seen) == 2
-    assert torch.equal(seen[-1], model.net[0].weight)  # the run ends on the average
+    assert torch.equal(seen[-1], model.state_dict()["net.0.weight"])  # the run ends on the average
     assert_equal(model.state_dict(), train(tmp_path / "b"))
     assert [row["figure"] for row in read_jsonl(tmp_path / "a/log.jsonl") if "figure" in row] == [6, 12]
 

@@ -1,6 +1,7 @@
 """Sampling: determinism, resume, provenance, guidance and solvers."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,7 @@ from diffusers import DDIMScheduler
 from tiny import tiny_batch, tiny_siamese
 from torch import Tensor
 
-from siamese_diffusion.data.pairs import find_pairs, read_mask, square
-from siamese_diffusion.diffusion import sample as sampling
+from siamese_diffusion.data.pairs import PairWriter, find_pairs, read_mask, square
 from siamese_diffusion.diffusion.sample import denoise, guided, sample
 from siamese_diffusion.errors import InputError
 
@@ -49,16 +49,16 @@ def test_resumed_folder_is_the_undisturbed_one(
     sample(run, pairs, tmp_path / "whole", **arguments)  # type: ignore[arg-type]
 
     calls = 0
-    write = sampling.PairWriter.write
+    write = PairWriter.write
 
-    def killed(self: sampling.PairWriter, *rest: object) -> None:
+    def killed(self: PairWriter, *rest: object) -> None:
         nonlocal calls
         calls += 1
         if calls == 5:
             raise RuntimeError("killed")
         write(self, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(sampling.PairWriter, "write", killed)
+    monkeypatch.setattr(PairWriter, "write", killed)
     with pytest.raises(RuntimeError, match="killed"):
         sample(run, pairs, tmp_path / "cut", **arguments)  # type: ignore[arg-type]
     monkeypatch.undo()
@@ -116,13 +116,14 @@ def schedule() -> DDIMScheduler:
     )
 
 
-def gaussian_predictor(scale: float) -> "object":
+def gaussian_predictor(scale: float) -> Callable[[Tensor, Tensor], Tensor]:
     """The exact noise prediction for data N(0, scale^2)."""
     alphas = schedule().alphas_cumprod
 
     def predict(noisy: Tensor, t: Tensor) -> Tensor:
         a = alphas[t][:, None, None, None]
-        return (1 - a).sqrt() * noisy / (a * scale**2 + 1 - a)
+        noise: Tensor = (1 - a).sqrt() * noisy / (a * scale**2 + 1 - a)
+        return noise
 
     return predict
 
@@ -130,7 +131,7 @@ def gaussian_predictor(scale: float) -> "object":
 @pytest.mark.parametrize(("scheduler", "steps"), [("ddim", 50), ("dpm", 50)])
 def test_solvers_recover_a_known_distribution(scheduler: str, steps: int) -> None:
     noise = torch.randn(4, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    drawn = denoise(gaussian_predictor(0.3), noise, schedule(), scheduler, steps)  # type: ignore[arg-type]
+    drawn = denoise(gaussian_predictor(0.3), noise, schedule(), scheduler, steps)
     assert float(drawn.std()) == pytest.approx(0.3, rel=0.12)
     assert torch.corrcoef(torch.stack([drawn.flatten(), noise.flatten()]))[0, 1] > 0.999  # the ODE is monotone here
 

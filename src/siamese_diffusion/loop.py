@@ -181,9 +181,9 @@ def run(
                 sums, summed = {}, 0
             if observe is not None and (done % settings.sample_every == 0 or last):
                 with _averaged(module, average, trained):
-                    figures = observe(done, module) if accelerator.is_main_process else {}
-                if log is not None and figures:
-                    log.write(done, figures)
+                    observed = observe(done, module) if accelerator.is_main_process else {}
+                if log is not None and observed:
+                    log.write(done, observed)
             if done % settings.checkpoint_every == 0 or last or interrupted:
                 save(done)
             if interrupted and not last:

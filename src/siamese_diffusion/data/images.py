@@ -64,8 +64,8 @@ def read_mask(path: Path) -> Mask:
     """
     values = mask_values(path)
     if values.max(initial=0) == 1:
-        return values == 1
-    return values > 127
+        return np.asarray(values == 1)
+    return np.asarray(values > 127)
 
 
 def mask_values(path: Path) -> Pixels:

@@ -12,14 +12,14 @@ from diffusers.configuration_utils import register_to_config
 from siamese_diffusion.diffusion.hint import DenseHintInput
 
 
-class DenseControlNet(ControlNetModel):
+class DenseControlNet(ControlNetModel):  # type: ignore[misc]
     """`diffusers.ControlNetModel` with `DenseHintInput`.
 
     It saves and loads as any diffusers model does: `hint_factor` is part of its configuration, so
     `from_pretrained` restores the Dense Hint Input and not the stock embedding.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         in_channels: int = 4,
@@ -82,7 +82,7 @@ def controlnet_for(
         hint_channels: first two widths of the Dense Hint Input.
     """
     settings: dict[str, Any] = {name: unet.config[name] for name in _SHARED}
-    control = DenseControlNet(hint_factor=hint_factor, hint_channels=hint_channels, **settings)
+    control: DenseControlNet = DenseControlNet(hint_factor=hint_factor, hint_channels=hint_channels, **settings)
     for part in ("conv_in", "time_embedding", "down_blocks", "mid_block"):
         getattr(control, part).load_state_dict(getattr(unet, part).state_dict())
     return control

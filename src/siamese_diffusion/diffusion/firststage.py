@@ -5,6 +5,7 @@ the decoder is a ridge regression of the patch on the 3x3 neighbouring latents, 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -49,7 +50,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         block_out_channels: read by diffusers' pipelines, which take the factor as 2 ** (length - 1).
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         patch: int = 4,
@@ -66,9 +67,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def encode(self, images: Tensor) -> Encoded:
         return Encoded(Exactly(self.encoder(images)))
 
-    def decode(
-        self, latents: Tensor, return_dict: bool = True, generator: torch.Generator | None = None
-    ) -> Decoded | tuple[Tensor]:
+    def decode(self, latents: Tensor, return_dict: bool = True, generator: torch.Generator | None = None) -> Any:
         images = F.pixel_shuffle(self.decoder(latents), self.config.patch)
         return Decoded(images) if return_dict else (images,)
 
@@ -86,7 +85,7 @@ def fit(images: Tensor, patch: int, latent_channels: int, whitening: float = 1.0
             which takes the edges between patches out of generated images.
     """
     count, _, height, width = images.shape
-    model = PatchAutoencoder(
+    model: PatchAutoencoder = PatchAutoencoder(
         patch=patch,
         latent_channels=latent_channels,
         block_out_channels=(1,) * patch.bit_length(),
@@ -100,9 +99,10 @@ def fit(images: Tensor, patch: int, latent_channels: int, whitening: float = 1.0
     scale *= (variances / scale**2).mean().sqrt()
     weight = (directions / scale).T.float()  # (latent_channels, 3 patch patch)
     model.encoder.weight.copy_(weight.view_as(model.encoder.weight))
-    model.encoder.bias.copy_(-weight @ mean)
+    model.encoder.bias.copy_(-weight @ mean)  # type: ignore[union-attr]
 
-    gram, cross = 0.0, 0.0
+    gram = torch.zeros(9 * latent_channels, 9 * latent_channels, dtype=torch.float64)
+    cross = torch.zeros(9 * latent_channels, 3 * patch * patch, dtype=torch.float64)
     target_mean = F.pixel_unshuffle(images, patch).mean((0, 2, 3))
     for chunk in images.split(64):
         latents = F.pad(model.encoder(chunk), (1, 1, 1, 1), mode="replicate")
@@ -113,11 +113,11 @@ def fit(images: Tensor, patch: int, latent_channels: int, whitening: float = 1.0
     ridge = noise**2 * total * torch.eye(9 * latent_channels, dtype=torch.float64)
     solution = torch.linalg.solve(gram + ridge, cross).T.float()  # (3 patch patch, 9 latent_channels)
     model.decoder.weight.copy_(solution.view_as(model.decoder.weight))
-    model.decoder.bias.copy_(target_mean)
+    model.decoder.bias.copy_(target_mean)  # type: ignore[union-attr]
     return model
 
 
-def psnr(model: nn.Module, images: Tensor) -> float:
+def psnr(model: Any, images: Tensor) -> float:
     """Mean peak signal-to-noise ratio in dB of the reconstruction of images (N, 3, H, W) in [-1, 1]."""
     with torch.no_grad():
         errors = [

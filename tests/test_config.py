@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+
+from siamese_diffusion.config import Config, build_config, dump_config, load_config, preset_names, update
+from siamese_diffusion.errors import InputError
+
+
+def test_dump_reads_back(tmp_path: Path) -> None:
+    config = load_config(None, ["train.steps=7", "data.flip=none", "backbone.channels=[16, 32]"])
+    assert config.train.steps == 7
+    assert config.backbone.channels == (16, 32)
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_are_valid(name: str) -> None:
+    assert isinstance(load_config(name), Config)
+
+
+def test_the_papers_settings() -> None:
+    config = load_config("sd15-paper")
+    train = config.train
+    assert (config.data.resolution, config.data.prompt_dropout) == (384, 0.05)
+    assert (train.steps, train.batch_size, train.learning_rate, train.ema) == (3000, 48, 1e-5, 0)
+    assert (train.betas, train.weight_decay, train.schedule) == ((0.9, 0.999), 0.01, "constant")
+    assert (config.sample.scheduler, config.sample.steps, config.sample.guidance) == ("ddim", 50, 9)
+    assert config.sample.mask_guidance == 1
+    assert (config.method.augmentation_start, config.method.augmentation_timesteps) == (1 / 3, 200)
+
+
+def test_later_settings_win(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("train: {steps: 5, batch_size: 2}\n")
+    config = load_config(tmp_path / "mine.yaml", ["train.steps=9"])
+    assert (config.train.steps, config.train.batch_size) == (9, 2)
+    assert config.train.learning_rate == Config().train.learning_rate
+    assert update(config, "train", steps=11, seed=None).train.steps == 11
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "words"),
+    [
+        ("train: {stesp: 3}", "", "unknown setting train.stesp .did you mean train.steps"),
+        ("trian: {steps: 3}", "", "unknown setting trian"),
+        ("train: {steps: many}", "", "train.steps = 'many'"),
+        ("train: [1]", "", "train = "),
+        ("- 1", "", "expected sections"),
+        ("train: {steps: 3", "", "not valid YAML at line"),
+        ("", "train.steps", "--set train.steps: expected section.key=value"),
+        ("", "train.steps=0", "train.steps = 0"),
+        ("", "data.flip=sideways", "data.flip = 'sideways'"),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path: Path, text: str, override: str, words: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(InputError, match=words) as caught:
+        load_config(tmp_path / "mine.yaml", [override] if override else [])
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_preset_lists_them() -> None:
+    with pytest.raises(InputError, match="sd15-paper"):
+        load_config("papers")
+
+
+def test_whole_config_is_described() -> None:
+    assert build_config({}, "here") == Config()

@@ -1,0 +1,62 @@
+"""The demo at its smallest size, whole: every stage runs, and the page opens offline."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from siamese_diffusion.data.pairs import find_pairs
+from siamese_diffusion.demonstration import demo
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("demo") / "demo"
+    demo(out, "smallest", "cpu")
+    return out
+
+
+@pytest.mark.slow
+def test_summary_and_report_agree(made: Path) -> None:
+    summary = json.loads((made / "summary.json").read_text())
+    page = (made / "report.html").read_text()
+    assert set(summary["segmentation"]) == {"real", "mask-only", "siamese"}
+    for arm in summary["segmentation"].values():
+        assert f"{100 * arm['mDice']:.1f}" in page
+    for method in ("mask-only", "siamese"):
+        assert f"{100 * summary['fit'][method]['dice']['mean']:.1f}" in page
+        pairs = find_pairs(made / f"{method}-pairs")
+        assert len(pairs) == 16
+        assert all(pair.extra["method"] == method for pair in pairs)
+    assert len(summary["seconds"]) == 10
+    assert len(re.findall(r'src="data:image/png;base64,', page)) == 2
+    assert "http" not in page.replace("http-equiv", "")
+
+
+@pytest.mark.slow
+def test_page_renders_in_a_browser(made: Path, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium here")
+    shot = tmp_path / "page.png"
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1100,2400"]
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+    subprocess.run(
+        [
+            browser,
+            *flags,
+            *quiet,
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--screenshot={shot}",
+            (made / "report.html").as_uri(),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    from PIL import Image
+
+    assert len(set(Image.open(shot).convert("L").resize((110, 240)).get_flattened_data())) > 20
