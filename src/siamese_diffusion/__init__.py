@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from siamese_diffusion.data.check import check as check
     from siamese_diffusion.data.phantom import make_phantoms as make_phantoms
     from siamese_diffusion.demonstration import demo as demo
+    from siamese_diffusion.diffusion.original import load_original as load_original
     from siamese_diffusion.diffusion.pretrain import pretrain as pretrain
     from siamese_diffusion.diffusion.sample import sample as sample
     from siamese_diffusion.diffusion.siamese import SiameseDiffusion as SiameseDiffusion
@@ -24,6 +25,7 @@ _PLACES = {
     "check": ("data.check", "check"),
     "demo": ("demonstration", "demo"),
     "evaluate": ("scoring", "evaluate"),
+    "load_original": ("diffusion.original", "load_original"),
     "make_phantoms": ("data.phantom", "make_phantoms"),
     "pretrain": ("diffusion.pretrain", "pretrain"),
     "sample": ("diffusion.sample", "sample"),
