@@ -113,6 +113,8 @@ class SiameseDiffusion(nn.Module):
         self.controlnet = controlnet
         self.schedule = Schedule(alphas_cumprod, prediction)
         self.method = method or MethodConfig()
+        self.vae: Any = None
+        """The first stage, frozen, where `load_original` found one; nothing here needs it."""
         self.checkpointing = False
         unet.requires_grad_(False)
         for part in (unet.up_blocks, unet.conv_norm_out, unet.conv_out, controlnet):
