@@ -1,0 +1,34 @@
+import base64
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from siamese_diffusion.report import Figure, Section, Table, labelled_rows, loss_curves, write_report
+
+
+def test_page_is_whole_and_escaped(tmp_path: Path) -> None:
+    picture = labelled_rows({"mask": [np.zeros((8, 8, 3), np.uint8)] * 3, "image": [np.full((8, 8, 3), 9, np.uint8)] * 3})
+    table = Table(["name", "Dice"], [["<b>", "0.9"]], note="a note")
+    sections = [Section("Heading", "1 < 2", [Figure(picture, "what it shows")], [table])]
+    write_report(tmp_path / "report.html", "A title", "The lead", sections)
+    page = (tmp_path / "report.html").read_text()
+    for words in ("A title", "The lead", "Heading", "1 &lt; 2", "&lt;b&gt;", "0.9", "a note", "what it shows"):
+        assert words in page
+    assert "<b>" not in page
+    inline = page.split("data:image/png;base64,")[1].split('"')[0]
+    assert Image.open(io.BytesIO(base64.b64decode(inline))).size[0] > 100
+
+
+def test_curves_leave_out_what_was_never_logged(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(json.dumps({"step": i, "mask": 1.0 / i, "image": 0.0}) + "\n" for i in range(1, 9)))
+    with_line, without = (loss_curves({"run": log}, [name]) for name in ("mask", "image"))
+
+    def ink(png: bytes) -> int:
+        return int((np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).std(-1) > 20).sum())
+
+    assert ink(with_line) > 50  # the line is the only thing in colour
+    assert ink(without) == 0
