@@ -19,9 +19,9 @@ judge() { siamese-diffusion segment --train "$data" --test "$data" --out "$runs/
 
 draw() { # METHOD PAIRS: as many pairs as in training with the real masks, and as many with random ones
     siamese-diffusion sample --checkpoint "$runs/$1-$2" --masks "$data" --out "$runs/$1-$2-real" \
-        --mask-guidance 3 --seed 0 --resume
+        --mask-guidance 2 --seed 0 --resume
     siamese-diffusion sample --checkpoint "$runs/$1-$2" --masks "$data" --out "$runs/$1-$2-random" \
-        --random-masks flip-scale-shift --mask-guidance 3 --seed 1 --resume; }
+        --random-masks flip-scale-shift --mask-guidance 2 --seed 1 --resume; }
 
 score() { # METHOD PAIRS
     for masks in real random; do
@@ -33,8 +33,8 @@ segment() { # ARM PAIRS SEED
     local synthetic=()
     [ "$1" = real ] || synthetic=(--synthetic "$runs/$1-$2-real" --synthetic "$runs/$1-$2-random")
     siamese-diffusion segment --train "$data" --test "$data" "${synthetic[@]}" --out "$runs/unet-$1-$2-seed$3" \
-        --set data.limit="$2" --set segment.resolution=64 --set segment.steps="${STEPS:-200}" \
-        --set segment.sample_every=50 --set segment.checkpoint_every=200 --set segment.seed="$3" --resume; }
+        --set data.limit="$2" --set segment.resolution=64 --set segment.steps=160 --set segment.warmup=20 \
+        --set segment.sample_every=40 --set segment.checkpoint_every=160 --set segment.seed="$3" --resume; }
 
 if [ $# -gt 0 ]; then
     "$@"

@@ -39,6 +39,7 @@ def demo(
     """The main job end to end on made-up endoscopy: train, sample, score, segment, report."""
 
     def call() -> Any:
+        _quiet()
         from siamese_diffusion.demonstration import demo
 
         return demo(out, size, device)
@@ -96,6 +97,7 @@ def pretrain(
     """Train a small backbone from unlabelled images."""
 
     def call() -> Any:
+        _quiet()
         from siamese_diffusion.diffusion.pretrain import pretrain
 
         return pretrain(images, out, _config(config, settings), resume, device)
@@ -118,6 +120,7 @@ def train(
     """Train Siamese-Diffusion on image-mask pairs."""
 
     def call() -> Any:
+        _quiet()
         from siamese_diffusion.diffusion.train import train
 
         default = "sd15-paper" if backbone == "sd15" else None
@@ -147,6 +150,7 @@ def sample(
     """Draw images for masks: a folder of new pairs."""
 
     def call() -> Any:
+        _quiet()
         from siamese_diffusion.diffusion.sample import sample
 
         chosen = _config(config or str(checkpoint / "config.yaml"), settings) if config or settings else None
@@ -249,6 +253,16 @@ def _run(call: Callable[[], Any], as_json: bool, show: bool = True) -> None:
         elif show:
             for key, value in result.items():
                 print(f"{key}: {_round(value)}")
+
+
+def _quiet() -> None:
+    """One progress bar is enough: the libraries' own bars and notes about loading are for their developers."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
 
 
 def _round(value: Any) -> Any:

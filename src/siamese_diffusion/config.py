@@ -83,7 +83,7 @@ class SampleConfig(Section):
     guidance: float = Field(
         1.0, ge=0, description="classifier-free guidance on the prompt; 1: none, one network pass a step"
     )
-    mask_guidance: float = Field(1.0, ge=0, description="guidance on the mask, ours and not the paper's; 1: off")
+    mask_guidance: float = Field(2.0, ge=0, description="guidance on the mask, ours and not the paper's; 1: off")
     batch_size: int = Field(16, ge=1, description="images drawn together")
     seed: int = Field(0, ge=0, description="image i of a run depends on this seed, its mask and its copy number only")
 
