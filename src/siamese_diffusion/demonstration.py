@@ -5,7 +5,7 @@ docs/backbones.md); on real data `train` makes its own.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -24,24 +24,22 @@ from siamese_diffusion.report import Figure, Section, Table, labelled_rows, loss
 from siamese_diffusion.scoring import evaluate
 from siamese_diffusion.segmentation.train import segment
 
-RESOLUTION = 128
+RESOLUTION = 64
 
 SIZES: dict[str, dict[str, Any]] = {
     "smallest": {
         "pairs": 16,
         "test": 12,
-        "data": {"resolution": RESOLUTION},
         "train": {"steps": 10, "batch_size": 4, "warmup": 2, "sample_every": 10, "log_every": 2},
         "sample": {"scheduler": "dpm", "steps": 8},
-        "segment": {"steps": 12, "batch_size": 8, "resolution": 64, "warmup": 2, "sample_every": 6, "log_every": 2},
+        "segment": {"steps": 12, "batch_size": 8, "warmup": 2, "sample_every": 6, "log_every": 2},
     },
     "default": {
         "pairs": 64,
         "test": 64,
-        "data": {"resolution": RESOLUTION},
-        "train": {"steps": 240, "batch_size": 8, "warmup": 20, "sample_every": 240, "log_every": 10},
+        "train": {"steps": 300, "batch_size": 8, "warmup": 20, "sample_every": 300, "log_every": 10},
         "sample": {"scheduler": "dpm", "steps": 16},
-        "segment": {"steps": 160, "batch_size": 16, "resolution": 64, "warmup": 20, "sample_every": 40},
+        "segment": {"steps": 150, "batch_size": 8, "warmup": 20, "sample_every": 50},
     },
 }
 
@@ -67,8 +65,10 @@ def demo(out: Path = Path("demo"), size: str = "default", device: str = "auto") 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: already in use; name an empty or a new folder")
     plan = SIZES[size]
-    sections = ("data", "train", "sample", "segment")
-    config = build_config({section: plan[section] for section in sections}, f"demo {size}")
+    values: dict[str, Any] = {section: plan[section] for section in ("train", "sample")}
+    values["data"] = {"resolution": RESOLUTION}
+    values["segment"] = {**plan["segment"], "resolution": RESOLUTION}
+    config = build_config(values, f"demo {size}")
     seconds: dict[str, float] = {}
     real = out / "pairs"
 
@@ -105,6 +105,10 @@ def demo(out: Path = Path("demo"), size: str = "default", device: str = "auto") 
     return summary
 
 
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
 @contextmanager
 def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
     say(f"-- {name}")
@@ -139,18 +143,17 @@ def _report(out: Path, config: Config, plan: dict[str, Any], summary: dict[str, 
     )
     if smallest:
         verdict = "The smallest size runs every stage in a handful of steps; its images and scores mean nothing. " + verdict
-    pictures = {"mask": [], "mask-only": [], "siamese": []}  # type: dict[str, list[Any]]
+    pictures: dict[str, list[Any]] = {"mask": [], **{method: [] for method in METHODS}}
     real_images, _ = load_pairs(find_pairs(out / "pairs", "train")[:8], RESOLUTION)
     for method in METHODS:
         images, masks = load_pairs(find_pairs(out / f"{method}-pairs")[:8], RESOLUTION)
         pictures[method] = list(images)
         pictures["mask"] = [(mask[..., None].repeat(3, -1) * 255).astype("uint8") for mask in masks]
-    percent: Callable[[float], str] = lambda value: f"{100 * value:.1f}"  # noqa: E731
     sections = [
         Section(
             "What it drew",
             "Each column is one mask, varied at random from a training mask, and the images the two methods drew for it. "
-            "The last row are real phantoms of the training set, for comparison.",
+            "The last row shows phantoms of the training set, for comparison.",
             figures=[
                 Figure(
                     labelled_rows({**pictures, "real": list(real_images)}),
@@ -218,7 +221,7 @@ def _report(out: Path, config: Config, plan: dict[str, Any], summary: dict[str, 
             "What was run, and how long it took",
             f"{config.train.steps} training steps of {config.train.batch_size} pairs at {RESOLUTION} px for each method; "
             f"{config.sample.scheduler} sampling, {config.sample.steps} steps; {config.segment.steps} steps for each U-Net "
-            f"at {config.segment.resolution} px.",
+            f"of {config.segment.batch_size} pairs.",
             tables=[
                 Table(
                     ["stage", "seconds"],
