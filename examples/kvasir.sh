@@ -17,11 +17,11 @@ train() { # METHOD PAIRS
 judge() { siamese-diffusion segment --train "$data" --test "$data" --out "$runs/judge" --set segment.resolution=64 \
     --set segment.steps=450 --set segment.sample_every=150 --set segment.checkpoint_every=450 --resume; }
 
-draw() { # METHOD PAIRS: as many pairs as in training with the real masks, and as many with random ones
+draw() { # METHOD PAIRS STEPS: as many pairs as in training with the real masks, and as many with random ones
     siamese-diffusion sample --checkpoint "$runs/$1-$2" --masks "$data" --out "$runs/$1-$2-real" \
-        --mask-guidance 2 --seed 0 --resume
+        --mask-guidance 2 --steps "$3" --seed 0 --resume
     siamese-diffusion sample --checkpoint "$runs/$1-$2" --masks "$data" --out "$runs/$1-$2-random" \
-        --random-masks flip-scale-shift --mask-guidance 2 --seed 1 --resume; }
+        --random-masks flip-scale-shift --mask-guidance 2 --steps "$3" --seed 1 --resume; }
 
 score() { # METHOD PAIRS
     for masks in real random; do
@@ -44,7 +44,7 @@ else
     for pairs in 100 400; do
         for method in mask-only siamese; do
             train $method $pairs
-            draw $method $pairs
+            draw $method $pairs $((pairs == 100 ? 12 : 8))
             score $method $pairs
         done
         for seed in 0 1 2; do

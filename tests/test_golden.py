@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
 from safetensors.torch import load_file
+from tiny import sd15_schedule
 from torch import Tensor
 
 from siamese_diffusion.diffusion.original import load_original
@@ -126,19 +126,11 @@ def test_vae(model: SiameseDiffusion) -> None:
 @pytest.mark.parametrize("steps", [10, 50])
 def test_ddim_with_guidance(model: SiameseDiffusion, steps: int) -> None:
     inputs, recorded = stored("inputs"), stored("sampling_vae")
-    schedule = DDIMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
     empty = inputs["uncond_context"].expand_as(inputs["context"])
     with torch.no_grad():
         for guidance, name in ((9.0, "final_latent"), (1.0, "final_latent.no_cfg")):
             predict = guided(model, inputs["mask_hint"], inputs["context"], empty, guidance)
-            drawn = denoise(predict, inputs["x_T"], schedule, "ddim", steps)
+            drawn = denoise(predict, inputs["x_T"], sd15_schedule(), "ddim", steps)
             assert_near(drawn, recorded[f"ddim{steps}.{name}"], 1e-3)
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
-from tiny import tiny_batch, tiny_siamese
+from tiny import sd15_schedule, tiny_batch, tiny_siamese
 from torch import Tensor
 
 from siamese_diffusion.data.pairs import PairWriter, find_pairs, read_mask, square
@@ -105,20 +104,9 @@ def test_mask_guidance_moves_away_from_the_uncontrolled_prediction() -> None:
     assert not torch.allclose(given, free)
 
 
-def schedule() -> DDIMScheduler:
-    return DDIMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
-
-
 def gaussian_predictor(scale: float) -> Callable[[Tensor, Tensor], Tensor]:
     """The exact noise prediction for data N(0, scale^2)."""
-    alphas = schedule().alphas_cumprod
+    alphas = sd15_schedule().alphas_cumprod
 
     def predict(noisy: Tensor, t: Tensor) -> Tensor:
         a = alphas[t][:, None, None, None]
@@ -131,7 +119,7 @@ def gaussian_predictor(scale: float) -> Callable[[Tensor, Tensor], Tensor]:
 @pytest.mark.parametrize(("scheduler", "steps"), [("ddim", 50), ("dpm", 50)])
 def test_solvers_recover_a_known_distribution(scheduler: str, steps: int) -> None:
     noise = torch.randn(4, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    drawn = denoise(gaussian_predictor(0.3), noise, schedule(), scheduler, steps)
+    drawn = denoise(gaussian_predictor(0.3), noise, sd15_schedule(), scheduler, steps)
     assert float(drawn.std()) == pytest.approx(0.3, rel=0.12)
     assert torch.corrcoef(torch.stack([drawn.flatten(), noise.flatten()]))[0, 1] > 0.999  # the ODE is monotone here
 
@@ -143,9 +131,9 @@ def test_ddim_timesteps_and_last_step_are_the_originals() -> None:
         seen.append(int(t[0]))
         return torch.zeros_like(noisy)
 
-    drawn = denoise(predict, torch.ones(1, 1, 1, 1), schedule(), "ddim", 50)
+    drawn = denoise(predict, torch.ones(1, 1, 1, 1), sd15_schedule(), "ddim", 50)
     assert seen == list(range(981, 0, -20))
-    alphas = schedule().alphas_cumprod
+    alphas = sd15_schedule().alphas_cumprod
     # with no noise predicted only the signal's scale is left: from abar_981 to abar_0, which is 0.99915 and not 1
     assert float(alphas[0]) == pytest.approx(0.99915)
     assert float(drawn) == pytest.approx(float((alphas[0] / alphas[981]).sqrt()), rel=1e-4)

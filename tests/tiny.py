@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from siamese_diffusion.config import MethodConfig
@@ -63,3 +63,15 @@ def tiny_batch(timesteps: tuple[int, ...] = (20, 200, 201, 900), seed: int = 1) 
         "mask_hint": (torch.rand(count, 1, 32, 32, generator=random) > 0.5).float().expand(-1, 3, -1, -1),
         "image_hint": torch.rand(count, 3, 32, 32, generator=random),
     }
+
+
+def sd15_schedule() -> DDIMScheduler:
+    """Stable Diffusion 1.5's noise schedule, with the original's end at the alpha of timestep 0."""
+    return DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
