@@ -120,7 +120,7 @@ def load_backbone(source: str | Path) -> Backbone:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"--backbone {source}: no backbone could be loaded from there ({reason})") from None
     for part in (loaded.vae, loaded.unet, loaded.text_encoder):
-        part.eval()
+        part.float().eval()  # weights may be stored in half precision
     return loaded
 
 
