@@ -80,3 +80,20 @@ def test_nothing_there(tmp_path: Path) -> None:
         check(tmp_path)
     with pytest.raises(InputError, match="does not exist"):
         check(tmp_path / "absent")
+
+
+def test_rows_that_name_no_file_are_listed(tmp_path: Path) -> None:
+    pair(tmp_path, "good")
+    rows = [{"image": f"images/{name}.png", "mask": f"masks/{name}.png"} for name in ("good", "lost")]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = check(tmp_path)
+    assert report.pairs == 1
+    assert [(problem.kind, problem.fatal) for problem in report.problems] == [("manifest", True)] * 2
+    assert "line 2 names masks/lost.png" in report.problems[1].detail
+
+
+def test_every_set_of_a_pranet_release(tmp_path: Path) -> None:
+    for shade, inner in enumerate(("TrainDataset", "TestDataset/A", "TestDataset/B")):
+        pair(tmp_path / inner, "x", shade=shade)
+    assert check(tmp_path).pairs == 3
+    assert check(tmp_path / "TestDataset").pairs == 2

@@ -86,6 +86,35 @@ def test_pranet_test_sets(tmp_path: Path) -> None:
     assert [pair.name for pair in find_pairs(tmp_path, "test")] == ["ETIS-1", "Kvasir-1"]
     assert [pair.name for pair in find_pairs(tmp_path, "train")] == ["a", "b"]
     assert [pair.name for pair in find_pairs(tmp_path / "TestDataset/ETIS")] == ["1"]
+    top = tmp_path / "TestDataset"
+    pictures = [top / "ETIS/images/1.png", top / "Kvasir/images/1.png"]
+    assert find_images(tmp_path, "test") == pictures
+    assert [path.name for path in find_images(tmp_path, "train")] == ["a.png", "b.png"]
+    for split in (None, "test"):
+        assert [pair.image for pair in find_pairs(top, split)] == pictures
+        assert find_images(top, split) == pictures
+        assert [name for name, _ in find_masks(top, split)] == ["ETIS-1", "Kvasir-1"]
+    for find in (find_pairs, find_images, find_masks):
+        with pytest.raises(InputError, match="no image-mask pairs"):
+            find(top, "train")
+
+
+def test_a_folder_that_is_only_called_testdataset(tmp_path: Path) -> None:
+    folder = layout(tmp_path / "TestDataset", "images and masks")
+    assert pranet_sets(folder) == {}
+    assert [pair.name for pair in find_pairs(folder, "test")] == ["a", "b"]
+
+
+@pytest.mark.parametrize("find", [find_pairs, find_images, find_masks])
+def test_a_broken_manifest_is_never_taken_for_a_plain_folder(tmp_path: Path, find: Any) -> None:
+    layout(tmp_path, "image and mask")
+    rows = [{"image": f"image/{name}.png", "mask": f"mask/{name}.png"} for name in "abc"]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=r"line 3 names image/c\.png, which is not there, and 1 more.*check"):
+        find(tmp_path)
+    (tmp_path / "pairs.jsonl").write_text('{"image": "image/a.png"}\n')
+    with pytest.raises(InputError, match="line 1 has no 'mask'"):
+        find(tmp_path)
 
 
 def test_the_originals_manifest(tmp_path: Path) -> None:
@@ -157,6 +186,13 @@ def test_plain_folders_of_images_and_masks(tmp_path: Path) -> None:
     save(tmp_path / "2.jpg")
     assert [path.name for path in find_images(tmp_path)] == ["2.jpg", "1.png"]
     assert [name for name, _ in find_masks(tmp_path)] == ["2"]
+    for name in range(8):
+        save(tmp_path / f"{name}.png" if name != 2 else tmp_path / "8.png")
+    drawn = [{name for name, _ in find_masks(tmp_path, limit=limit)} for limit in (2, 5)]
+    assert [len(names) for names in drawn] == [2, 5]
+    assert drawn[0] < drawn[1]
+    with pytest.raises(InputError, match=r"data\.limit = 10: .* has 9 masks"):
+        find_masks(tmp_path, limit=10)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
@@ -276,6 +312,8 @@ def test_killed_writer_goes_on(tmp_path: Path) -> None:
     (cut / "pairs.jsonl").write_text(lines[1] + lines[0] + lines[2][:20])  # the last line is torn
     (cut / "images/stray.png").write_bytes(b"half")
     (cut / "images/a.png").unlink()
+    (cut / "masks/.123.b.png").write_bytes(b"half")
+    (cut / ".123.pairs.jsonl").write_bytes(b"half")
     with pytest.raises(InputError, match="--resume"):
         PairWriter(cut)
     assert PairWriter(cut, resume=True).done == {"c"}
@@ -283,8 +321,35 @@ def test_killed_writer_goes_on(tmp_path: Path) -> None:
     assert contents(cut) == contents(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("manifest", [None, "x/a.png", "images/a.jpg"])
+@pytest.mark.parametrize("resume", [True, False])
+def test_nobodys_own_data_is_touched(tmp_path: Path, manifest: str | None, resume: bool) -> None:
+    save(tmp_path / (manifest or "images/a.png"))
+    save(tmp_path / "images/other.png")
+    save(tmp_path / "masks/a.png", DISC)
+    if manifest:
+        (tmp_path / "pairs.jsonl").write_text(json.dumps({"image": manifest, "mask": "masks/a.png"}) + "\n")
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=f"--out {tmp_path}: .*another folder"):
+        PairWriter(tmp_path, resume)
+    assert contents(tmp_path) == before
+
+
+def test_stopped_before_the_first_pair(tmp_path: Path) -> None:
+    PairWriter(tmp_path)
+    (tmp_path / "images/.123.a.png").write_bytes(b"half")
+    write(tmp_path, ["a"], resume=True)
+    assert sorted(contents(tmp_path)) == ["images/a.png", "masks/a.png", "pairs.jsonl"]
+
+
+def test_out_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("x")
+    with pytest.raises(InputError, match=r"--out .*out: the folder cannot be written"):
+        PairWriter(tmp_path / "out")
+
+
 def test_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     with PairWriter(tmp_path) as writer:
@@ -292,6 +357,9 @@ def test_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(InputError, match=r"pair a cannot be written .No space left"):
             writer.write("a", np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), bool), "", {})
     assert not list((tmp_path / "images").iterdir())
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(InputError, match=r"pairs\.jsonl cannot be written .No space left"):
+        writer.close()
 
 
 @pytest.mark.real

@@ -18,7 +18,7 @@ from siamese_diffusion.progress import track
 GREY_SHARE = 0.005
 """Share of pixels that are neither black nor white above which a mask is called not binary."""
 
-FATAL = {"unpaired", "unreadable", "size mismatch", "duplicate name", "split"}
+FATAL = {"manifest", "unpaired", "unreadable", "size mismatch", "duplicate name", "split"}
 """Kinds of problem that stop training; the others are warnings."""
 
 
@@ -69,7 +69,8 @@ def check(data: Path) -> Report:
     Raises:
         InputError: there is no such folder, or nothing in it is a pair of any layout.
     """
-    listings = [list_folder(data), *(list_folder(folder) for folder in test_sets(data).values())]
+    sets = [list_folder(folder) for folder in test_sets(data).values()]
+    listings = sets if sets and not (data / "TrainDataset").is_dir() else [list_folder(data), *sets]
     problems = [problem for listing in listings for problem in _unpaired(listing)]
     pairs = [
         (listing.images[name], listing.masks[name])
@@ -126,6 +127,8 @@ def render(report: Report) -> str:
 
 def _unpaired(listing: Listing) -> Iterator[Problem]:
     images, masks = listing.images, listing.masks
+    for path, detail in listing.broken:
+        yield Problem("manifest", str(path), detail)
     for path in listing.doubled:
         yield Problem("duplicate name", str(path), "another file has its base name")
     for name in sorted(images.keys() - masks.keys()):

@@ -3,10 +3,11 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -28,6 +29,9 @@ __all__ = [
     "square",
     "test_sets",
 ]
+
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Listing:
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     doubled: list[Path] = field(default_factory=list)
     """Files whose base name another file of the same kind has."""
+    broken: list[tuple[Path, str]] = field(default_factory=list)
+    """A manifest and what is wrong with a row of it; the row is left out."""
 
 
 _NAMES = (("images", "masks"), ("image", "mask"), ("image", "masks"), ("images", "mask"))
@@ -65,12 +71,22 @@ def list_folder(folder: Path) -> Listing:
         InputError: the folder is not there, or holds no layout that is known.
     """
     require_folder(folder, "data folder")
+    listing = _detect(folder)
+    if listing is None:
+        raise InputError(
+            f"{folder}: no image-mask pairs found; expected images/ and masks/, a PraNet or ISIC release, "
+            "pairs.jsonl or prompt.json"
+        )
+    return listing
+
+
+def _detect(folder: Path) -> Listing | None:
     if (folder / "pairs.jsonl").exists():
         return _manifest(folder, "pairs.jsonl", "image", "mask")
     if (folder / "prompt.json").exists():
         return _manifest(folder, "prompt.json", "target", "source")
     if (folder / "TrainDataset").is_dir():
-        return list_folder(folder / "TrainDataset")
+        return _detect(folder / "TrainDataset")
     by_name = {child.name.lower(): child for child in folder.iterdir() if child.is_dir()}
     for image_name, mask_name in _NAMES:
         if image_name in by_name and mask_name in by_name:
@@ -81,10 +97,7 @@ def list_folder(folder: Path) -> Listing:
         return _two_folders("ISIC challenge", inputs[0], truth[0])
     if any(folder.glob(f"*{_ISIC}.*")):
         return _two_folders("ISIC challenge", folder, folder)
-    raise InputError(
-        f"{folder}: no image-mask pairs found; expected images/ and masks/, a PraNet or ISIC release, "
-        "pairs.jsonl or prompt.json"
-    )
+    return None
 
 
 def find_pairs(folder: Path, split: str | None = None, limit: int | None = None, limit_seed: int = 0) -> list[Pair]:
@@ -93,7 +106,7 @@ def find_pairs(folder: Path, split: str | None = None, limit: int | None = None,
     Args:
         folder: see `list_folder` for the layouts.
         split: a list of `splits.json`; without that file it is ignored, but for PraNet's release, whose "test" is
-            every set of `TestDataset`.
+            every set of `TestDataset`. That folder itself may be given, with "test" or None.
         limit: draw this many; a smaller draw with the same seed is part of a larger one.
         limit_seed: of that draw.
 
@@ -101,14 +114,17 @@ def find_pairs(folder: Path, split: str | None = None, limit: int | None = None,
         InputError: no pairs, an image or mask without its partner, two of the same name, an unknown split, or fewer
             pairs than `limit`.
     """
-    if split == "test" and (folder / "TestDataset").is_dir():
+    sets = test_sets(folder)
+    # Never for "train": a training run pointed at TestDataset must not learn from it.
+    if sets and (split == "test" or (split is None and _detect(folder) is None)):
         pairs = [
             Pair(f"{name}-{pair.name}", pair.image, pair.mask, pair.prompt)
-            for name, inner in test_sets(folder).items()
+            for name, inner in sets.items()
             for pair in find_pairs(inner)
         ]
     else:
         listing = list_folder(folder)
+        _refuse_broken(listing, folder)
         _refuse(listing.doubled, folder, "has the base name of another file")
         _refuse((listing.images[n] for n in sorted(listing.images.keys() - listing.masks.keys())), folder, "has no mask")
         _refuse((listing.masks[n] for n in sorted(listing.masks.keys() - listing.images.keys())), folder, "has no image")
@@ -116,12 +132,7 @@ def find_pairs(folder: Path, split: str | None = None, limit: int | None = None,
         pairs = _in_split(pairs, folder, split)
     if not pairs:
         raise InputError(f"{folder}: no image-mask pairs")
-    if limit is not None:
-        if limit > len(pairs):
-            raise InputError(f"data.limit = {limit}: {folder} has {len(pairs)} pairs" + (f" in {split}" if split else ""))
-        order = np.random.default_rng(limit_seed).permutation(len(pairs))[:limit]
-        pairs = [pairs[i] for i in sorted(order)]
-    return pairs
+    return _draw(pairs, limit, limit_seed, f"{folder} has {len(pairs)} pairs" + (f" in {split}" if split else ""))
 
 
 def find_images(folder: Path, split: str | None = None) -> list[Path]:
@@ -131,11 +142,13 @@ def find_images(folder: Path, split: str | None = None) -> list[Path]:
         InputError: there are none, or `split` is unknown.
     """
     require_folder(folder, "image folder")
-    try:
-        listing = list_folder(folder)
-    except InputError:
+    listing = _detect(folder)
+    if test_sets(folder) and (split == "test" or listing is None):
+        return [pair.image for pair in find_pairs(folder, split)]
+    if listing is None:
         found = sorted(path for path in folder.rglob("*") if _is_image(path))
     else:
+        _refuse_broken(listing, folder)
         pairs = [Pair(name, path, path) for name, path in sorted(listing.images.items())]
         found = [pair.image for pair in _in_split(pairs, folder, split)]
     if not found:
@@ -152,15 +165,14 @@ def find_masks(
         InputError: there are none, or see `find_pairs`.
     """
     require_folder(folder, "mask folder")
-    try:
-        list_folder(folder)
-    except InputError:
+    if _detect(folder) is None and not test_sets(folder):
         masks = _files(folder)
         if not masks:
-            raise InputError(f"{folder}: no masks, and no image-mask pairs") from None
+            raise InputError(f"{folder}: no masks, and no image-mask pairs")
         counts = Counter(path.stem for path in masks)
         _refuse((path for path in masks if counts[path.stem] > 1), folder, "has the base name of another file")
-        return [(path.stem, path) for path in masks]
+        named = sorted((path.stem, path) for path in masks)
+        return _draw(named, limit, limit_seed, f"{folder} has {len(masks)} masks")
     return [(pair.name, pair.mask) for pair in find_pairs(folder, split, limit, limit_seed)]
 
 
@@ -184,7 +196,7 @@ def splits(folder: Path) -> dict[str, list[str]] | None:
 def test_sets(folder: Path) -> dict[str, Path]:
     """Folders of the test sets of a PraNet release (given at its top or at `TestDataset`); empty for other layouts."""
     top = folder / "TestDataset" if (folder / "TestDataset").is_dir() else folder
-    if top.name != "TestDataset":
+    if top.name != "TestDataset" or not top.is_dir() or _detect(top) is not None:
         return {}
     return {child.name: child for child in sorted(top.iterdir()) if child.is_dir() and not child.name.startswith(".")}
 
@@ -215,7 +227,8 @@ class PairWriter:
         resume: keep the pairs that are complete; what is torn or stray is removed.
 
     Raises:
-        InputError: the folder holds pairs and `resume` is false.
+        InputError: the folder holds pairs and `resume` is false, it holds files that no `PairWriter` wrote, or it
+            cannot be written to.
     """
 
     def __init__(self, folder: Path, resume: bool = False) -> None:
@@ -226,18 +239,32 @@ class PairWriter:
             raise InputError(f"--out {folder}: already holds {len(rows)} pairs; add --resume, or name another folder")
         if not resume and folder.is_dir() and any((folder / kind).is_dir() for kind in ("images", "masks")):
             raise InputError(f"--out {folder}: already holds images; add --resume, or name another folder")
-        for kind in ("images", "masks"):
-            (folder / kind).mkdir(parents=True, exist_ok=True)
+        self._refuse_foreign(rows)
         self.rows = {
             Path(row["image"]).stem: row
             for row in rows
             if (folder / row["image"]).exists() and (folder / row["mask"]).exists()
         }
-        for kind in ("images", "masks"):
-            for path in (folder / kind).iterdir():
-                if path.stem not in self.rows:
-                    path.unlink()
-        write_jsonl(self.manifest, self.rows.values())
+        with _writing(f"--out {folder}: the folder"):
+            for kind in ("images", "masks"):
+                (folder / kind).mkdir(parents=True, exist_ok=True)
+                for path in (folder / kind).glob("*.png"):
+                    if path.stem not in self.rows:
+                        path.unlink()
+            for path in folder.glob(f".*.{self.manifest.name}"):
+                path.unlink()
+            write_jsonl(self.manifest, self.rows.values())
+
+    def _refuse_foreign(self, rows: list[dict[str, Any]]) -> None:
+        """Strays are deleted, so nobody's own data may pass for them: our manifest is there before any picture is."""
+        ours = all(
+            row.get("image") == f"images/{name}.png" and row.get("mask") == f"masks/{name}.png"
+            for row in rows
+            for name in [Path(str(row.get("image"))).stem]
+        )
+        pictures = [path for kind in ("images", "masks") for path in (self.folder / kind).glob("*")]
+        if not ours or (pictures and not self.manifest.exists()):
+            raise InputError(f"--out {self.folder}: holds files that this program did not write; name another folder")
 
     @property
     def done(self) -> set[str]:
@@ -251,7 +278,7 @@ class PairWriter:
             InputError: the disk is full or cannot be written to.
         """
         row = {"image": f"images/{name}.png", "mask": f"masks/{name}.png", "prompt": prompt, **extra}
-        try:
+        with _writing(f"{self.folder}: pair {name}"):
             for key, pixels in (("image", image), ("mask", mask.astype(np.uint8) * 255)):
                 picture = Image.fromarray(pixels)
                 write_whole(self.folder / row[key], picture.save)
@@ -259,13 +286,16 @@ class PairWriter:
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError as error:
-            raise InputError(f"{self.folder}: pair {name} cannot be written ({error.strerror or error})") from None
         self.rows[name] = row
 
     def close(self) -> None:
-        """Sort the manifest by name."""
-        write_jsonl(self.manifest, [self.rows[name] for name in sorted(self.rows)])
+        """Sort the manifest by name.
+
+        Raises:
+            InputError: the disk is full or cannot be written to.
+        """
+        with _writing(str(self.manifest)):
+            write_jsonl(self.manifest, [self.rows[name] for name in sorted(self.rows)])
 
     def __enter__(self) -> "PairWriter":
         return self
@@ -273,6 +303,14 @@ class PairWriter:
     def __exit__(self, *exception: object) -> None:
         if exception[0] is None:
             self.close()
+
+
+@contextmanager
+def _writing(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{what} cannot be written ({error.strerror or error})") from None
 
 
 def _is_image(path: Path) -> bool:
@@ -305,18 +343,23 @@ def _two_folders(layout: str, images: Path, masks: Path) -> Listing:
 
 def _manifest(folder: Path, name: str, image_key: str, mask_key: str) -> Listing:
     path = folder / name
-    images, masks, rows, doubled = {}, {}, {}, []
+    images, masks, rows, doubled, broken = {}, {}, {}, [], []
     for number, row in enumerate(read_jsonl(path), start=1):
-        for key in (image_key, mask_key):
-            if not isinstance(row.get(key), str):
-                raise InputError(f"{path}: line {number} has no {key!r}")
-            if not (folder / row[key]).is_file():
-                raise InputError(f"{path}: line {number} names {row[key]}, which is not there")
+        wrong = [
+            f"line {number} has no {key!r}"
+            if not isinstance(row.get(key), str)
+            else f"line {number} names {row[key]}, which is not there"
+            for key in (image_key, mask_key)
+            if not isinstance(row.get(key), str) or not (folder / row[key]).is_file()
+        ]
+        if wrong:
+            broken += [(path, detail) for detail in wrong]
+            continue
         image = folder / row.pop(image_key)
         if image.stem in images:
             doubled.append(image)
         images[image.stem], masks[image.stem], rows[image.stem] = image, folder / row.pop(mask_key), row
-    return Listing(name, images, masks, rows, doubled)
+    return Listing(name, images, masks, rows, doubled, broken)
 
 
 def _pair(listing: Listing, name: str) -> Pair:
@@ -335,7 +378,24 @@ def _in_split(pairs: list[Pair], folder: Path, split: str | None) -> list[Pair]:
     if lost:
         more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
         raise InputError(f"{folder / 'splits.json'}: {split} names {lost[0]}{more}, which is not there")
-    return [known[name] for name in sorted(lists[split])]
+    return [known[name] for name in sorted(set(lists[split]))]
+
+
+def _draw(items: list[Item], limit: int | None, seed: int, has: str) -> list[Item]:
+    """`limit` of the items in their order; with the same seed a smaller draw is part of a larger one."""
+    if limit is None:
+        return items
+    if limit > len(items):
+        raise InputError(f"data.limit = {limit}: {has}")
+    order = np.random.default_rng(seed).permutation(len(items))[:limit]
+    return [items[i] for i in sorted(order)]
+
+
+def _refuse_broken(listing: Listing, folder: Path) -> None:
+    if listing.broken:
+        path, detail = listing.broken[0]
+        more = f", and {len(listing.broken) - 1} more" if len(listing.broken) > 1 else ""
+        raise InputError(f"{path}: {detail}{more}; `siamese-diffusion check {folder}` lists every problem")
 
 
 def _refuse(files: Iterable[Path], folder: Path, reason: str) -> None:
