@@ -157,7 +157,7 @@ def _report(out: Path, config: Config, plan: dict[str, Any], summary: dict[str, 
             figures=[
                 Figure(
                     labelled_rows({**pictures, "real": list(real_images)}),
-                    "Masks, synthetic images by mask-only ControlNet and by Siamese-Diffusion, and real images.",
+                    "Masks, synthetic images by mask-only ControlNet and by Siamese-Diffusion, and training images.",
                 )
             ],
         ),
@@ -165,7 +165,7 @@ def _report(out: Path, config: Config, plan: dict[str, Any], summary: dict[str, 
             "Do the images obey their masks?",
             "A segmentation network that has seen real pairs only looks at each synthetic image. Dice is the overlap of "
             "what it finds with the mask the image was drawn for, from 0 to 100. Against shuffled masks it shows what "
-            "chance gives; on real test images, the most that can be expected.",
+            "chance gives; its Dice on real test images is there for scale.",
             tables=[
                 Table(
                     ["", "Dice", "95 % interval", "shuffled masks", "same network, real test images"],

@@ -82,10 +82,10 @@ def loss_curves(logs: Mapping[str, Path], names: Sequence[str]) -> bytes:
 
     canvas = Canvas(figsize=(3.1 * len(names), 2.6), dpi=110, layout="constrained")
     for axis, name in zip(canvas.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        for run, path in logs.items():
+        for i, (run, path) in enumerate(logs.items()):
             points = [(row["step"], row[name]) for row in read_jsonl(path) if name in row]
             if any(value for _, value in points):
-                axis.plot(*zip(*points, strict=True), label=run, linewidth=1.4)
+                axis.plot(*zip(*points, strict=True), label=run, color=f"C{i}", linewidth=1.4)
         axis.set_title(name, fontsize=10)
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=8)

@@ -235,11 +235,11 @@ class PairWriter:
         self.folder = folder
         self.manifest = folder / "pairs.jsonl"
         rows = read_jsonl(self.manifest) if self.manifest.exists() else []
+        self._refuse_foreign(rows)
         if rows and not resume:
             raise InputError(f"--out {folder}: already holds {len(rows)} pairs; add --resume, or name another folder")
         if not resume and folder.is_dir() and any((folder / kind).is_dir() for kind in ("images", "masks")):
             raise InputError(f"--out {folder}: already holds images; add --resume, or name another folder")
-        self._refuse_foreign(rows)
         self.rows = {
             Path(row["image"]).stem: row
             for row in rows
