@@ -227,6 +227,11 @@ def test_16_bit(tmp_path: Path, highest: int, scale: int) -> None:
     assert read_image(path)[0, :, 0].tolist() == expected.tolist()
 
 
+def test_floating_point_mask(tmp_path: Path) -> None:
+    values = np.array([[0.4, 0.7, 0.9, np.nan]], np.float32)
+    assert read_mask(save(tmp_path / "x.tif", values)).tolist() == [[False, True, True, False]]
+
+
 def test_floating_point_tiff(tmp_path: Path) -> None:
     assert read_image(save(tmp_path / "x.tif", np.array([[0, 0.5, 1]], np.float32)))[0, :, 0].tolist() == [0, 128, 255]
 

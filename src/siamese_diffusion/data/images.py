@@ -38,8 +38,8 @@ def read_image(path: Path) -> Pixels:
     """An image as uint8 (H, W, 3) RGB.
 
     Grey is repeated over the channels and a palette resolved. Alpha is composited on black, the colour outside an
-    endoscope's field of view. 16-bit grey is scaled by its type's range: 4095 where nothing exceeds it (12-bit
-    devices), else 65535. Floating point is taken as [0, 1] where nothing exceeds 1, else as [0, 255].
+    endoscope's field of view. 16-bit grey is scaled by the smallest range that holds it: 255 (8 bits stored as 16),
+    4095 (12-bit devices) or 65535. Floating point likewise, with the range [0, 1] first; NaN is black.
 
     Raises:
         InputError: see `open_image`.
@@ -76,8 +76,9 @@ def mask_values(path: Path) -> Pixels:
     """
     image = open_image(path)
     if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        values = np.asarray(image, np.float64)
-        return values.astype(np.uint8) if values.max(initial=0) <= 255 else _to_8_bit(values)
+        values = np.nan_to_num(np.asarray(image, np.float64))
+        whole = bool((values == values.round()).all())
+        return values.astype(np.uint8) if whole and values.max(initial=0) <= 255 else _to_8_bit(values)
     if image.mode in ("P", "PA", "LA", "La", "RGBA", "RGBa"):
         rgba = np.asarray(image.convert("RGBA"))
         grey = np.asarray(image.convert("RGB").convert("L"))
@@ -101,6 +102,7 @@ def square(pixels: Either, resolution: int) -> Either:
 
 
 def _to_8_bit(values: NDArray[np.float64]) -> Pixels:
+    values = np.nan_to_num(values)
     highest = values.max(initial=0)
     scale = next((bound for bound in (1, 255, 4095, 65535) if highest <= bound), highest)
     return (values.clip(0) * (255 / scale)).round().astype(np.uint8)
