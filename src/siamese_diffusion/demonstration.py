@@ -38,7 +38,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "pairs": 64,
         "test": 64,
         "train": {"steps": 300, "batch_size": 8, "warmup": 20, "sample_every": 300, "log_every": 10},
-        "sample": {"scheduler": "dpm", "steps": 16},
+        "sample": {"scheduler": "dpm", "steps": 16, "mask_guidance": 3.0},
         "segment": {"steps": 150, "batch_size": 8, "warmup": 20, "sample_every": 50},
     },
 }
