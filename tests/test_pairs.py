@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from siamese_diffusion.data.pairs import (
-    PairWriter,
     find_images,
     find_masks,
     find_pairs,
@@ -18,6 +17,7 @@ from siamese_diffusion.data.pairs import (
     square,
 )
 from siamese_diffusion.data.pairs import test_sets as pranet_sets
+from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.errors import InputError
 
 GREY = np.tile(np.linspace(0, 255, 12).astype(np.uint8), (8, 1))  # (8, 12)

@@ -10,7 +10,8 @@ import torch
 from tiny import sd15_schedule, tiny_batch, tiny_siamese
 from torch import Tensor
 
-from siamese_diffusion.data.pairs import PairWriter, find_pairs, read_mask, square
+from siamese_diffusion.data.pairs import find_pairs, read_mask, square
+from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.diffusion.sample import denoise, guided, sample
 from siamese_diffusion.errors import InputError
 
@@ -66,6 +67,14 @@ def test_resumed_folder_is_the_undisturbed_one(
     result = sample(run, pairs, tmp_path / "cut", resume=True, **arguments)  # type: ignore[arg-type]
     assert result == {"out": str(tmp_path / "cut"), "pairs": 16, "drawn": 12, "checkpoint": result["checkpoint"]}
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_resume_keeps_to_one_checkpoint_and_sampler(tmp_path: Path, run: Path, pairs: Path) -> None:
+    sample(run, pairs, tmp_path / "made", device="cpu")
+    with pytest.raises(InputError, match="seed 0, not 5"):
+        sample(run, pairs, tmp_path / "made", seed=5, resume=True, device="cpu")
+    with pytest.raises(InputError, match="sampler"):
+        sample(run, pairs, tmp_path / "made", steps=2, resume=True, device="cpu")
 
 
 def test_seed_copy_and_mask_all_matter(tmp_path: Path, run: Path, pairs: Path) -> None:

@@ -37,8 +37,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "default": {
         "pairs": 64,
         "test": 64,
-        "train": {"steps": 300, "batch_size": 8, "warmup": 20, "sample_every": 300, "log_every": 10},
-        "sample": {"scheduler": "dpm", "steps": 16, "mask_guidance": 3.0},
+        "train": {"steps": 220, "batch_size": 8, "warmup": 20, "sample_every": 220, "log_every": 10},
+        "sample": {"scheduler": "dpm", "steps": 16, "mask_guidance": 2.0},
         "segment": {"steps": 150, "batch_size": 8, "warmup": 20, "sample_every": 50},
     },
 }

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from siamese_diffusion.data.images import Mask, Pixels
-from siamese_diffusion.data.pairs import PairWriter
+from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.errors import InputError
 
 Field = NDArray[np.float32]

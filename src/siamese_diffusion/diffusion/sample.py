@@ -18,7 +18,8 @@ from siamese_diffusion import progress
 from siamese_diffusion.config import Config, update
 from siamese_diffusion.data.loading import mask_hint, prompt_of, to_images, to_tensor
 from siamese_diffusion.data.masks import RECIPES, transform_mask
-from siamese_diffusion.data.pairs import PairWriter, find_masks, find_pairs, read_mask, read_pair, square
+from siamese_diffusion.data.pairs import find_masks, find_pairs, read_mask, read_pair, square
+from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import write_whole
@@ -173,8 +174,16 @@ def sample(
     shape = (backbone.unet.config.in_channels, resolution // backbone.factor, resolution // backbone.factor)
     empty = backbone.embed([""])
 
+    origin = {
+        "synthetic": True,
+        "checkpoint": trained.hash,
+        "method": trained.config.method.name,
+        "seed": settings.seed,
+        "sampler": settings.model_dump(include={"scheduler", "steps", "guidance", "mask_guidance"}),
+    }
     drawn = 0
     with PairWriter(out, resume) as writer:
+        _require_same(writer, origin, out)
         # Whole batches are redone, since rounding depends on the batch an image is drawn in.
         batches = [wanted[i : i + settings.batch_size] for i in range(0, len(wanted), settings.batch_size)]
         todo = [batch for batch in batches if any(one.name not in writer.done for one in batch)]
@@ -196,21 +205,7 @@ def sample(
             for one, image, (mask, transform) in zip(batch, images, shapes, strict=True):
                 if one.name in writer.done:
                     continue
-                provenance = {
-                    "synthetic": True,
-                    "checkpoint": trained.hash,
-                    "method": trained.config.method.name,
-                    "seed": settings.seed,
-                    "copy": one.copy,
-                    "sampler": {
-                        "scheduler": settings.scheduler,
-                        "steps": settings.steps,
-                        "guidance": settings.guidance,
-                        "mask_guidance": settings.mask_guidance,
-                    },
-                    "source_mask": one.source,
-                    "mask_transform": transform,
-                }
+                provenance = {**origin, "copy": one.copy, "source_mask": one.source, "mask_transform": transform}
                 writer.write(one.name, image, mask, one.prompt, provenance)
                 drawn += 1
     first = find_pairs(out)[:16]
@@ -223,6 +218,14 @@ def sample(
         out / "grid.png",
     )
     return {"out": str(out), "pairs": len(wanted), "drawn": drawn, "checkpoint": trained.hash}
+
+
+def _require_same(writer: PairWriter, origin: dict[str, Any], out: Path) -> None:
+    """A resumed folder holds one checkpoint's pairs, drawn in one way."""
+    for name, row in writer.rows.items():
+        for key, value in origin.items():
+            if row.get(key) != value:
+                raise InputError(f"--out {out}: pair {name} has {key} {row.get(key)}, not {value}; name another folder")
 
 
 def _wanted(masks: Path, per_mask: int, recipe: str | None, config: Config) -> list[Wanted]:
