@@ -61,7 +61,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["pretrain", "--images", "{missing}", "--out", "{out}"], ["missing"]),
         (["segment", "--train", "{empty}", "--test", "{pairs}", "--out", "{out}"], ["empty"]),
         (
-            ["segment", "--train", "{pairs}", "--test", "{pairs}", "--out", "{out}", "--network", "magic"],
+            ["segment", "--train", "{pairs}", "--test", "{sizes}", "--out", "{out}", "--network", "magic"],
             ["magic", "unet"],
         ),
         (["evaluate", "--real", "{pairs}", "--synthetic", "{empty}", "--out", "{out}"], ["empty"]),
