@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable
+from typing import Literal
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ GROUPS = ("controlnet", "decoder", "encoder")
 
 
 def group_of(name: str) -> str:
+    if name.startswith("teacher."):
+        return "teacher's controlnet" if name.startswith("teacher.controlnet") else "teacher's decoder"
     if name.startswith("controlnet."):
         return "controlnet"
     return "decoder" if name.startswith(("unet.up_blocks", "unet.conv_norm_out", "unet.conv_out")) else "encoder"
@@ -44,6 +47,59 @@ def reached(model: SiameseDiffusion, loss: Tensor) -> set[str]:
 def test_what_each_term_reaches(term: str, expected: set[str]) -> None:
     model = tiny_siamese()
     assert reached(model, getattr(model(**tiny_batch(), progress=0.5), term)) == expected
+
+
+@pytest.mark.parametrize(
+    ("term", "expected"),
+    [
+        ("mask", {"controlnet", "decoder"}),
+        ("image", {"controlnet", "teacher's controlnet", "teacher's decoder"}),
+        ("consistency", {"controlnet", "decoder"}),
+        ("total", {"controlnet", "decoder", "teacher's controlnet", "teacher's decoder"}),
+    ],
+)
+def test_what_each_term_of_adc_reaches(term: str, expected: set[str]) -> None:
+    model = tiny_siamese(MethodConfig(name="adc"))
+    assert reached(model, getattr(model(**tiny_batch(), progress=0.5), term)) == expected
+
+
+def test_adc_equals_its_definition() -> None:
+    model, batch = tiny_siamese(MethodConfig(name="adc")), tiny_batch()
+    assert model.teacher is not None
+    with torch.no_grad():
+        for parameter in model.teacher.parameters():
+            parameter.add_(0.01)  # or the teacher would be the student
+    losses = model(**batch, progress=0.9)
+    noisy = model.schedule.add_noise(batch["latents"], batch["noise"], batch["timesteps"])
+    t, text = batch["timesteps"], batch["text"]
+
+    def residuals(net: nn.Module, hint: Tensor) -> list[Tensor]:
+        down, middle = net(noisy, t, text, hint, return_dict=False)
+        return [*down, middle]
+
+    def predict(net: nn.Module, control: list[Tensor]) -> Tensor:
+        out: Tensor = net(
+            noisy, t, text, down_block_additional_residuals=control[:-1], mid_block_additional_residual=control[-1]
+        ).sample
+        return out
+
+    mask, image = residuals(model.controlnet, batch["mask_hint"]), residuals(model.teacher.controlnet, batch["image_hint"])
+    teacher = copy.deepcopy(model.unet)
+    for part in ("up_blocks", "conv_norm_out", "conv_out"):
+        getattr(teacher, part).load_state_dict(getattr(model.teacher, part).state_dict())
+    by_mask = predict(model.unet, mask)
+    by_mixed = predict(teacher, [m + 0.25 * i for m, i in zip(mask, image, strict=True)])
+    terms = []
+    for i in range(len(t)):
+        lesion = batch["mask_hint"][i, 0, ::4, ::4]
+        share = lesion.mean()
+        weights = torch.where(lesion > 0, 1 - share, share)
+        terms.append((weights * (by_mask[i] - by_mixed[i]) ** 2).mean())
+    torch.testing.assert_close(losses.mask, (by_mask - batch["noise"]).square().mean())
+    torch.testing.assert_close(losses.image, (by_mixed - batch["noise"]).square().mean())
+    torch.testing.assert_close(losses.consistency, torch.stack(terms).mean())
+    assert losses.augmentation == 0
+    torch.testing.assert_close(losses.total, losses.mask + losses.image + losses.consistency)
 
 
 def test_everything_trained_has_a_gradient() -> None:
@@ -167,9 +223,10 @@ def test_equals_the_straightforward_algorithm(prediction: str, progress: float) 
     assert_same(mine, other, [name for name, p in model.named_parameters() if p.requires_grad])
 
 
+@pytest.mark.parametrize("method", ["siamese", "adc"])
 @pytest.mark.parametrize("progress", [0.2, 0.8])
-def test_checkpointing_changes_no_gradient(progress: float) -> None:
-    model = tiny_siamese().train()
+def test_checkpointing_changes_no_gradient(progress: float, method: Literal["siamese", "adc"]) -> None:
+    model = tiny_siamese(MethodConfig(name=method)).train()
     batch = tiny_batch()
     plain = gradients(model, model(**batch, progress=progress).total)
     plain_image = gradients(model, model(**batch, progress=progress).image)

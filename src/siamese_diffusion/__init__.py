@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from siamese_diffusion.data.check import check as check
     from siamese_diffusion.data.phantom import make_phantoms as make_phantoms
     from siamese_diffusion.demonstration import demo as demo
+    from siamese_diffusion.diffusion.original import export as export
+    from siamese_diffusion.diffusion.original import import_ as import_
     from siamese_diffusion.diffusion.original import load_original as load_original
     from siamese_diffusion.diffusion.pretrain import pretrain as pretrain
     from siamese_diffusion.diffusion.sample import sample as sample
@@ -25,6 +27,8 @@ _PLACES = {
     "check": ("data.check", "check"),
     "demo": ("demonstration", "demo"),
     "evaluate": ("scoring", "evaluate"),
+    "export": ("diffusion.original", "export"),
+    "import_": ("diffusion.original", "import_"),
     "load_original": ("diffusion.original", "load_original"),
     "make_phantoms": ("data.phantom", "make_phantoms"),
     "pretrain": ("diffusion.pretrain", "pretrain"),

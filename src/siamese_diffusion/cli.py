@@ -109,8 +109,8 @@ def pretrain(
 def train(
     data: Data,
     out: Out,
-    backbone: Annotated[str, typer.Option(help="small, sd15, a folder, or a hub id.")] = "small",
-    method: Annotated[str | None, typer.Option(help="siamese or mask-only.")] = None,
+    backbone: Annotated[str, typer.Option(help="small, sd15, a folder, a .ckpt file, or a hub id.")] = "small",
+    method: Annotated[str | None, typer.Option(help="siamese, mask-only or adc.")] = None,
     config: ConfigFile = None,
     settings: Setting = None,
     resume: Resume = False,
@@ -214,6 +214,44 @@ def segment(
         from siamese_diffusion.segmentation.train import segment
 
         return segment(train, out, test, synthetic, _config(config, settings), network, resume, device)
+
+    _run(call, as_json)
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="A checkpoint of the authors' code: .ckpt, .pth or .safetensors.")],
+    out: Out,
+    backbone: Annotated[str | None, typer.Option(help="Folder or hub id for the parts that the file lacks.")] = None,
+    config: ConfigFile = None,
+    settings: Setting = None,
+    as_json: Json = False,
+) -> None:
+    """Turn a checkpoint of the authors' code into a run that `sample` takes."""
+
+    def call() -> Any:
+        _quiet()
+        from siamese_diffusion.diffusion.original import import_
+
+        return import_(source, out, backbone, _config(config or "sd15-paper", settings))
+
+    _run(call, as_json)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Option(help="A finished run of `train` or `import`.")],
+    out: Annotated[Path, typer.Option(help="Folder (diffusers) or file (original) to write.")],
+    to: Annotated[str, typer.Option(help="diffusers: a pipeline folder; original: the authors' key names.")] = "diffusers",
+    as_json: Json = False,
+) -> None:
+    """Write a run as a diffusers pipeline, or as a checkpoint of the authors' code."""
+
+    def call() -> Any:
+        _quiet()
+        from siamese_diffusion.diffusion.original import export
+
+        return export(checkpoint, out, to)
 
     _run(call, as_json)
 

@@ -59,6 +59,9 @@ class LoopConfig(Section):
     clip: float | None = Field(None, gt=0, description="largest global gradient norm; default: not clipped")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of the weights; 0: none")
     precision: Literal["no", "fp16", "bf16"] = Field("no", description="mixed precision")
+    optimizer: Literal["adamw", "adafactor"] = Field(
+        "adamw", description="adafactor keeps row and column means instead of 8 bytes of state a weight"
+    )
     workers: int = Field(0, ge=0, description="data loading processes")
     log_every: int = Field(20, ge=1, description="steps between lines of log.jsonl")
     sample_every: int = Field(500, ge=1, description="steps between sample grids (segmentation: validations)")
@@ -67,12 +70,21 @@ class LoopConfig(Section):
     seed: int = Field(0, ge=0)
 
 
+class TrainConfig(LoopConfig):
+    checkpointing: bool = Field(False, description="recompute activations: less memory, the same gradients, more time")
+
+
 class MethodConfig(Section):
-    name: Literal["siamese", "mask-only"] = Field("siamese", description="the two diffusions, or ControlNet with DHI alone")
+    name: Literal["siamese", "mask-only", "adc"] = Field(
+        "siamese", description="the two diffusions; ControlNet alone; or the authors' follow-up with a teacher of its own"
+    )
+    hint: Literal["dense", "stock"] = Field("dense", description="Dense Hint Input, or ControlNet's stock embedding")
     mask_weight: float = Field(1.0, ge=0, description="w_m, weight of the mask features in the mixed control")
-    image_weight: float | Literal["linear"] = Field("linear", description="w_i: step / max_steps, or a constant")
-    consistency: float = Field(1.0, ge=0, description="weight of the noise consistency loss L_c")
-    augmentation: float = Field(1.0, ge=0, description="weight of the online augmentation loss L_a")
+    image_weight: float | Literal["linear"] | None = Field(
+        None, description="w_i: linear is step / max_steps; default: linear, and 0.25 for adc"
+    )
+    consistency: float = Field(1.0, ge=0, description="weight of the noise consistency (adc: distillation) loss L_c")
+    augmentation: float = Field(1.0, ge=0, description="weight of the online augmentation loss L_a; adc has none")
     augmentation_start: float = Field(1 / 3, ge=0, le=1, description="progress after which L_a counts")
     augmentation_timesteps: int = Field(200, ge=0, description="largest timestep whose samples count in L_a")
 
@@ -117,7 +129,7 @@ class Config(Section):
         steps=4000, learning_rate=5e-4, schedule="cosine", warmup=100, betas=(0.9, 0.99), clip=1.0, ema=0.999
     )
     method: MethodConfig = MethodConfig()
-    train: LoopConfig = LoopConfig(
+    train: TrainConfig = TrainConfig(
         steps=600, batch_size=8, learning_rate=1e-3, schedule="cosine", warmup=30, clip=1.0, ema=0.99
     )
     sample: SampleConfig = SampleConfig()

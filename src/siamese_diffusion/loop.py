@@ -122,9 +122,7 @@ def run(
         raise InputError(f"--out {out}: already holds a run; add --resume to go on with it, or name another folder")
 
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trained, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
-    )
+    optimizer = make_optimizer(trained, settings)
     module.to(accelerator.device)
     average = EMAModel(trained, decay=settings.ema, use_ema_warmup=True, power=0.75) if settings.ema else None
     start = 0
@@ -193,6 +191,13 @@ def run(
     module.eval()
     if log is not None:
         log.close()
+
+
+def make_optimizer(trained: list[nn.Parameter], settings: LoopConfig) -> torch.optim.Optimizer:
+    """AdamW, or Adafactor (Shazeer & Stern, arXiv:1804.04235), which keeps a thousandth of its state, with AdamW's decay."""
+    if settings.optimizer == "adafactor":
+        return torch.optim.Adafactor(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(trained, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay)
 
 
 def make_accelerator(precision: str = "no", device: str = "auto") -> Accelerator:

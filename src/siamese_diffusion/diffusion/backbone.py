@@ -4,23 +4,28 @@ A backbone on disk is a folder in diffusers' layout (`vae/`, `unet/`, `text_enco
 Stable Diffusion 1.5 and the small one trained here load the same way.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from siamese_diffusion.config import BackboneConfig
-from siamese_diffusion.diffusion import firststage
+from siamese_diffusion.diffusion import firststage, ldm
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import whole_folder, write_json
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 """Hub id of Stable Diffusion 1.5, the paper's backbone."""
 
+CLIP = "openai/clip-vit-large-patch14"
+"""Hub id of the text encoder of Stable Diffusion 1.x, for its tokenizer."""
+
+_FILES = (".ckpt", ".safetensors", ".pth", ".pt")
 _PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
 
 
@@ -99,29 +104,78 @@ def load_backbone(source: str | Path) -> Backbone:
     """Load a backbone.
 
     Args:
-        source: a folder in diffusers' layout, a hub id, or "sd15" for Stable Diffusion 1.5 from the hub.
+        source: a folder in diffusers' layout, a hub id, "sd15" for Stable Diffusion 1.5 from the hub, or one file of
+            Stable Diffusion 1.x weights (`.ckpt`, `.safetensors`; nothing in it is executed), whose tokenizer comes
+            from a folder `tokenizer/` beside it or from the hub.
 
     Raises:
-        InputError: there is no backbone at `source`.
+        InputError: there is no backbone at `source`, or a key of the file is missing, left over or of the wrong shape.
+    """
+    if Path(source).suffix in _FILES:
+        return _from_file(Path(source))
+    return Backbone(**load_parts(source, _PARTS))
+
+
+def load_parts(source: str | Path, parts: Sequence[str]) -> dict[str, Any]:
+    """Some parts of a backbone in diffusers' layout: a folder, a hub id or "sd15".
+
+    Raises:
+        InputError: they are not there.
     """
     where = SD15 if source == "sd15" else str(source)
+    loaders = {
+        "vae": lambda: _vae_class(where).from_pretrained(where, subfolder="vae", use_safetensors=True),
+        "unet": lambda: UNet2DConditionModel.from_pretrained(where, subfolder="unet", use_safetensors=True),
+        "text_encoder": lambda: CLIPTextModel.from_pretrained(where, subfolder="text_encoder", use_safetensors=True),
+        "tokenizer": lambda: CLIPTokenizer.from_pretrained(where, subfolder="tokenizer"),
+        "scheduler": lambda: DDIMScheduler.from_pretrained(where, subfolder="scheduler", **_SAMPLING),
+    }
     try:
-        config = AutoencoderKL.load_config(where, subfolder="vae")
-        own = config["_class_name"] == firststage.PatchAutoencoder.__name__
-        vae_class: Any = firststage.PatchAutoencoder if own else AutoencoderKL
-        loaded = Backbone(
-            vae=vae_class.from_pretrained(where, subfolder="vae", use_safetensors=True),
-            unet=UNet2DConditionModel.from_pretrained(where, subfolder="unet", use_safetensors=True),
-            text_encoder=CLIPTextModel.from_pretrained(where, subfolder="text_encoder", use_safetensors=True),
-            tokenizer=CLIPTokenizer.from_pretrained(where, subfolder="tokenizer"),
-            scheduler=DDIMScheduler.from_pretrained(where, subfolder="scheduler", **_SAMPLING),
-        )
+        loaded = {part: loaders[part]() for part in parts}
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"--backbone {source}: no backbone could be loaded from there ({reason})") from None
-    for part in (loaded.vae, loaded.unet, loaded.text_encoder):
-        part.float().eval()  # weights may be stored in half precision
+    for part in loaded.values():
+        if isinstance(part, nn.Module):
+            part.float().eval()  # weights may be stored in half precision
     return loaded
+
+
+def _vae_class(where: str) -> Any:
+    own = AutoencoderKL.load_config(where, subfolder="vae")["_class_name"] == firststage.PatchAutoencoder.__name__
+    return firststage.PatchAutoencoder if own else AutoencoderKL
+
+
+def _from_file(path: Path) -> Backbone:
+    parts = ldm.split(ldm.read_state(path), str(path))
+    if parts[ldm.CONTROL]:
+        raise InputError(f"--backbone {path}: is a Siamese-Diffusion checkpoint, not a backbone; use the command `import`")
+    return Backbone(
+        vae=ldm.build_vae(parts[ldm.VAE], str(path)),
+        unet=ldm.build_unet(parts[ldm.UNET], {}, str(path)).eval(),
+        text_encoder=ldm.build_text_encoder(parts[ldm.TEXT], str(path)),
+        tokenizer=load_tokenizer(path.parent),
+        scheduler=sd15_scheduler(),
+    )
+
+
+def load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """CLIP's tokenizer, which no file of weights holds: `folder/tokenizer`, or from the hub.
+
+    Raises:
+        InputError: it is in neither place.
+    """
+    beside = folder / "tokenizer"
+    try:
+        return CLIPTokenizer.from_pretrained(str(beside) if beside.is_dir() else CLIP)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{beside}: no CLIP tokenizer there, and {CLIP} cannot be had from the hub ({reason})") from None
+
+
+def sd15_scheduler() -> DDIMScheduler:
+    """Stable Diffusion 1.x's noise schedule, for the original's DDIM."""
+    return DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, **_SAMPLING)
 
 
 _SAMPLING: dict[str, Any] = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}

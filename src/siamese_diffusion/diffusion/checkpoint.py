@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from siamese_diffusion.config import Config, load_config
+from siamese_diffusion.config import Config, load_config, update
 from siamese_diffusion.diffusion.backbone import Backbone, load_backbone
 from siamese_diffusion.diffusion.control import DenseControlNet, controlnet_for
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
@@ -28,7 +28,7 @@ def assemble(backbone: Backbone, config: Config, controlnet: DenseControlNet | N
     scheduler = backbone.scheduler
     return SiameseDiffusion(
         backbone.unet,
-        controlnet or controlnet_for(backbone.unet, backbone.factor, config.backbone.hint_channels),
+        controlnet or controlnet_for(backbone.unet, backbone.factor, config.backbone.hint_channels, config.method.hint),
         scheduler.alphas_cumprod,
         scheduler.config.prediction_type,
         config.method,
@@ -65,5 +65,6 @@ def load_trained(run: Path) -> Trained:
         raise InputError(f"{pipeline / 'controlnet'}: cannot be loaded ({str(error).splitlines()[0]})") from None
     config = load_config(run / "config.yaml")
     weights = [pipeline / part / "diffusion_pytorch_model.safetensors" for part in ("controlnet", "unet", "vae")]
-    model = assemble(backbone, config, controlnet).eval()
+    # Sampling is Mask-Diffusion's alone: ADC's teacher, which the pipeline does not hold, need not be built.
+    model = assemble(backbone, update(config, "method", name="mask-only"), controlnet).eval()
     return Trained(backbone, model, config, hash_files(path for path in weights if path.exists()))

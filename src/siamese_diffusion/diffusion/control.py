@@ -1,6 +1,6 @@
 """The ControlNet: diffusers' own, with the Dense Hint Input where it embeds the hint."""
 
-from typing import Any
+from typing import Any, Literal
 
 from diffusers import (
     ControlNetModel,
@@ -8,6 +8,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
 
 from siamese_diffusion.diffusion.hint import DenseHintInput
 
@@ -16,7 +17,8 @@ class DenseControlNet(ControlNetModel):  # type: ignore[misc]
     """`diffusers.ControlNetModel` with `DenseHintInput`.
 
     It saves and loads as any diffusers model does: `hint_factor` is part of its configuration, so
-    `from_pretrained` restores the Dense Hint Input and not the stock embedding.
+    `from_pretrained` restores the Dense Hint Input and not the stock embedding. With `hint="stock"` it has that
+    stock embedding (Zhang et al., arXiv:2302.05543), for comparison.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -36,6 +38,7 @@ class DenseControlNet(ControlNetModel):  # type: ignore[misc]
         cross_attention_dim: int = 768,
         attention_head_dim: int | tuple[int, ...] = 8,
         use_linear_projection: bool = False,
+        hint: Literal["dense", "stock"] = "dense",
     ) -> None:
         super().__init__(
             in_channels=in_channels,
@@ -51,9 +54,15 @@ class DenseControlNet(ControlNetModel):  # type: ignore[misc]
             attention_head_dim=attention_head_dim,
             use_linear_projection=use_linear_projection,
         )
-        self.controlnet_cond_embedding = DenseHintInput(
-            block_out_channels[0], hint_factor, conditioning_channels, (hint_channels[0], hint_channels[1])
-        )
+        if hint == "stock":
+            widths = (16, 32, 96, 256, 256)[: hint_factor.bit_length()]  # one halving between each two
+            self.controlnet_cond_embedding = ControlNetConditioningEmbedding(
+                block_out_channels[0], conditioning_channels, widths
+            )
+        else:
+            self.controlnet_cond_embedding = DenseHintInput(
+                block_out_channels[0], hint_factor, conditioning_channels, (hint_channels[0], hint_channels[1])
+            )
 
 
 _SHARED = (
@@ -72,17 +81,21 @@ _SHARED = (
 
 
 def controlnet_for(
-    unet: UNet2DConditionModel, hint_factor: int, hint_channels: tuple[int, int] = (16, 32)
+    unet: UNet2DConditionModel,
+    hint_factor: int,
+    hint_channels: tuple[int, int] = (16, 32),
+    hint: Literal["dense", "stock"] = "dense",
 ) -> DenseControlNet:
-    """A ControlNet for `unet`: its encoder's weights, a fresh Dense Hint Input, zero convolutions at zero.
+    """A ControlNet for `unet`: its encoder's weights, a fresh hint embedding, zero convolutions at zero.
 
     Args:
         unet: the backbone's UNet.
         hint_factor: down-sampling factor of the first stage.
         hint_channels: first two widths of the Dense Hint Input.
+        hint: the Dense Hint Input, or diffusers' stock embedding.
     """
     settings: dict[str, Any] = {name: unet.config[name] for name in _SHARED}
-    control: DenseControlNet = DenseControlNet(hint_factor=hint_factor, hint_channels=hint_channels, **settings)
+    control: DenseControlNet = DenseControlNet(hint_factor=hint_factor, hint_channels=hint_channels, hint=hint, **settings)
     for part in ("conv_in", "time_embedding", "down_blocks", "mid_block"):
         getattr(control, part).load_state_dict(getattr(unet, part).state_dict())
     return control

@@ -2,18 +2,21 @@
 
 Unusual in it: Image-Diffusion's decoder D' is not a copy but the same blocks run with detached parameters, so its loss
 reaches the ControlNet and never the decoder; the frozen encoder runs once for both; both hints pass through the
-ControlNet as one batch. Source: arXiv 2505.06068 (CVPR 2025); equations in the docstrings.
+ControlNet as one batch. Source: arXiv 2505.06068 (CVPR 2025); equations in the docstrings. The authors' follow-up, ADC
+(arXiv 2507.23652), gives Image-Diffusion a ControlNet and a decoder of its own and shares everything else.
 
 What the network predicts is the backbone's: the noise, or v (Salimans & Ho 2022). "Prediction" below means either.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from siamese_diffusion.config import MethodConfig
@@ -86,11 +89,23 @@ class Schedule(nn.Module):
         return signal * prediction + spread * noisy
 
 
+class Teacher(nn.Module):
+    """ADC's Image-Diffusion: a ControlNet for the image and a decoder, both trained, both begun from Mask-Diffusion's."""
+
+    def __init__(self, unet: UNet2DConditionModel, controlnet: DenseControlNet) -> None:
+        super().__init__()
+        self.controlnet = deepcopy(controlnet)
+        self.up_blocks = deepcopy(unet.up_blocks)
+        self.conv_norm_out = deepcopy(unet.conv_norm_out)
+        self.conv_act = unet.conv_act
+        self.conv_out = deepcopy(unet.conv_out)
+
+
 class SiameseDiffusion(nn.Module):
     """Mask-Diffusion and Image-Diffusion over one UNet and one ControlNet.
 
     Trained: the ControlNet with its Dense Hint Input, and the UNet's decoder D. Frozen: the UNet's encoder and middle
-    block E, with the time embedding.
+    block E, with the time embedding. With the method `adc` there is also a `teacher`, trained.
 
     Args:
         unet: the backbone's UNet.
@@ -119,11 +134,14 @@ class SiameseDiffusion(nn.Module):
         unet.requires_grad_(False)
         for part in (unet.up_blocks, unet.conv_norm_out, unet.conv_out, controlnet):
             part.requires_grad_(True)
+        self.teacher = Teacher(unet, controlnet) if self.method.name == "adc" else None
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass: less memory, the same gradients."""
         self.checkpointing = True
         self.controlnet.enable_gradient_checkpointing()
+        if self.teacher is not None:
+            self.teacher.controlnet.enable_gradient_checkpointing()
 
     def control(self, noisy: Tensor, timesteps: Tensor, text: Tensor, hint: Tensor) -> list[Tensor]:
         """CN(z_t, t, text, hint): residuals for the skips, in the encoder's order, and for the middle block, last.
@@ -134,8 +152,7 @@ class SiameseDiffusion(nn.Module):
             text: (B, L, D).
             hint: (B, 3, H, W) in [0, 1].
         """
-        down, middle = self.controlnet(noisy, timesteps, encoder_hidden_states=text, controlnet_cond=hint, return_dict=False)
-        return [*down, middle]
+        return _residuals(self.controlnet, noisy, timesteps, text, hint)
 
     def encode(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Encoded:
         """E(z_t), without gradients."""
@@ -151,7 +168,13 @@ class SiameseDiffusion(nn.Module):
         return Encoded(x, skips, time)
 
     def decode(
-        self, encoded: Encoded, text: Tensor, control: Sequence[Tensor] | None = None, *, constant: bool = False
+        self,
+        encoded: Encoded,
+        text: Tensor,
+        control: Sequence[Tensor] | None = None,
+        *,
+        constant: bool = False,
+        decoder: nn.Module | None = None,
     ) -> Tensor:
         """D(E(z_t), control): the prediction, (B, C, h, w).
 
@@ -160,18 +183,19 @@ class SiameseDiffusion(nn.Module):
             text: (B, L, D).
             control: from `control`; None for the backbone alone.
             constant: run D', the decoder with its parameters held constant.
+            decoder: blocks to run instead of the UNet's.
         """
-        unet = self.unet
+        net: Any = decoder or self.unet
         x, skips = encoded.middle, encoded.skips
         if control is not None:
             x = x + control[-1]
             skips = tuple(skip + residual for skip, residual in zip(skips, control[:-1], strict=True))
-        for block in unet.up_blocks:
+        for block in net.up_blocks:
             own, skips = skips[-len(block.resnets) :], skips[: -len(block.resnets)]
             size = skips[-1].shape[2:] if skips else None
             x = self._run(block, constant, x, own, encoded.time, upsample_size=size, **_text(block, text))
-        x = self._run(unet.conv_norm_out, constant, x)
-        return self._run(unet.conv_out, constant, unet.conv_act(x))
+        x = self._run(net.conv_norm_out, constant, x)
+        return self._run(net.conv_out, constant, net.conv_act(x))
 
     def _run(self, module: nn.Module, constant: bool, *args: Any, **kwargs: Any) -> Tensor:
         def call(*args: Any) -> Tensor:
@@ -199,8 +223,11 @@ class SiameseDiffusion(nn.Module):
         return self.schedule.noise(noisy, self.predict(noisy, timesteps, text, control), timesteps)
 
     def image_weight(self, progress: float) -> float:
-        """w_i, weight of the image features in the mixed control: linear from 0 to 1 unless it is set constant."""
-        return progress if self.method.image_weight == "linear" else self.method.image_weight
+        """w_i, weight of the image features in the mixed control: as set, or the method's own."""
+        weight = self.method.image_weight
+        if weight is None:
+            weight = 0.25 if self.method.name == "adc" else "linear"
+        return progress if weight == "linear" else weight
 
     def forward(
         self,
@@ -228,6 +255,7 @@ class SiameseDiffusion(nn.Module):
             L_a = |eps - D(E(z_t'), CN(z_t', mask))|^2 with z0' = sg of Image-Diffusion's one-step estimate; total is
             L_m + L_i + consistency L_c + [progress > augmentation_start] augmentation L_a. Means over C, H, W, then
             over the batch; a sample with t > augmentation_timesteps adds 0 to L_a and stays in its mean.
+            With ADC, L_c is weighted per pixel and there is no L_a; see `_adc`.
         """
         method = self.method
         noisy = self.schedule.add_noise(latents, noise, timesteps)
@@ -238,6 +266,9 @@ class SiameseDiffusion(nn.Module):
         if method.name == "mask-only":
             loss = _error(self.decode(encoded, text, self.control(noisy, timesteps, text, mask_hint)), target).mean()
             return Losses(mask=loss, image=zero, consistency=zero, augmentation=zero, total=loss)
+
+        if self.teacher is not None:
+            return self._adc(self.teacher, encoded, noisy, target, timesteps, text, mask_hint, image_hint, progress)
 
         both = self.control(
             noisy.repeat(2, 1, 1, 1), timesteps.repeat(2), text.repeat(2, 1, 1), torch.cat([mask_hint, image_hint])
@@ -264,6 +295,42 @@ class SiameseDiffusion(nn.Module):
             augmentation = _error(redrawn, aim).sum() / len(timesteps)
         total = mask_loss + image_loss + method.consistency * consistency + method.augmentation * augmentation
         return Losses(mask_loss, image_loss, consistency, augmentation, total)
+
+    def _adc(
+        self,
+        teacher: Teacher,
+        encoded: Encoded,
+        noisy: Tensor,
+        target: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        mask_hint: Tensor,
+        image_hint: Tensor,
+        progress: float,
+    ) -> Losses:
+        """ADC: the mixed control carries gradients to both ControlNets, and the distillation error of each pixel is
+        weighted by mask (1 - r) + (1 - mask) r, r the lesion's share, all at latent resolution."""
+        method = self.method
+        from_mask = self.control(noisy, timesteps, text, mask_hint)
+        from_image = _residuals(teacher.controlnet, noisy, timesteps, text, image_hint)
+        weight = self.image_weight(progress)
+        mixed = [method.mask_weight * mask + weight * image for mask, image in zip(from_mask, from_image, strict=True)]
+        by_mask = self.decode(encoded, text, from_mask)
+        by_mixed = self.decode(encoded, text, mixed, decoder=teacher)
+
+        lesion = F.interpolate(mask_hint[:, :1], size=noisy.shape[-2:], mode="nearest")  # (B, 1, h, w)
+        share = lesion.mean((2, 3), keepdim=True)
+        pixels = lesion * (1 - share) + (1 - lesion) * share
+        mask_loss = _error(by_mask, target).mean()
+        image_loss = _error(by_mixed, target).mean()
+        distillation = (pixels * (by_mask.float() - by_mixed.detach().float()).square()).mean()
+        total = mask_loss + image_loss + method.consistency * distillation
+        return Losses(mask_loss, image_loss, distillation, target.new_zeros(()), total)
+
+
+def _residuals(net: DenseControlNet, noisy: Tensor, timesteps: Tensor, text: Tensor, hint: Tensor) -> list[Tensor]:
+    down, middle = net(noisy, timesteps, encoder_hidden_states=text, controlnet_cond=hint, return_dict=False)
+    return [*down, middle]
 
 
 def _error(prediction: Tensor, target: Tensor) -> Tensor:

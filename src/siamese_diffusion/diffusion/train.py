@@ -34,7 +34,7 @@ def train(
         out: run folder; gets `config.yaml`, `log.jsonl`, `samples/`, `checkpoints/` and, when done, `pipeline/`.
         backbone: "small" (trained first, on the images of `data`), "sd15", a folder from `pretrain`, any folder in
             diffusers' layout, or a hub id.
-        method: "siamese" or "mask-only"; default: `method.name`.
+        method: "siamese", "mask-only" or "adc"; default: `method.name`.
         config: settings; `data`, `backbone`, `method`, `train` and `sample` are read.
         resume: go on with an interrupted run; the result is the same as if it had not been interrupted.
         device: "auto", "cpu", "cuda" ...
@@ -84,19 +84,24 @@ def train(
         masks,
         accelerator.device,
     )
-    text_encoder, base.text_encoder = base.text_encoder, base.text_encoder.to("cpu")
+    base.text_encoder.to("cpu")
+    base.vae.to("cpu")
 
     # ---- training -----------------------------------------------------------------------------------------------
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         model = assemble(base, config)
+    if config.train.checkpointing:
+        model.enable_gradient_checkpointing()
     steps = base.scheduler.config.num_train_timesteps
 
     def batch_at(step: int, rows: range) -> Batch:
         return latents.batch(step, rows, config.train, config.data, steps)
 
     def observe(step: int, module: nn.Module) -> dict[str, float]:
+        base.vae.to(accelerator.device)
         _grid(latents, base, model, config, out / "samples" / f"step-{step:06d}.png", accelerator.device)
+        base.vae.to("cpu")
         return {}
 
     run(
@@ -110,7 +115,6 @@ def train(
         description=config.method.name,
     )
     model.to("cpu")
-    base.text_encoder = text_encoder
     result = {
         "run": str(out),
         "method": config.method.name,
