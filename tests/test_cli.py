@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("demo", "check", "phantoms", "pretrain", "train", "sample", "evaluate", "segment")
+COMMANDS = ("demo", "check", "phantoms", "pretrain", "train", "sample", "evaluate", "segment", "import", "export")
 
 
 def call(*arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -65,6 +65,9 @@ def test_help_imports_nothing_heavy() -> None:
             ["magic", "unet"],
         ),
         (["evaluate", "--real", "{pairs}", "--synthetic", "{empty}", "--out", "{out}"], ["empty"]),
+        (["import", "{missing}", "--out", "{out}"], ["missing", "no such file"]),
+        (["import", "{corrupt}/images/torn.png", "--out", "{out}"], ["torn.png", "cannot be read as weights"]),
+        (["export", "--checkpoint", "{empty}", "--out", "{out}"], ["--checkpoint", "empty"]),
         (["demo", "--out", "{pairs}", "--size", "smallest"], ["--out"]),
         (["demo", "--out", "{out}", "--size", "huge"], ["--size huge", "smallest"]),
     ],

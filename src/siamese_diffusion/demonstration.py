@@ -39,7 +39,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "test": 64,
         "train": {"steps": 220, "batch_size": 8, "warmup": 20, "sample_every": 220, "log_every": 10},
         "sample": {"scheduler": "dpm", "steps": 16, "mask_guidance": 2.0},
-        "segment": {"steps": 150, "batch_size": 8, "warmup": 20, "sample_every": 50},
+        "segment": {"steps": 90, "batch_size": 8, "warmup": 20, "sample_every": 45},
     },
 }
 

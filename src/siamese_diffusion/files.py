@@ -1,5 +1,6 @@
 """Files that are whole or absent: everything is written beside its final name and renamed into place."""
 
+import errno
 import hashlib
 import json
 import os
@@ -20,10 +21,23 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        write(temporary)
+        with _space(path):
+            write(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _space(path: Path) -> Iterator[None]:
+    """Name `path` when the disk is full; the libraries that write report that in their own ways, or as anything else."""
+    try:
+        yield
+    except Exception as error:
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error)
+        if full or shutil.disk_usage(path.parent).free < 1 << 16:
+            raise InputError(f"{path}: no space left on the disk; free some and run again with --resume") from error
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -45,7 +59,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        yield temporary
+        with _space(path):
+            yield temporary
         if path.exists():
             shutil.rmtree(path)
         temporary.replace(path)

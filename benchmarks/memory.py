@@ -1,0 +1,142 @@
+"""Bytes a training step at Stable Diffusion 1.5's size needs, counted without running it: `python benchmarks/memory.py`.
+
+The step runs on fake tensors, which have shapes and no data; every storage is counted from its birth to its end. What an
+allocator adds (fragments, a CUDA context of about half a GiB, workspaces of convolutions) is not in the figures.
+"""
+
+import json
+import sys
+import weakref
+from contextlib import nullcontext
+from itertools import product
+from typing import Any, Literal
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
+
+from siamese_diffusion.config import LoopConfig, MethodConfig
+from siamese_diffusion.diffusion.control import DenseControlNet
+from siamese_diffusion.diffusion.siamese import SiameseDiffusion
+from siamese_diffusion.loop import make_optimizer
+
+GIB = 2**30
+
+
+class Live(TorchDispatchMode):
+    """Counts the bytes of the storages that are alive, and their peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = self.peak = 0
+        self.seen: Any = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return tree_map_only(Tensor, self.count, func(*args, **(kwargs or {})))
+
+    def count(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage not in self.seen:
+            size = storage.nbytes()
+            self.seen[storage] = size
+            self.bytes += size
+            self.peak = max(self.peak, self.bytes)
+            weakref.finalize(storage, self.release, size)
+        return tensor
+
+    def release(self, size: int) -> None:
+        self.bytes -= size
+
+
+def step(
+    batch: int,
+    resolution: int,
+    method: Literal["siamese", "mask-only", "adc"],
+    checkpointing: bool,
+    bf16: bool,
+    optimizer: str,
+) -> dict[str, float]:
+    """GiB of weights, gradients, optimiser state, and of the step's peak, all of these included.
+
+    Args:
+        batch: samples of one forward pass.
+        resolution: side in pixels.
+        method: of `MethodConfig`.
+        checkpointing: recompute activations.
+        bf16: autocast.
+        optimizer: "adamw" or "adafactor".
+    """
+    side = resolution // 8
+    live = Live()
+    with FakeTensorMode(), live:
+        unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)  # Stable Diffusion 1.5's shape
+        model = SiameseDiffusion(unet, DenseControlNet(), torch.ones(1000), method=MethodConfig(name=method)).train()
+        if checkpointing:
+            model.enable_gradient_checkpointing()
+        live.peak = live.bytes
+        with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
+            losses = model(
+                torch.randn(batch, 4, side, side),
+                torch.randn(batch, 4, side, side),
+                torch.full((batch,), 500),
+                torch.randn(batch, 77, 768),
+                torch.rand(batch, 3, resolution, resolution),
+                torch.rand(batch, 3, resolution, resolution),
+                0.2,
+            )
+        losses.total.backward()
+        peak = live.peak
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    gradients = sum(parameter.nbytes for parameter in trained)
+    state = sum(state_bytes(parameter, optimizer) for parameter in trained)
+    return {
+        "weights": weights / GIB,
+        "gradients": gradients / GIB,
+        "state": state / GIB,
+        "peak": (peak + state) / GIB,
+    }
+
+
+def state_bytes(parameter: Tensor, optimizer: str) -> int:
+    """Bytes that the optimiser keeps for a parameter, next to its count of steps."""
+    if optimizer == "adamw":
+        return 2 * parameter.nbytes
+    if parameter.dim() < 2:
+        return parameter.nbytes
+    rows, columns = parameter.shape[-2:]
+    return parameter.nbytes // columns + parameter.nbytes // rows
+
+
+def check_state_bytes() -> None:
+    """`state_bytes` against the optimisers themselves, on a small network."""
+    for optimizer in ("adamw", "adafactor"):
+        net = nn.Sequential(nn.Conv2d(6, 10, 3), nn.Flatten(), nn.LazyLinear(7))
+        net(torch.rand(2, 6, 5, 5)).sum().backward()
+        update = make_optimizer(list(net.parameters()), LoopConfig.model_validate({"optimizer": optimizer}))
+        update.step()
+        kept = sum(
+            value.nbytes for entry in update.state.values() for value in entry.values() if value.dim() or value.numel() > 1
+        )
+        assert kept == sum(state_bytes(parameter, optimizer) for parameter in net.parameters())
+
+
+def main(resolution: int = 384) -> None:
+    """Print a table on standard error and JSON on standard output."""
+    check_state_bytes()
+    rows = []
+    print("method     batch checkpointing bf16 optimizer  weights  grads   state    peak GiB", file=sys.stderr)
+    for checkpointing, bf16, optimizer, batch in product((False, True), (False, True), ("adamw", "adafactor"), (1, 4)):
+        row = step(batch, resolution, "siamese", checkpointing, bf16, optimizer)
+        rows.append({"batch": batch, "checkpointing": checkpointing, "bf16": bf16, "optimizer": optimizer, **row})
+        figures = "".join(f"{value:8.2f}" for value in row.values())
+        print(f"siamese    {batch:5} {checkpointing!s:13} {bf16!s:5} {optimizer:9} {figures}", file=sys.stderr)
+    print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:2]))
