@@ -46,7 +46,7 @@ def main(steps: int, out: Path | None, optimizer: str) -> dict[str, Any]:
     model.enable_gradient_checkpointing()
     parts = {"unet": unet, "controlnet": model.controlnet, "vae": vae, "text_encoder": text_encoder}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    update = make_optimizer(trained, config.train)
+    update = make_optimizer(model, config.train)
     seconds: dict[str, float] = {}
 
     def timed(name: str, call: Callable[[], Any]) -> Any:

@@ -117,7 +117,7 @@ def check_state_bytes() -> None:
     for optimizer in ("adamw", "adafactor"):
         net = nn.Sequential(nn.Conv2d(6, 10, 3), nn.Flatten(), nn.LazyLinear(7))
         net(torch.rand(2, 6, 5, 5)).sum().backward()
-        update = make_optimizer(list(net.parameters()), LoopConfig.model_validate({"optimizer": optimizer}))
+        update = make_optimizer(net, LoopConfig.model_validate({"optimizer": optimizer}))
         update.step()
         kept = sum(
             value.nbytes for entry in update.state.values() for value in entry.values() if value.dim() or value.numel() > 1

@@ -131,8 +131,7 @@ def under_their_names(model: SiameseDiffusion) -> dict[str, nn.Parameter]:
 
 def test_one_step_of_adamw(model: SiameseDiffusion) -> None:
     before = state()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = make_optimizer(trained, load_config("sd15-paper").train)
+    optimizer = make_optimizer(model, load_config("sd15-paper").train)
     losses, _ = losses_at(model, 800)
     losses.total.backward()  # type: ignore[attr-defined]
     optimizer.step()

@@ -71,6 +71,7 @@ class LoopConfig(Section):
 
 
 class TrainConfig(LoopConfig):
+    decoder_rate: float = Field(1.0, ge=0, description="factor on the learning rate of the UNet's decoder")
     checkpointing: bool = Field(False, description="recompute activations: less memory, the same gradients, more time")
 
 
@@ -130,7 +131,7 @@ class Config(Section):
     )
     method: MethodConfig = MethodConfig()
     train: TrainConfig = TrainConfig(
-        steps=600, batch_size=8, learning_rate=1e-3, schedule="cosine", warmup=30, clip=1.0, ema=0.99
+        steps=600, batch_size=8, learning_rate=1e-3, schedule="cosine", warmup=30, clip=1.0, ema=0.99, decoder_rate=0.1
     )
     sample: SampleConfig = SampleConfig()
     segment: SegmentConfig = SegmentConfig()

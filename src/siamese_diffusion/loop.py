@@ -97,6 +97,7 @@ def run(
     device: str = "auto",
     observe: Observe | None = None,
     description: str = "training",
+    rate: Callable[[str], float] = lambda name: 1.0,
 ) -> None:
     """Train the parameters of `module` that require gradients; on return it holds the final (averaged) weights.
 
@@ -108,6 +109,7 @@ def run(
         resume: go on from the newest checkpoint in `out` (from the start where there is none).
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         observe: called every `sample_every` steps and after the last; what it returns goes to the log.
+        rate: name of a parameter to a factor on its learning rate.
 
     Raises:
         InputError: `out` holds checkpoints and `resume` is false, or the batch cannot be split as set.
@@ -122,7 +124,7 @@ def run(
         raise InputError(f"--out {out}: already holds a run; add --resume to go on with it, or name another folder")
 
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = make_optimizer(trained, settings)
+    optimizer = make_optimizer(module, settings, rate)
     module.to(accelerator.device)
     average = EMAModel(trained, decay=settings.ema, use_ema_warmup=True, power=0.75) if settings.ema else None
     start = 0
@@ -153,7 +155,7 @@ def run(
         batches = iter(loader)
         for step in range(start, settings.steps):
             for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * learning_rate_factor(step, settings)
+                group["lr"] = settings.learning_rate * group["factor"] * learning_rate_factor(step, settings)
             for part in steps_of(step):
                 batch = _to(next(batches), accelerator.device)
                 torch.manual_seed(_mix(settings.seed, 2, step, part.rows.start))
@@ -193,11 +195,23 @@ def run(
         log.close()
 
 
-def make_optimizer(trained: list[nn.Parameter], settings: LoopConfig) -> torch.optim.Optimizer:
-    """AdamW, or Adafactor (Shazeer & Stern, arXiv:1804.04235), which keeps a thousandth of its state, with AdamW's decay."""
+def make_optimizer(
+    module: nn.Module, settings: LoopConfig, rate: Callable[[str], float] = lambda name: 1.0
+) -> torch.optim.Optimizer:
+    """AdamW, or Adafactor (Shazeer & Stern, arXiv:1804.04235), over the parameters of `module` that require gradients.
+
+    `rate` gives the factor on the learning rate of a parameter, by its name; each group carries its own as `factor`.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(rate(name), []).append(parameter)
+    trained = [
+        {"params": group, "lr": settings.learning_rate * factor, "factor": factor} for factor, group in groups.items()
+    ]
     if settings.optimizer == "adafactor":
-        return torch.optim.Adafactor(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    return torch.optim.AdamW(trained, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay)
+        return torch.optim.Adafactor(trained, weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(trained, betas=settings.betas, weight_decay=settings.weight_decay)
 
 
 def make_accelerator(precision: str = "no", device: str = "auto") -> Accelerator:

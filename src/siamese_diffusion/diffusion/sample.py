@@ -93,14 +93,16 @@ def guided(
         mask_guidance: the same between the network without and with the mask's control (not in the paper): above 1
             the lesion keeps closer to its mask. At 1 it is off; else it costs one more pass of the decoder.
     """
+    with torch.no_grad():
+        features = model.embed_hint(hint)  # once, and not at every step
     if guidance != 1:
-        hint, text = hint.repeat(2, 1, 1, 1), torch.cat([empty, text])
+        features, text = features.repeat(2, 1, 1, 1), torch.cat([empty, text])
 
     def predict(noisy: Tensor, t: Tensor) -> Tensor:
         if guidance != 1:
             noisy, t = noisy.repeat(2, 1, 1, 1), t.repeat(2)
         encoded = model.encode(noisy, t, text)
-        prediction = model.decode(encoded, text, model.control(noisy, t, text, hint))
+        prediction = model.decode(encoded, text, model.control(noisy, t, text, features=features))
         if mask_guidance != 1:
             free = model.decode(encoded, text)
             prediction = free + mask_guidance * (prediction - free)

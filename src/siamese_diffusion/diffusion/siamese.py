@@ -89,6 +89,11 @@ class Schedule(nn.Module):
         return signal * prediction + spread * noisy
 
 
+def is_decoder(name: str) -> bool:
+    """Whether a parameter of `SiameseDiffusion`, by its name, belongs to a decoder and not to a ControlNet."""
+    return name.startswith(("unet.", "teacher.")) and not name.startswith("teacher.controlnet.")
+
+
 class Teacher(nn.Module):
     """ADC's Image-Diffusion: a ControlNet for the image and a decoder, both trained, both begun from Mask-Diffusion's."""
 
@@ -143,7 +148,14 @@ class SiameseDiffusion(nn.Module):
         if self.teacher is not None:
             self.teacher.controlnet.enable_gradient_checkpointing()
 
-    def control(self, noisy: Tensor, timesteps: Tensor, text: Tensor, hint: Tensor) -> list[Tensor]:
+    def embed_hint(self, hint: Tensor) -> Tensor:
+        """The Dense Hint Input alone, which no timestep changes: hint (B, 3, H, W) in [0, 1] to features (B, M, h, w)."""
+        features: Tensor = self.controlnet.controlnet_cond_embedding(hint)
+        return features
+
+    def control(
+        self, noisy: Tensor, timesteps: Tensor, text: Tensor, hint: Tensor | None = None, *, features: Tensor | None = None
+    ) -> list[Tensor]:
         """CN(z_t, t, text, hint): residuals for the skips, in the encoder's order, and for the middle block, last.
 
         Args:
@@ -151,21 +163,14 @@ class SiameseDiffusion(nn.Module):
             timesteps: (B,) integers.
             text: (B, L, D).
             hint: (B, 3, H, W) in [0, 1].
+            features: of the hint, from `embed_hint`, instead of it.
         """
-        return _residuals(self.controlnet, noisy, timesteps, text, hint)
+        return _residuals(self.controlnet, noisy, timesteps, text, hint, features)
 
     def encode(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Encoded:
         """E(z_t), without gradients."""
-        unet = self.unet
         with torch.no_grad():
-            time = unet.time_embedding(unet.time_proj(timesteps).to(noisy.dtype))
-            x = unet.conv_in(noisy)
-            skips = (x,)
-            for block in unet.down_blocks:
-                x, seen = block(x, time, **_text(block, text))
-                skips += seen
-            x = unet.mid_block(x, time, **_text(unet.mid_block, text))
-        return Encoded(x, skips, time)
+            return _encode(self.unet, self.unet.conv_in(noisy), timesteps, text)
 
     def decode(
         self,
@@ -328,9 +333,24 @@ class SiameseDiffusion(nn.Module):
         return Losses(mask_loss, image_loss, distillation, target.new_zeros(()), total)
 
 
-def _residuals(net: DenseControlNet, noisy: Tensor, timesteps: Tensor, text: Tensor, hint: Tensor) -> list[Tensor]:
-    down, middle = net(noisy, timesteps, encoder_hidden_states=text, controlnet_cond=hint, return_dict=False)
-    return [*down, middle]
+def _encode(net: UNet2DConditionModel | DenseControlNet, x: Tensor, timesteps: Tensor, text: Tensor) -> Encoded:
+    """The encoder of a UNet or a ControlNet after its first convolution, whose output is `x`."""
+    time = net.time_embedding(net.time_proj(timesteps).to(x.dtype))
+    skips = (x,)
+    for block in net.down_blocks:
+        x, seen = block(x, time, **_text(block, text))
+        skips += seen
+    return Encoded(net.mid_block(x, time, **_text(net.mid_block, text)), skips, time)
+
+
+def _residuals(
+    net: DenseControlNet, noisy: Tensor, timesteps: Tensor, text: Tensor, hint: Tensor | None, features: Tensor | None = None
+) -> list[Tensor]:
+    if features is None:
+        features = net.controlnet_cond_embedding(hint)
+    encoded = _encode(net, net.conv_in(noisy) + features, timesteps, text)
+    down = [project(skip) for project, skip in zip(net.controlnet_down_blocks, encoded.skips, strict=True)]
+    return [*down, net.controlnet_mid_block(encoded.middle)]
 
 
 def _error(prediction: Tensor, target: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from siamese_diffusion.diffusion.backbone import Backbone, load_backbone
 from siamese_diffusion.diffusion.checkpoint import assemble, save_pipeline
 from siamese_diffusion.diffusion.pretrain import pretrain
 from siamese_diffusion.diffusion.sample import denoise, guided, save_grid
+from siamese_diffusion.diffusion.siamese import is_decoder
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import hash_json, write_json, write_text
 from siamese_diffusion.loop import Batch, generator, latest_checkpoint, make_accelerator, run
@@ -113,6 +114,7 @@ def train(
         device=device,
         observe=observe,
         description=config.method.name,
+        rate=lambda name: config.train.decoder_rate if is_decoder(name) else 1.0,
     )
     model.to("cpu")
     result = {

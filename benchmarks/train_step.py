@@ -1,0 +1,265 @@
+"""A training step as the original does it against ours: `python benchmarks/train_step.py --size tiny|medium|sd15`.
+
+Both sides hold the same weights and take the same batch, in turn, in one run; their losses are asserted equal to 1e-5.
+The straightforward side runs VAE and text encoder in every step, deep-copies both networks, gives each branch passes of its
+own, with the mask a second time inside the image branch, augments the whole batch and checkpoints activations. At Stable
+Diffusion 1.5's size each side has a process of its own, so that it fits 24 GiB.
+"""
+
+import argparse
+import copy
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from memory import Live
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from siamese_diffusion.config import LoopConfig
+from siamese_diffusion.diffusion.backbone import sd15_scheduler
+from siamese_diffusion.diffusion.control import DenseControlNet, controlnet_for
+from siamese_diffusion.diffusion.siamese import SiameseDiffusion
+from siamese_diffusion.loop import make_optimizer
+
+SCALE = 0.18215
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Size:
+    channels: tuple[int, ...]
+    vae: tuple[int, ...]
+    text: int  # width of the text encoder
+    layers: int  # its depth
+    resolution: int
+    batch: int
+    groups: int = 32
+
+
+SIZES = {
+    "tiny": Size((32, 64), (32, 32, 32, 32), 32, 1, 64, 4, 16),
+    "medium": Size((64, 128, 256, 256), (32, 64, 128, 128), 64, 4, 128, 4),
+    "sd15": Size((320, 640, 1280, 1280), (128, 256, 512, 512), 768, 12, 384, 1),
+}
+
+
+class Bench:
+    """The networks, a batch, and a step of either side."""
+
+    def __init__(self, size: Size, side: str) -> None:
+        torch.manual_seed(0)
+        levels = len(size.channels)
+        self.vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=size.vae,
+            layers_per_block=2,
+        ).eval()
+        self.text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                hidden_size=size.text,
+                intermediate_size=4 * size.text,
+                num_hidden_layers=size.layers,
+                num_attention_heads=max(1, size.text // 64),
+            )
+        ).eval()
+        unet = UNet2DConditionModel(
+            down_block_types=("CrossAttnDownBlock2D",) * (levels - 1) + ("DownBlock2D",),
+            up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (levels - 1),
+            block_out_channels=size.channels,
+            cross_attention_dim=size.text,
+            attention_head_dim=8,
+            norm_num_groups=size.groups,
+        )
+        control = controlnet_for(unet, 8)
+        with torch.no_grad():
+            for parameter in control.parameters():
+                if not parameter.any():
+                    parameter.normal_(0, 0.02)  # zeros would leave the control, and half of the gradients, at zero
+        self.model = SiameseDiffusion(unet, control, sd15_scheduler().alphas_cumprod).train()
+        self.optimizer = make_optimizer(self.model, LoopConfig(learning_rate=1e-9))
+        side_ = size.resolution // 8
+        self.image = torch.rand(size.batch, 3, size.resolution, size.resolution)
+        self.mask = (torch.rand(size.batch, 1, size.resolution, size.resolution) > 0.7).float().expand(-1, 3, -1, -1)
+        self.tokens = torch.randint(49000, (size.batch, 77))
+        self.noise = torch.randn(size.batch, 4, side_, side_)
+        self.timesteps = torch.tensor([100, 400, 600, 900])[
+            : size.batch
+        ]  # t <= 200 for a fifth of all samples; here a quarter
+        with torch.no_grad():
+            self.latents, self.text = self.encode()
+        if side == "ours":
+            del self.vae, self.text_encoder  # what the cache is for
+
+    def encode(self) -> tuple[Tensor, Tensor]:
+        latents = self.vae.encode(self.image * 2 - 1).latent_dist.mean * SCALE
+        return latents, self.text_encoder(self.tokens).last_hidden_state
+
+    def ours(self, progress: float) -> Tensor:
+        losses = self.model(self.latents, self.noise, self.timesteps, self.text, self.mask, self.image, progress)
+        return losses.total  # type: ignore[no-any-return]
+
+    def plain(self, progress: float) -> Tensor:
+        """The objective as the original runs it, on diffusers' own forward passes."""
+        with torch.no_grad():
+            latents, text = self.encode()
+        unet, control, schedule, t = self.model.unet, self.model.controlnet, self.model.schedule, self.timesteps
+        held_unet = copy.deepcopy(unet).requires_grad_(False)
+        held_control = copy.deepcopy(control).requires_grad_(False)
+
+        def residuals(net: DenseControlNet, noisy: Tensor, hint: Tensor) -> list[Tensor]:
+            down, middle = net(noisy, t, text, hint, return_dict=False)
+            return [*down, middle]
+
+        def predict(net: nn.Module, noisy: Tensor, control: list[Tensor]) -> Tensor:
+            return net(  # type: ignore[no-any-return]
+                noisy, t, text, down_block_additional_residuals=control[:-1], mid_block_additional_residual=control[-1]
+            ).sample
+
+        def error(a: Tensor, b: Tensor) -> Tensor:
+            return (a - b).square().mean((1, 2, 3))
+
+        noisy = schedule.add_noise(latents, self.noise, t)
+        by_mask = predict(unet, noisy, residuals(control, noisy, self.mask))
+        again = residuals(held_control, noisy, self.mask)
+        image = residuals(control, noisy, self.image)
+        by_mixed = predict(held_unet, noisy, [a + progress * b for a, b in zip(again, image, strict=True)])
+        loss = error(by_mask, self.noise) + error(by_mixed, self.noise) + error(by_mask, by_mixed.detach())
+        if progress > 1 / 3:
+            estimate = schedule.clean(noisy, by_mixed, t).detach()
+            redrawn = schedule.add_noise(estimate, self.noise, t)
+            loss = loss + (t <= 200) * error(predict(unet, redrawn, residuals(control, redrawn, self.mask)), self.noise)
+        return loss.mean()
+
+    def checkpointing(self, on: bool) -> None:
+        for net in (self.model.unet, self.model.controlnet):
+            net.enable_gradient_checkpointing() if on else net.disable_gradient_checkpointing()
+        self.model.checkpointing = on
+
+    def step(self, side: str, progress: float, checkpointing: bool) -> float:
+        """One step with its optimiser; the loss."""
+        self.checkpointing(checkpointing)
+        loss: Tensor = getattr(self, side)(progress)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(loss.detach())
+
+
+VARIANTS = {"plain": ("plain", True), "plain, not checkpointed": ("plain", False), "ours": ("ours", False)}
+"""Name: side, and whether activations are checkpointed."""
+GATES = {"before the gate": 0.2, "after the gate": 0.9}
+
+
+def compare(size: Size, repeats: int) -> list[dict[str, Any]]:
+    """Both sides in one process, in turn."""
+    bench = Bench(size, "plain")
+    rows = []
+    for gate, progress in GATES.items():
+        seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
+        losses = {name: bench.step(*_arguments(name, progress)) for name in VARIANTS}  # and a warm-up
+        for name, loss in losses.items():
+            assert abs(loss - losses["plain"]) <= 1e-5 * abs(losses["plain"]), (name, losses)
+        for _ in range(repeats):
+            for name in VARIANTS:
+                start = time.perf_counter()
+                bench.step(*_arguments(name, progress))
+                seconds[name].append(time.perf_counter() - start)
+        for name in VARIANTS:
+            call = _arguments(name, progress)
+            ratios = [a / b for a, b in zip(seconds["plain"], seconds[name], strict=True)]
+            rows.append(
+                {
+                    "gate": gate,
+                    "variant": name,
+                    "seconds": statistics.median(seconds[name]),
+                    "faster": statistics.median(ratios),
+                    "faster_range": [min(ratios), max(ratios)],
+                    "tflop": _flops(lambda call=call: bench.step(*call)),  # type: ignore[misc]
+                    "peak_gib": _peak(bench, lambda call=call: bench.step(*call)),  # type: ignore[misc]
+                }
+            )
+    return rows
+
+
+def _arguments(name: str, progress: float) -> tuple[str, float, bool]:
+    side, checkpointing = VARIANTS[name]
+    return side, progress, checkpointing
+
+
+def _flops(call: Callable[[], Any]) -> float:
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops() / 1e12
+
+
+def _peak(bench: Bench, call: Callable[[], Any]) -> float:
+    """Live bytes at the worst moment of a step, weights and optimiser state included."""
+    kept = sum(p.nbytes for p in bench.model.parameters())
+    kept += sum(v.nbytes for entry in bench.optimizer.state.values() for v in entry.values() if isinstance(v, Tensor))
+    for parameter in bench.model.parameters():
+        parameter.grad = None
+    with Live() as live:
+        call()
+    return (kept + live.peak) / GIB
+
+
+def one_side(size: Size, name: str) -> dict[str, Any]:
+    """One side alone: seconds of the second step of each gate, resident peak."""
+    side, checkpointing = VARIANTS[name]
+    bench = Bench(size, side)
+    result: dict[str, Any] = {"variant": name}
+    for gate, progress in GATES.items():
+        start = time.perf_counter()
+        loss = bench.step(side, progress, checkpointing)
+        result[gate] = {"seconds": time.perf_counter() - start, "loss": loss}
+        print(f"{name}, {gate}: {result[gate]['seconds']:.0f} s", file=sys.stderr, flush=True)
+    result["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return result
+
+
+def main(name: str, repeats: int) -> list[dict[str, Any]]:
+    """Run a size; print a table on standard error."""
+    if name == "sd15":
+        rows = []
+        for variant in ("plain", "ours"):
+            command = [sys.executable, __file__, "--size", name, "--side", variant]
+            rows.append(json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout))
+        for gate in GATES:
+            first, second = (row[gate]["loss"] for row in rows)
+            assert abs(first - second) <= 1e-5 * abs(first), (gate, first, second)
+            print(f"{gate}: {rows[0][gate]['seconds'] / rows[1][gate]['seconds']:.2f} times as fast", file=sys.stderr)
+        print(f"peak: {rows[1]['peak_gib'] / rows[0]['peak_gib']:.2f} of the straightforward step's", file=sys.stderr)
+        return rows
+    rows = compare(SIZES[name], repeats)
+    print(f"{'':16} {'':24} seconds  faster (range)        TFLOP  peak GiB", file=sys.stderr)
+    for row in rows:
+        low, high = row["faster_range"]
+        print(
+            f"{row['gate']:16} {row['variant']:24} {row['seconds']:7.3f}  {row['faster']:5.2f} ({low:.2f} to {high:.2f})"
+            f"  {row['tflop']:7.4f} {row['peak_gib']:8.3f}",
+            file=sys.stderr,
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", choices=SIZES, default="medium")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--side", choices=VARIANTS, help="this side only (Stable Diffusion's size)")
+    arguments = parser.parse_args()
+    if arguments.side:
+        print(json.dumps(one_side(SIZES[arguments.size], arguments.side)))
+    else:
+        print(json.dumps(main(arguments.size, arguments.repeats)))
