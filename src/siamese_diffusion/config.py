@@ -97,6 +97,9 @@ class SampleConfig(Section):
         1.0, ge=0, description="classifier-free guidance on the prompt; 1: none, one network pass a step"
     )
     mask_guidance: float = Field(2.0, ge=0, description="guidance on the mask, ours and not the paper's; 1: off")
+    guidance_interval: tuple[float, float] = Field(
+        (0.0, 1.0), description="both guidances are on between these shares of the timesteps (0: clean, 1: noise)"
+    )
     batch_size: int = Field(16, ge=1, description="images drawn together")
     seed: int = Field(0, ge=0, description="image i of a run depends on this seed, its mask and its copy number only")
 

@@ -80,6 +80,7 @@ def guided(
     empty: Tensor,
     guidance: float = 1.0,
     mask_guidance: float = 1.0,
+    interval: tuple[float, float] = (0.0, 1.0),
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Mask-Diffusion with classifier-free guidance on the prompt, and on the mask.
 
@@ -92,21 +93,25 @@ def guided(
             at 1 the empty branch is not run.
         mask_guidance: the same between the network without and with the mask's control (not in the paper): above 1
             the lesion keeps closer to its mask. At 1 it is off; else it costs one more pass of the decoder.
+        interval: shares of the timesteps, from 0 (clean) to 1 (noise), between which both are on; outside, each step is
+            one pass (Kynkaanniemi et al., arXiv:2404.07724).
     """
     with torch.no_grad():
         features = model.embed_hint(hint)  # once, and not at every step
-    if guidance != 1:
-        features, text = features.repeat(2, 1, 1, 1), torch.cat([empty, text])
+    both = features.repeat(2, 1, 1, 1), torch.cat([empty, text])
+    last = len(model.schedule.alphas_cumprod) - 1
 
     def predict(noisy: Tensor, t: Tensor) -> Tensor:
-        if guidance != 1:
+        on = interval[0] <= float(t[0]) / last <= interval[1]
+        hints, words = both if on and guidance != 1 else (features, text)
+        if on and guidance != 1:
             noisy, t = noisy.repeat(2, 1, 1, 1), t.repeat(2)
-        encoded = model.encode(noisy, t, text)
-        prediction = model.decode(encoded, text, model.control(noisy, t, text, features=features))
-        if mask_guidance != 1:
-            free = model.decode(encoded, text)
+        encoded = model.encode(noisy, t, words)
+        prediction = model.decode(encoded, words, model.control(noisy, t, words, features=hints))
+        if on and mask_guidance != 1:
+            free = model.decode(encoded, words)
             prediction = free + mask_guidance * (prediction - free)
-        if guidance != 1:
+        if on and guidance != 1:
             without, given = prediction.chunk(2)
             prediction = without + guidance * (given - without)
         return prediction
@@ -181,7 +186,7 @@ def sample(
         "checkpoint": trained.hash,
         "method": trained.config.method.name,
         "seed": settings.seed,
-        "sampler": settings.model_dump(include={"scheduler", "steps", "guidance", "mask_guidance"}),
+        "sampler": settings.model_dump(include={"scheduler", "steps", "guidance", "mask_guidance", "guidance_interval"}),
     }
     drawn = 0
     with PairWriter(out, resume) as writer:
@@ -201,7 +206,10 @@ def sample(
                 [torch.randn(shape, generator=generator(settings.seed, "noise", one.source, one.copy)) for one in batch]
             ).to(engine.device)
             text = backbone.embed([one.prompt for one in batch])
-            predict = guided(model, hint, text, empty.expand_as(text), settings.guidance, settings.mask_guidance)
+            empties = empty.expand_as(text)
+            predict = guided(
+                model, hint, text, empties, settings.guidance, settings.mask_guidance, settings.guidance_interval
+            )
             latents = denoise(predict, noise, backbone.scheduler, settings.scheduler, settings.steps)
             images = to_images(backbone.decode(latents))
             for one, image, (mask, transform) in zip(batch, images, shapes, strict=True):

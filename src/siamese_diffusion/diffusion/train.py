@@ -154,7 +154,9 @@ def _grid(data: LatentData, base: Backbone, model: Any, config: Config, path: Pa
     empty = data.embeddings[-1:].to(device).expand_as(text)
     noise = torch.randn(count, *data.moments.shape[-3:], generator=generator(config.train.seed, 4)).to(device)
 
-    predict = guided(model, hint, text, empty, config.sample.guidance, config.sample.mask_guidance)
+    predict = guided(
+        model, hint, text, empty, config.sample.guidance, config.sample.mask_guidance, config.sample.guidance_interval
+    )
     drawn = denoise(predict, noise, base.scheduler, config.sample.scheduler, config.sample.steps)
     real: Tensor = torch.from_numpy(data.images[:count]).permute(0, 3, 1, 2).float() / 127.5 - 1
     save_grid([hint * 2 - 1, base.decode(drawn), real], path)

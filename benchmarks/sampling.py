@@ -1,0 +1,200 @@
+"""Images a second of the original's sampler and of ours: `python benchmarks/sampling.py --size tiny|medium|sd15`.
+
+The straightforward sampler draws one image at a time through 50 guided DDIM steps and embeds the hint anew in each. Each
+variant adds one change to the one before; all run in turn, on the same weights. What keeps the result (the hint once,
+batches) is asserted to keep it.
+
+With `--run RUN --masks DATA --judge JUDGE` the same variants are drawn from a trained run, with its own guidance, and each
+set's mask fit is printed with its spread over seeds, so that what a change costs can be told from chance.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from train_step import SIZES, Bench
+
+from siamese_diffusion.data.loading import mask_hint, prompt_of, to_images
+from siamese_diffusion.data.pairs import find_masks, read_mask, square
+from siamese_diffusion.diffusion.backbone import sd15_scheduler
+from siamese_diffusion.diffusion.checkpoint import load_trained
+from siamese_diffusion.diffusion.sample import denoise, guided
+from siamese_diffusion.diffusion.siamese import SiameseDiffusion
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Variant:
+    name: str
+    scheduler: str = "dpm"
+    steps: int = 50
+    batch: int = 8
+    hint_once: bool = True
+    interval: tuple[float, float] = (0.0, 1.0)
+
+
+VARIANTS = (
+    Variant("straightforward", "ddim", batch=1, hint_once=False),
+    Variant("hint embedded once", "ddim", batch=1),
+    Variant("in batches", "ddim"),
+    Variant("DPM-Solver++, 16 steps", steps=16),
+    Variant("DPM-Solver++, 12 steps", steps=12),
+    Variant("DPM-Solver++, 8 steps", steps=8),
+    Variant("12 steps, guided at 0.2 to 0.9", steps=12, interval=(0.2, 0.9)),
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to draw, with which weights."""
+
+    model: SiameseDiffusion
+    schedule: Any
+    hints: Tensor
+    text: Tensor
+    empty: Tensor
+    guidance: float
+    mask_guidance: float
+
+    def draw(self, variant: Variant, noise: Tensor, count: int) -> Tensor:
+        """Latents of the first `count` masks."""
+        drawn = []
+        for start in range(0, count, variant.batch):
+            part = slice(start, min(count, start + variant.batch))
+            predict = self._predict(variant, part)
+            drawn.append(denoise(predict, noise[part], self.schedule, variant.scheduler, variant.steps))
+        return torch.cat(drawn)
+
+    def _predict(self, variant: Variant, part: slice) -> Predict:
+        hints, text, empty = self.hints[part], self.text[part], self.empty[part]
+
+        def fresh() -> Predict:
+            return guided(self.model, hints, text, empty, self.guidance, self.mask_guidance, variant.interval)
+
+        if variant.hint_once:
+            return fresh()
+        return lambda noisy, t: fresh()(noisy, t)
+
+
+def speed(task: Task, noise: Tensor, count: int, repeats: int) -> list[dict[str, Any]]:
+    """Seconds an image, in turn, and how many times as fast as the straightforward sampler."""
+    seconds: dict[str, list[float]] = {variant.name: [] for variant in VARIANTS}
+    same: dict[str, Tensor] = {}
+    for _ in range(repeats):
+        for variant in VARIANTS:
+            few = min(count, 2 if variant.batch == 1 else count)
+            start = time.perf_counter()
+            drawn = task.draw(variant, noise, few)
+            seconds[variant.name].append((time.perf_counter() - start) / few)
+            if variant.scheduler == "ddim":
+                same[variant.name] = drawn[:2]
+    reference = same["straightforward"]
+    for name, drawn in same.items():
+        worst = float((drawn - reference).abs().max() / reference.square().mean().sqrt())
+        assert worst < 1e-2, (name, worst)  # fp32 over 50 guided steps
+    rows = []
+    for variant in VARIANTS:
+        ratios = [a / b for a, b in zip(seconds["straightforward"], seconds[variant.name], strict=True)]
+        median = statistics.median(seconds[variant.name])
+        rows.append(
+            {
+                "variant": variant.name,
+                "seconds": median,
+                "faster": statistics.median(ratios),
+                "range": [min(ratios), max(ratios)],
+            }
+        )
+    return rows
+
+
+def quality(run: Path, masks: Path, judge: Path, count: int, seeds: int) -> list[dict[str, Any]]:
+    """Mask fit of each variant on validation masks, the mean over seeds and their standard deviation."""
+    from siamese_diffusion.config import load_config
+    from siamese_diffusion.evaluation.fit import pair_scores
+    from siamese_diffusion.segmentation.train import load_network, predict
+
+    trained = load_trained(run)
+    config = trained.config
+    network, resolution = load_network(judge), load_config(judge / "config.yaml").segment.resolution
+    found = find_masks(masks, "val", count)
+    shapes = np.stack([square(read_mask(path), config.data.resolution) for _, path in found])
+    asked = np.stack([square(read_mask(path), resolution) for _, path in found])
+    backbone = trained.backbone
+    text = backbone.embed([prompt_of(config.data.label)] * len(found))
+    task = Task(
+        trained.model,
+        backbone.scheduler,
+        mask_hint(torch.from_numpy(shapes)),
+        text,
+        backbone.embed([""]).expand_as(text),
+        config.sample.guidance,
+        config.sample.mask_guidance,
+    )
+    side = config.data.resolution // backbone.factor
+    rows = []
+    for variant in (v for v in VARIANTS if v.name not in ("hint embedded once", "in batches")):
+        scores, start = [], time.perf_counter()
+        for seed in range(seeds):
+            noise = torch.randn(
+                len(found), trained.model.unet.config.in_channels, side, side, generator=torch.Generator().manual_seed(seed)
+            )
+            drawn = backbone.decode(task.draw(variant, noise, len(found)))
+            sized = torch.nn.functional.interpolate(drawn, (resolution, resolution), mode="bilinear", antialias=True)
+            scores.append(float(pair_scores(predict(network, to_images(sized), 16), asked)["dice"].mean()))
+        rows.append(
+            {
+                "variant": variant.name,
+                "fit": statistics.mean(scores),
+                "spread": statistics.stdev(scores) if seeds > 1 else None,
+                "seconds": (time.perf_counter() - start) / seeds / len(found),
+            }
+        )
+        print(
+            f"{variant.name:32} fit Dice {100 * rows[-1]['fit']:.1f}, by seed {[round(100 * s, 1) for s in scores]}",
+            file=sys.stderr,
+        )
+    return rows
+
+
+def main(name: str, count: int, repeats: int) -> list[dict[str, Any]]:
+    """Print a table on standard error."""
+    size = SIZES[name]
+    bench = Bench(size, "ours")
+    task_text = bench.text[:1].expand(count, -1, -1)
+    hints = (torch.rand(count, 1, size.resolution, size.resolution) > 0.7).float().expand(-1, 3, -1, -1)
+    task = Task(bench.model.eval(), sd15_scheduler(), hints, task_text, torch.zeros_like(task_text), 9.0, 1.0)
+    noise = torch.randn(count, 4, size.resolution // 8, size.resolution // 8)
+    rows = speed(task, noise, count, repeats)
+    for row in rows:
+        low, high = row["range"]
+        print(
+            f"{row['variant']:32} {row['seconds']:8.3f} s an image  {row['faster']:5.2f} ({low:.2f} to {high:.2f})",
+            file=sys.stderr,
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", choices=SIZES, default="medium")
+    parser.add_argument("--count", type=int, default=8, help="images a variant")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--run", type=Path, help="a trained run, for quality")
+    parser.add_argument("--masks", type=Path, help="pairs with a val split")
+    parser.add_argument("--judge", type=Path, help="a run of `segment` on real pairs")
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    if arguments.run:
+        print(json.dumps(quality(arguments.run, arguments.masks, arguments.judge, arguments.count, arguments.seeds)))
+    else:
+        print(json.dumps(main(arguments.size, arguments.count, arguments.repeats)))
