@@ -34,7 +34,13 @@ def test_writes_pairs_with_the_mask_that_was_asked_for(tmp_path: Path, run: Path
         assert pair.prompt == "A photo of polyp"
         assert pair.extra["synthetic"] is True
         assert pair.extra["checkpoint"] == result["checkpoint"]
-        assert pair.extra["sampler"] == {"scheduler": "ddim", "steps": 3, "guidance": 1.0, "mask_guidance": 2.0}
+        assert pair.extra["sampler"] == {
+            "scheduler": "ddim",
+            "steps": 3,
+            "guidance": 1.0,
+            "mask_guidance": 2.0,
+            "guidance_interval": [0.0, 1.0],
+        }
         assert pair.extra["source_mask"] == source.name
     assert (tmp_path / "made/grid.png").exists()
 

@@ -186,7 +186,9 @@ def sample(
         "checkpoint": trained.hash,
         "method": trained.config.method.name,
         "seed": settings.seed,
-        "sampler": settings.model_dump(include={"scheduler", "steps", "guidance", "mask_guidance", "guidance_interval"}),
+        "sampler": settings.model_dump(
+            mode="json", include={"scheduler", "steps", "guidance", "mask_guidance", "guidance_interval"}
+        ),
     }
     drawn = 0
     with PairWriter(out, resume) as writer:
