@@ -21,19 +21,27 @@ class PairWriter:
     A pair is there once its line is in `pairs.jsonl`, which is written after both files are whole. `close` sorts the
     lines, so an interrupted and resumed folder ends up byte for byte as an undisturbed one.
 
+    Several processes may write one folder: process 0 opens first and closes last; the others keep their lines in
+    `pairs.PROCESS.jsonl`, which `close` (or the next writer, where they were killed) brings together.
+
     Args:
         folder: where to write.
         resume: keep the pairs that are complete; what is torn or stray is removed.
+        process: number of this process.
 
     Raises:
         InputError: the folder holds pairs and `resume` is false, it holds files that no `PairWriter` wrote, or it
             cannot be written to.
     """
 
-    def __init__(self, folder: Path, resume: bool = False) -> None:
+    def __init__(self, folder: Path, resume: bool = False, process: int = 0) -> None:
         self.folder = folder
-        self.manifest = folder / "pairs.jsonl"
-        rows = read_jsonl(self.manifest) if self.manifest.exists() else []
+        self.process = process
+        self.manifest = folder / (f"pairs.{process}.jsonl" if process else "pairs.jsonl")
+        if process:
+            self.rows = {Path(row["image"]).stem: row for row in read_jsonl(folder / "pairs.jsonl")}
+            return
+        rows = self._all_rows()
         self._refuse_foreign(rows)
         if rows and not resume:
             raise InputError(f"--out {folder}: already holds {len(rows)} pairs; add --resume, or name another folder")
@@ -53,6 +61,15 @@ class PairWriter:
             for path in folder.glob(f".*.{self.manifest.name}"):
                 path.unlink()
             write_jsonl(self.manifest, self.rows.values())
+            self._forget_parts()
+
+    def _all_rows(self) -> list[dict[str, Any]]:
+        files = [self.manifest, *sorted(self.folder.glob("pairs.*.jsonl"))]
+        return [row for file in files if file.exists() for row in read_jsonl(file)]
+
+    def _forget_parts(self) -> None:
+        for path in self.folder.glob("pairs.*.jsonl"):
+            path.unlink()
 
     def _refuse_foreign(self, rows: list[dict[str, Any]]) -> None:
         """Strays are deleted, so nobody's own data may pass for them: our manifest is there before any picture is."""
@@ -88,13 +105,17 @@ class PairWriter:
         self.rows[name] = row
 
     def close(self) -> None:
-        """Sort the manifest by name.
+        """Sort the manifest by name, and bring the other processes' lines into it.
 
         Raises:
             InputError: the disk is full or cannot be written to.
         """
+        if self.process:
+            return
         with _writing(str(self.manifest)):
+            self.rows |= {Path(row["image"]).stem: row for row in self._all_rows()}
             write_jsonl(self.manifest, [self.rows[name] for name in sorted(self.rows)])
+            self._forget_parts()
 
     def __enter__(self) -> "PairWriter":
         return self

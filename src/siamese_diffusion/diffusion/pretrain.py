@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from accelerate import PartialState
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
@@ -111,7 +112,6 @@ def pretrain(
         observe=observe,
         description="backbone",
     )
-    backbone.to("cpu").save(out / "backbone")
     result = {
         "backbone": str(out / "backbone"),
         "parameters": sum(p.numel() for p in backbone.unet.parameters()),
@@ -119,5 +119,8 @@ def pretrain(
         "psnr": round(quality, 2),
         "steps": config.pretrain.steps,
     }
-    write_json(out / "summary.json", result)
+    if accelerator.is_main_process:
+        backbone.to("cpu").save(out / "backbone")
+        write_json(out / "summary.json", result)
+    PartialState().wait_for_everyone()  # the others are about to read it
     return result

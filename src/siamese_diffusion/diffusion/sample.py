@@ -191,10 +191,13 @@ def sample(
         ),
     }
     drawn = 0
-    with PairWriter(out, resume) as writer:
+    with engine.main_process_first():  # it clears away what a killed run left
+        writer = PairWriter(out, resume, engine.process_index)
+    with writer:
         _require_same(writer, origin, out)
         # Whole batches are redone, since rounding depends on the batch an image is drawn in.
         batches = [wanted[i : i + settings.batch_size] for i in range(0, len(wanted), settings.batch_size)]
+        batches = batches[engine.process_index :: engine.num_processes]
         todo = [batch for batch in batches if any(one.name not in writer.done for one in batch)]
         for batch in progress.track(todo, "sampling"):
             shapes = [
@@ -220,6 +223,15 @@ def sample(
                 provenance = {**origin, "copy": one.copy, "source_mask": one.source, "mask_transform": transform}
                 writer.write(one.name, image, mask, one.prompt, provenance)
                 drawn += 1
+        engine.wait_for_everyone()
+    drawn = int(engine.reduce(torch.tensor(drawn, device=engine.device), "sum"))
+    if engine.is_main_process:
+        _picture(out)
+    return {"out": str(out), "pairs": len(wanted), "drawn": drawn, "checkpoint": trained.hash}
+
+
+def _picture(out: Path) -> None:
+    """`grid.png`: the first pairs."""
     first = find_pairs(out)[:16]
     arrays = [read_pair(pair) for pair in first]
     save_grid(
@@ -229,7 +241,6 @@ def sample(
         ],
         out / "grid.png",
     )
-    return {"out": str(out), "pairs": len(wanted), "drawn": drawn, "checkpoint": trained.hash}
 
 
 def _require_same(writer: PairWriter, origin: dict[str, Any], out: Path) -> None:

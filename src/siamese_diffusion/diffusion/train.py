@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 
 from siamese_diffusion.config import Config, default_config, dump_config, load_config, update
@@ -128,6 +129,7 @@ def train(
     if accelerator.is_main_process:
         save_pipeline(model, base.to("cpu"), out / "pipeline")
         write_json(out / "summary.json", result)
+    PartialState().wait_for_everyone()
     return result
 
 

@@ -1,0 +1,63 @@
+"""Several processes do what one does: the same losses and weights, the same folder of pairs."""
+
+import filecmp
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from siamese_diffusion.config import Config, dump_config
+from siamese_diffusion.data.writer import PairWriter
+from siamese_diffusion.files import read_jsonl
+
+TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "siamese_diffusion"]
+"""What `accelerate launch` does for processes on CPUs."""
+
+
+def call(*arguments: object) -> None:
+    result = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+def test_two_processes_train_as_one(tmp_path: Path, run: Path, pairs: Path, backbone: Path, tiny: Config) -> None:
+    (tmp_path / "tiny.yaml").write_text(dump_config(tiny))
+    options = ["--backbone", backbone, "--config", tmp_path / "tiny.yaml", "--device", "cpu"]
+    call(*TWO, "train", "--data", pairs, "--out", tmp_path / "two", *options)
+    ours, alone = read_jsonl(tmp_path / "two/log.jsonl"), read_jsonl(run / "log.jsonl")
+    assert [row["step"] for row in ours] == [row["step"] for row in alone] == [1, 2, 3, 4, 5, 6]
+    for mine, single in zip(ours, alone, strict=True):
+        for term in ("mask", "image", "consistency", "total"):
+            assert mine[term] == pytest.approx(single[term], rel=1e-4, abs=1e-6)
+    name = "unet/diffusion_pytorch_model.safetensors"
+    before = load_file(backbone / "backbone" / name)
+    these, those = load_file(tmp_path / "two/pipeline" / name), load_file(run / "pipeline" / name)
+    apart = torch.cat([(these[key] - those[key]).flatten() for key in these]).norm()
+    moved = torch.cat([(before[key] - those[key]).flatten() for key in these]).norm()
+    assert apart < 0.02 * moved
+
+
+def test_two_processes_share_out_the_pairs(tmp_path: Path, run: Path, pairs: Path) -> None:
+    command = ["sample", "--checkpoint", run, "--masks", pairs, "--device", "cpu", "--out"]
+    call("-m", "siamese_diffusion", *command, tmp_path / "one")
+    call(*TWO, *command, tmp_path / "two")
+    names = [path.relative_to(tmp_path / "one") for path in sorted((tmp_path / "one").rglob("*")) if path.is_file()]
+    assert len(names) == 8 * 2 + 2
+    assert filecmp.cmpfiles(tmp_path / "one", tmp_path / "two", map(str, names), shallow=False)[0] == list(map(str, names))
+    assert not list((tmp_path / "two").glob("pairs.*.jsonl"))
+
+
+def test_lines_of_a_killed_process_are_kept(tmp_path: Path) -> None:
+    import numpy as np
+
+    image, mask = np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), bool)
+    first, second = PairWriter(tmp_path / "out"), PairWriter(tmp_path / "out", process=1)
+    first.write("b", image, mask, "x", {})
+    second.write("a", image, mask, "x", {})  # and both are killed here
+    again = PairWriter(tmp_path / "out", resume=True)
+    assert again.done == {"a", "b"}
+    again.close()
+    assert [row["image"] for row in read_jsonl(tmp_path / "out/pairs.jsonl")] == ["images/a.png", "images/b.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images", "masks", "pairs.jsonl"]
