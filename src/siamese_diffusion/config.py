@@ -124,6 +124,10 @@ class SegmentConfig(LoopConfig):
 class EvaluateConfig(Section):
     fit_network: str = Field("unet", description="network that judges whether an image obeys its mask")
     fit_steps: int = Field(600, ge=1, description="optimiser steps of that network, on real pairs only")
+    features: str = Field("judge", description="extractors, separated by commas; the first one searches for copies too")
+    false_alarms: float = Field(0.01, gt=0, lt=0.5, description="share of the real training images that the copy flag may hit")
+    batch_size: int = Field(32, ge=1, description="images in one pass of an extractor")
+    seed: int = Field(0, ge=0, description="of subsets and resamples")
 
 
 class Config(Section):
@@ -134,7 +138,7 @@ class Config(Section):
     )
     method: MethodConfig = MethodConfig()
     train: TrainConfig = TrainConfig(
-        steps=600, batch_size=8, learning_rate=1e-3, schedule="cosine", warmup=30, clip=1.0, ema=0.99, decoder_rate=0.1
+        steps=600, batch_size=8, learning_rate=1e-3, schedule="cosine", warmup=30, clip=1.0, ema=0.99
     )
     sample: SampleConfig = SampleConfig()
     segment: SegmentConfig = SegmentConfig()
