@@ -31,7 +31,7 @@ class Live(TorchDispatchMode):
     """Counts the bytes of the storages that are alive, and their peak."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = self.peak = 0
         self.seen: Any = WeakIdKeyDictionary()
 

@@ -200,7 +200,7 @@ def _arguments(name: str, progress: float) -> tuple[str, float, bool]:
 def _flops(call: Callable[[], Any]) -> float:
     with FlopCounterMode(display=False) as counter:
         call()
-    return counter.get_total_flops() / 1e12
+    return float(counter.get_total_flops()) / 1e12
 
 
 def _peak(bench: Bench, call: Callable[[], Any]) -> float:
@@ -211,7 +211,7 @@ def _peak(bench: Bench, call: Callable[[], Any]) -> float:
         parameter.grad = None
     with Live() as live:
         call()
-    return (kept + live.peak) / GIB
+    return float(kept + live.peak) / GIB
 
 
 def one_side(size: Size, name: str) -> dict[str, Any]:

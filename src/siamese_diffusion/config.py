@@ -125,7 +125,9 @@ class EvaluateConfig(Section):
     fit_network: str = Field("unet", description="network that judges whether an image obeys its mask")
     fit_steps: int = Field(600, ge=1, description="optimiser steps of that network, on real pairs only")
     features: str = Field("judge", description="extractors, separated by commas; the first one searches for copies too")
-    false_alarms: float = Field(0.01, gt=0, lt=0.5, description="share of the real training images that the copy flag may hit")
+    false_alarms: float = Field(
+        0.01, gt=0, lt=0.5, description="share of the real training images that the copy flag may hit"
+    )
     batch_size: int = Field(32, ge=1, description="images in one pass of an extractor")
     seed: int = Field(0, ge=0, description="of subsets and resamples")
 
