@@ -1,0 +1,86 @@
+"""A cell of the table: a data set with so many of its training pairs; and diffusion runs that were made for it elsewhere."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from siamese_diffusion.config import Config, build_config, load_config
+from siamese_diffusion.data.pairs import Pair, find_pairs, splits
+from siamese_diffusion.errors import InputError
+from siamese_diffusion.files import read_json
+from siamese_diffusion.segmentation.train import test_pairs
+from siamese_diffusion.studies.schema import DataSource
+from siamese_diffusion.studies.settings import Arm, Study, Values, merge, nested
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A data set with so many of its training pairs."""
+
+    data: str
+    source: DataSource
+    limit: int | None
+    real: list[Pair]
+    validation: list[Pair] | None
+    """None: `segment` draws them from the training pairs."""
+    tests: dict[str, list[Pair]]
+    values: Values
+
+    @property
+    def title(self) -> str:
+        return f"{self.data}, {len(self.real)} pairs"
+
+
+def make_cell(study: Study, data: str, source: DataSource, limit: int | None) -> Cell:
+    """List the pairs of a cell.
+
+    Args:
+        study: of which the settings are taken.
+        data: name of the data set.
+        source: its folders.
+        limit: number of training pairs; None: all.
+
+    Raises:
+        InputError: too few pairs, a folder that cannot be used, or a test image among the training ones.
+    """
+    values = merge(study.values, nested(source.settings, study.origin), {"data": {"limit": limit}})
+    settings = build_config(values, f"{study.origin}: data.{data}").data
+    assert source.test is not None
+    real = find_pairs(source.train, settings.split, limit, settings.limit_seed)
+    if len(real) < 2:
+        raise InputError(f"{source.train}: a study needs at least two training pairs")
+    validation = find_pairs(source.train, "val") if "val" in (splits(source.train) or {}) else None
+    tests = test_pairs(source.test)
+    seen = {pair.image.resolve() for pair in [*real, *(validation or [])]}
+    for name, pairs in tests.items():
+        for pair in pairs:
+            if pair.image.resolve() in seen:
+                raise InputError(
+                    f"{study.origin}: data.{data}: {pair.image} is in test set {name} and among the training pairs"
+                )
+    return Cell(data, source, limit, real, validation, tests, values)
+
+
+def given_run(arm: Arm, cell: Cell, config: Config, seed: int) -> Path:
+    """The folder of the diffusion run that an arm names, for this cell and seed.
+
+    Raises:
+        InputError: it is no finished run, or one of another method or of other pairs than the cell's.
+    """
+    assert arm.run is not None
+    where = f"arms.{arm.name}: run"
+    try:
+        path = Path(arm.run.format(dataset=cell.data, pairs=len(cell.real), seed=seed))
+    except (KeyError, IndexError, ValueError):
+        raise InputError(f"{where}: {arm.run}: may hold {{dataset}}, {{pairs}} and {{seed}}, no other braces") from None
+    if not (path / "pipeline").is_dir() or not (path / "config.yaml").exists():
+        raise InputError(f"{where}: {path} is not a finished run of train")
+    own = load_config(path / "config.yaml")
+    if own.method.name != arm.kind:
+        raise InputError(f"{where}: {path} was trained with {own.method.name}, not {arm.kind}")
+    summary = path / "summary.json"
+    pairs = read_json(summary).get("pairs") if summary.exists() else own.data.limit
+    if pairs is not None and pairs != len(cell.real):
+        raise InputError(f"{where}: {path} was trained on {pairs} pairs, and this row of the table has {len(cell.real)}")
+    if cell.limit is not None and own.data.limit_seed != config.data.limit_seed:
+        raise InputError(f"{where}: {path} drew its pairs with data.limit_seed = {own.data.limit_seed}; set the same here")
+    return path

@@ -1,0 +1,78 @@
+"""The `study` command: plan, run what is not done, write the table; or only say what would be run."""
+
+from pathlib import Path
+from typing import Any
+
+from siamese_diffusion.errors import InputError
+from siamese_diffusion.progress import say
+from siamese_diffusion.studies.figures import write_pictures
+from siamese_diffusion.studies.plan import Plan, make_plan
+from siamese_diffusion.studies.running import run_stages
+from siamese_diffusion.studies.settings import load_study
+from siamese_diffusion.studies.stages import Stage
+from siamese_diffusion.studies.table import write_tables
+
+
+def study(
+    config: Path,
+    out: Path,
+    data: dict[str, Path] | None = None,
+    workers: int | None = None,
+    dry_run: bool = False,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Run a study, or go on with it: the same call continues where an earlier one stopped.
+
+    Args:
+        config: the YAML file, see docs/study.md.
+        out: the study's folder: `stages/KIND-KEY/`, `table.{md,csv,tex,json}`, `dose-*.png`, `grids/`, `report.html`.
+            The tables are rewritten after every segmentation run.
+        data: data set of the file to the folder of training pairs, instead of the file's.
+        workers: instead of the file's.
+        dry_run: run nothing and write nothing; say for each stage whether it is done.
+        device: "auto", "cpu", "cuda" ...
+
+    Returns:
+        `report`, `table`, `runs` (segmentation runs done and planned) and `stages`; of a dry run the stages' `kind`,
+        `label`, `folder` and `state`: done, to run, or not needed (all that builds on it is done).
+
+    Raises:
+        InputError: the file or the data are wrong, or a stage failed; the others are done then.
+        KeyboardInterrupt: interrupted; the same call goes on.
+    """
+    plan = make_plan(load_study(config, data, workers), out)
+    if dry_run:
+        return _dry(plan)
+    write_tables(plan, out)
+
+    def finished(stage: Stage) -> None:
+        if stage.kind == "segment":
+            write_tables(plan, out)
+
+    try:
+        failed = run_stages(plan, device, finished)
+    finally:
+        write_pictures(plan, write_tables(plan, out), out)
+    if failed:
+        first = next(iter(failed.values()))
+        more = f" (and {len(failed) - 1} more stages failed)" if len(failed) > 1 else ""
+        raise InputError(f"{first}{more}")
+    say(f"the report: {out / 'report.html'}")
+    return {
+        "report": str(out / "report.html"),
+        "table": str(out / "table.md"),
+        "runs": {"done": sum(run.stage.done for run in plan.runs), "planned": len(plan.runs)},
+        "stages": len(plan.stages()),
+    }
+
+
+def _dry(plan: Plan) -> dict[str, Any]:
+    wanted = {stage.key for stage in plan.wanted()}
+    stages = []
+    for stage in plan.stages():
+        state = "done" if stage.done else "to run" if stage.key in wanted else "not needed"
+        stages.append({"kind": stage.kind, "label": stage.label, "folder": stage.folder.name, "state": state})
+        say(f"{state:<10} {stage.folder.name:<30} {stage.label}")
+    counts = {state: sum(entry["state"] == state for entry in stages) for state in ("done", "to run", "not needed")}
+    say(", ".join(f"{count} {state}" for state, count in counts.items()))
+    return {**{state.replace(" ", "_"): count for state, count in counts.items()}, "stages": stages}

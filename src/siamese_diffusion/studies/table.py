@@ -1,0 +1,307 @@
+"""The study's table: means, spreads and paired differences to `real`, as Markdown, CSV, LaTeX and JSON.
+
+A difference pairs runs of one segmentation seed: same real pairs, same initial weights, same number of steps. Its interval
+is Student's t over seeds. It covers the spread between segmentation seeds, and between trainings of the generator only
+where each has a diffusion seed of its own; not the choice of the training pairs or of the test images.
+"""
+
+import csv
+import io
+import math
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import t as student
+
+from siamese_diffusion.files import write_json, write_text
+from siamese_diffusion.studies.plan import Plan, Run
+
+Row = dict[str, Any]
+
+OVER_SETS = ("mean", "weighted")
+"""Rows over several test sets: each set counts once, or each image."""
+
+
+def paired(values: Sequence[float], base: Sequence[float], confidence: float = 0.95) -> dict[str, Any]:
+    """Mean of the differences of pairs with its t interval.
+
+    Args:
+        values, base: two figures of the same seed at the same place.
+        confidence: of the interval, 0 to 1.
+
+    Returns:
+        `mean`, `sd` (of the differences, n - 1), `low`, `high` (the last three None for one pair), and `n`.
+    """
+    differences = [a - b for a, b in zip(values, base, strict=True)]
+    n, mean = len(differences), statistics.fmean(differences)
+    if n < 2:
+        return {"mean": mean, "sd": None, "low": None, "high": None, "n": n}
+    sd = statistics.stdev(differences)
+    half = float(student.ppf((1 + confidence) / 2, n - 1)) * sd / math.sqrt(n)
+    return {"mean": mean, "sd": sd, "low": mean - half, "high": mean + half, "n": n}
+
+
+def collect(plan: Plan) -> list[Row]:
+    """A row for every data set, number of pairs, network, test set and arm of which a run is done.
+
+    A row holds `data`, `pairs`, `network`, `test`, `arm`, `kind`, `family`, `ratio`, `min_fit`, `synthetic` (numbers of
+    synthetic pairs), `seeds`, `diffusion_seeds`, `steps`, and `metrics`: by name, `mean`, `sd` (None for one seed),
+    `values` by seed, and `difference` to the real arm (None for that arm, and where no seed has both).
+    """
+    groups: dict[tuple[str, int, str], dict[str, list[tuple[Run, dict[str, Any]]]]] = {}
+    for run in plan.runs:
+        if run.stage.done:
+            arms = groups.setdefault((run.cell.data, len(run.cell.real), run.network), {})
+            arms.setdefault(run.arm.name, []).append((run, run.stage.result))
+    order = [arm.name for arm in plan.study.arms]
+    rows = []
+    for arms in groups.values():
+        base = arms.get(plan.study.real.name, [])
+        tests = list(dict.fromkeys(name for runs in arms.values() for _, result in runs for name in _tested(result)))
+        for test in tests:
+            for name in sorted(arms, key=order.index):
+                rows.append(_row(test, arms[name], base, plan.study.file.confidence))
+    return rows
+
+
+def synthetic_sets(plan: Plan) -> list[Row]:
+    """A row for every synthetic set that is chosen: how many pairs, and how well they obey their masks.
+
+    `drawn` and `shuffled` are mean Dice over all pairs drawn, of the judge's prediction with their own masks and with
+    those of other pairs, `judge` its Dice on real validation pairs; None where not measured.
+    """
+    rows = []
+    for made in plan.made:
+        if not made.chosen.done:
+            continue
+        scores = [stage.result["fit"] for stage in made.scores if stage.done] if all(s.done for s in made.scores) else []
+
+        def mean(values: Iterable[float]) -> float | None:
+            listed = list(values)
+            return statistics.fmean(listed) if listed else None
+
+        rows.append(
+            {
+                "data": made.cell.data,
+                "pairs": len(made.cell.real),
+                "arm": made.arm.name,
+                "kind": made.arm.kind,
+                "diffusion_seed": made.diffusion_seed,
+                "ratio": made.arm.ratio,
+                "min_fit": made.arm.min_fit,
+                "run": made.arm.run,
+                **{name: made.chosen.result[name] for name in ("wanted", "considered", "kept")},
+                "fit_kept": made.chosen.result["fit"],
+                "drawn": mean(fit["dice"]["mean"] for fit in scores),
+                "shuffled": mean(fit["shuffled"]["mean"] for fit in scores),
+                "judge": mean(fit["judge"]["dice"] for fit in scores),
+                "folder": str((made.chosen.folder / "pairs").relative_to(plan.root)),
+            }
+        )
+    return rows
+
+
+def write_tables(plan: Plan, out: Path) -> list[Row]:
+    """Write `table.md`, `table.csv`, `table.tex` and `table.json` of the runs that are done; returns the rows."""
+    rows = collect(plan)
+    metrics, confidence = plan.study.file.metrics, plan.study.file.confidence
+    write_text(out / "table.md", markdown(plan, rows))
+    write_text(out / "table.csv", _csv(rows))
+    write_text(out / "table.tex", _latex(rows, metrics, confidence))
+    runs = [
+        {
+            "data": run.cell.data,
+            "pairs": len(run.cell.real),
+            "network": run.network,
+            "arm": run.arm.name,
+            "seed": run.seed,
+            "diffusion_seed": run.diffusion_seed,
+            "done": run.stage.done,
+            "folder": str(run.stage.folder.relative_to(plan.root)),
+        }
+        for run in plan.runs
+    ]
+    summary = {"title": plan.study.file.title, "confidence": confidence, "rows": rows}
+    write_json(out / "table.json", {**summary, "synthetic": synthetic_sets(plan), "runs": runs})
+    return rows
+
+
+def markdown(plan: Plan, rows: list[Row]) -> str:
+    """The table as Markdown, a section for each data set and network."""
+    done = sum(run.stage.done for run in plan.runs)
+    lines = [f"# {plan.study.file.title}", "", f"{done} of {len(plan.runs)} segmentation runs are done.", ""]
+    for (data, network), part in by_network(rows).items():
+        header, body = cells(part, plan.study.file.metrics)
+        lines += [f"## {data}, {network}", "", _line(header), "|" + "---|" * len(header)]
+        lines += [*(_line(row) for row in body), "", note(part, plan.study.file.confidence), ""]
+    return "\n".join(lines)
+
+
+def by_network(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
+    """Rows by data set and network."""
+    parts: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        parts.setdefault((row["data"], row["network"]), []).append(row)
+    return parts
+
+
+def cells(rows: list[Row], metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Header and text of the table: figures times 100, mean and standard deviation, difference and interval."""
+    several = len({row["test"] for row in rows}) > 1  # one alone is named in the note
+    header = ["arm", "real pairs", "synthetic", *(["test set"] if several else [])]
+    shown = [name for name in metrics if any(name in row["metrics"] for row in rows)]
+    for name in shown:
+        header += [name, f"{name} - real"]
+    body = []
+    for row in rows:
+        line = [row["arm"], str(row["pairs"]), _range(row["synthetic"]), *([row["test"]] if several else [])]
+        for name in shown:
+            figures = row["metrics"].get(name)
+            line += [_spread(figures), _difference(figures)] if figures else ["", ""]
+        body.append(line)
+    counts = [len(row["seeds"]) for row in rows]
+    if len(set(counts)) > 1:  # a study at work; else the note below the table says it once
+        header.append("seeds")
+        for line, count in zip(body, counts, strict=True):
+            line.append(str(count))
+    return header, body
+
+
+def note(rows: list[Row], confidence: float) -> str:
+    """What the figures are, on which test set if there is one, and over which seeds."""
+    tests = {row["test"] for row in rows}
+    where = f"Test set: {min(tests)}. " if len(tests) == 1 else ""
+    seeds = sorted({seed for row in rows for seed in row["seeds"]})
+    diffusion = sorted({seed for row in rows for seed in row["diffusion_seeds"]})
+    steps = sorted({step for row in rows for step in row["steps"]})
+    took = f"{steps[0]} optimisation steps in every run" if len(steps) == 1 else f"steps DIFFER between runs: {steps}"
+    return (
+        f"{where}Figures x 100: mean ± standard deviation over segmentation seeds ({_list(seeds)}), difference to real of "
+        f"the same seed [{100 * confidence:g} % t interval]. Diffusion seeds: {_list(diffusion) or 'none'}. {took}."
+    )
+
+
+def _row(
+    test: str, runs: list[tuple[Run, dict[str, Any]]], base: list[tuple[Run, dict[str, Any]]], confidence: float
+) -> Row:
+    arm, cell = runs[0][0].arm, runs[0][0].cell
+    reached = {run.seed: _tested(result).get(test, {}) for run, result in runs}
+    against = {run.seed: _tested(result).get(test, {}) for run, result in base} if arm.synthetic else {}
+    metrics: dict[str, Any] = {}
+    for name in dict.fromkeys(key for figures in reached.values() for key in figures if key != "count"):
+        values = {seed: figures[name] for seed, figures in reached.items() if name in figures}
+        common = [seed for seed in values if name in against.get(seed, {})]
+        metrics[name] = {
+            "mean": statistics.fmean(values.values()),
+            "sd": statistics.stdev(values.values()) if len(values) > 1 else None,
+            "values": {str(seed): value for seed, value in values.items()},
+            "difference": paired([values[s] for s in common], [against[s][name] for s in common], confidence)
+            | {"seeds": common}
+            if common
+            else None,
+        }
+    return {
+        "data": cell.data,
+        "pairs": len(cell.real),
+        "network": runs[0][0].network,
+        "test": test,
+        "arm": arm.name,
+        "kind": arm.kind,
+        "family": arm.family,
+        "ratio": arm.ratio,
+        "min_fit": arm.min_fit,
+        "synthetic": sorted({result["train"]["synthetic"] for _, result in runs}),
+        "seeds": list(reached),
+        "diffusion_seeds": sorted({run.diffusion_seed for run, _ in runs if run.diffusion_seed is not None}),
+        "steps": sorted({result["steps"] for _, result in runs}),
+        "metrics": metrics,
+    }
+
+
+def _tested(result: dict[str, Any]) -> dict[str, dict[str, float]]:
+    sets: dict[str, dict[str, Any]] = dict(result["test"])
+    if len(sets) > 1:
+        sets.update({name: result[name] for name in OVER_SETS if result.get(name)})
+    return {
+        name: {key: value for key, value in figures.items() if isinstance(value, int | float)}
+        for name, figures in sets.items()
+    }
+
+
+def _csv(rows: list[Row]) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    keys = ("data", "pairs", "network", "test", "arm", "kind", "ratio", "min_fit", "synthetic", "seeds", "diffusion_seeds")
+    figures = ("mean", "sd", "difference", "difference_sd", "low", "high", "n")
+    table.writerow([*keys, "steps", "metric", *figures])
+    for row in rows:
+        for name, metric in row["metrics"].items():
+            difference = metric["difference"] or dict.fromkeys(("mean", "sd", "low", "high", "n"))
+            values = [metric["mean"], metric["sd"], *(difference[key] for key in ("mean", "sd", "low", "high"))]
+            fixed = [_list(row[key]) if isinstance(row[key], list) else row[key] for key in keys]
+            shown = ["" if value is None else f"{value:.6f}" for value in values]
+            table.writerow([*fixed, _list(row["steps"]), name, *shown, difference["n"] or ""])
+    return text.getvalue()
+
+
+def _latex(rows: list[Row], metrics: Sequence[str], confidence: float) -> str:
+    """One `tabular` (booktabs) for each data set and network."""
+    parts = []
+    for (data, network), part in by_network(rows).items():
+        header, body = cells(part, metrics)
+        lines = [
+            f"% {data}, {network}. {note(part, confidence)}",
+            rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+            r"\toprule",
+            " & ".join(_tex(cell) for cell in header) + r" \\",
+        ]
+        previous = None
+        for row, line in zip(part, body, strict=True):
+            lines += [r"\midrule"] if (row["pairs"], row["test"]) != previous else []
+            lines.append(" & ".join(_tex(cell) for cell in line) + r" \\")
+            previous = (row["pairs"], row["test"])
+        parts.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""]))
+    return "\n".join(parts)
+
+
+def _tex(text: str) -> str:
+    for plain, escaped in (
+        ("\\", r"\textbackslash{}"),
+        ("&", r"\&"),
+        ("%", r"\%"),
+        ("_", r"\_"),
+        ("#", r"\#"),
+        ("$", r"\$"),
+    ):
+        text = text.replace(plain, escaped)
+    return re.sub(r"(^|[\s\[])-(?=\d)", r"\1$-$", text.replace("±", r"$\pm$").replace(" - ", " -- "))
+
+
+def _line(row: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+
+
+def _spread(figures: dict[str, Any]) -> str:
+    mean = f"{100 * figures['mean']:.1f}"
+    return mean if figures["sd"] is None else f"{mean} ± {100 * figures['sd']:.1f}"
+
+
+def _difference(figures: dict[str, Any]) -> str:
+    difference = figures["difference"]
+    if difference is None:
+        return ""
+    mean = f"{100 * difference['mean']:+.1f}"
+    if difference["low"] is None:
+        return mean
+    return f"{mean} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
+
+
+def _range(counts: list[int]) -> str:
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
+def _list(values: Iterable[object]) -> str:
+    return " ".join(str(value) for value in values)

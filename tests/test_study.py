@@ -1,0 +1,701 @@
+"""The study with stand-ins for its commands, which write what the real ones would; the real ones run in the slow test."""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+import yaml
+from conftest import DiscPairs
+from PIL import Image
+from scipy.stats import ttest_rel
+from tiny import TINY
+
+import siamese_diffusion
+from siamese_diffusion.cli import app
+from siamese_diffusion.config import Config, build_config, dump_config
+from siamese_diffusion.data.masks import transform_mask
+from siamese_diffusion.data.pairs import find_masks, find_pairs, read_mask
+from siamese_diffusion.data.phantom import make_phantoms
+from siamese_diffusion.data.writer import PairWriter
+from siamese_diffusion.errors import InputError
+from siamese_diffusion.studies import study as module
+from siamese_diffusion.studies.figures import DOSES, dose_response, write_pictures
+from siamese_diffusion.studies.plan import make_plan
+from siamese_diffusion.studies.running import Claim, command_line, threads
+from siamese_diffusion.studies.settings import load_study
+from siamese_diffusion.studies.stages import COMMANDS
+from siamese_diffusion.studies.study import study
+from siamese_diffusion.studies.table import paired
+
+SPLITS = {
+    "train": [f"{i:03d}" for i in range(8)],
+    "val": ["008", "009"],
+    "test": ["010", "011"],
+}
+
+Calls = list[tuple[str, str]]
+Changes = dict[str, Any]
+
+
+def number(*key: object) -> float:
+    """A figure in [0, 1) that depends on `key` only."""
+    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:4], "big") / 2**32
+
+
+def of(folder: Path) -> str:
+    """The content of a folder of pairs."""
+    pairs = find_pairs(folder)
+    return hashlib.sha256(b"".join(pair.image.read_bytes() + pair.mask.read_bytes() for pair in pairs)).hexdigest()
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Replace the commands; the list tells which were called, with which folder."""
+    made: Calls = []
+
+    def begin(command: str, out: Path, config: Config) -> None:
+        made.append((command, out.name))
+        assert (out / "stage.json").exists()
+        (out / "config.yaml").write_text(dump_config(config))
+
+    def pretrain(images: Path, out: Path, config: Config, **rest: Any) -> None:
+        begin("pretrain", out, config)
+        (out / "summary.json").write_text(json.dumps({"steps": config.pretrain.steps}))
+
+    def train(data: Path, backbone: str, out: Path, config: Config, **rest: Any) -> None:
+        begin("train", out, config)
+        (out / "checkpoints").mkdir()
+        (out / "summary.json").write_text(json.dumps({"pairs": config.data.limit}))
+
+    def sample(checkpoint: Path, masks: Path, out: Path, random_masks: str | None, config: Config, **rest: Any) -> None:
+        begin("sample", out, config)
+        trained = yaml.safe_load((checkpoint / "config.yaml").read_text())
+        key = [trained["train"], trained["method"], config.sample.model_dump()]
+        with PairWriter(out, resume=True) as writer:
+            for name, path in find_masks(masks, config.data.split, config.data.limit, config.data.limit_seed):
+                mask, _ = transform_mask(read_mask(path), random_masks or "none", config.sample.seed, name, 0)
+                image = np.full((*mask.shape, 3), int(255 * number(key, name)), np.uint8)
+                writer.write(name, image, mask, "A photo of polyp", {"synthetic": True})
+
+    def evaluate(real: Path, synthetic: Path, judge: Path, out: Path, config: Config, **rest: Any) -> None:
+        begin("evaluate", out, config)
+        scores = {pair.name: number("fit", pair.name, of(synthetic)) for pair in find_pairs(synthetic)}
+        rows = "".join(f"{name},{score},0\n" for name, score in scores.items())
+        (out / "fit.csv").write_text(f"name,dice,iou\n{rows}")
+        fit = {"dice": {"mean": 0.5}, "shuffled": {"mean": 0.25}, "judge": {"dice": 0.75}}
+        (out / "metrics.json").write_text(json.dumps({"fit": fit}))
+
+    def segment(train: Path, test: list[Path], synthetic: list[Path] | None, out: Path, config: Config, **rest: Any) -> None:
+        begin("segment", out, config)
+        pairs = sum(len(find_pairs(folder)) for folder in synthetic or [])
+        settings = [config.segment.seed, config.segment.network, config.segment.synthetic_share if synthetic else None]
+        key = [*settings, pairs, *(of(folder) for folder in synthetic or [])]
+        scores = {"mDice": number("dice", key), "mIoU": number("iou", key), "count": 2}
+        (out / "log.jsonl").write_text(json.dumps({"step": config.segment.steps}) + "\n")
+        result = {
+            "train": {"synthetic": pairs},
+            "test": {path.name: scores for path in test},
+            "mean": scores,
+            "weighted": scores,
+        }
+        (out / "metrics.json").write_text(json.dumps(result))
+
+    for command in (pretrain, train, sample, evaluate, segment):
+        monkeypatch.setattr(siamese_diffusion, command.__name__, command, raising=False)
+    monkeypatch.setattr(module, "write_pictures", lambda *arguments: None)
+    return made
+
+
+@pytest.fixture
+def with_pictures(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the plots and write the page, which takes most of the time of a study of stand-ins."""
+    monkeypatch.setattr(module, "write_pictures", write_pictures)
+
+
+@pytest.fixture
+def write(tmp_path: Path, disc_pairs: DiscPairs) -> Callable[..., Path]:
+    """Write a study of discs; keywords replace what is in it."""
+    disc_pairs(splits=SPLITS)
+
+    def make(**changes: Any) -> Path:
+        values = {
+            "settings": {"segment.resolution": 32, "data.resolution": 32, "segment.steps": 7},
+            "data": {"discs": {"train": "discs"}},
+            "pairs": [6],
+            "seeds": {"segmentation": [0, 1, 2]},
+            "arms": {
+                "real": None,
+                "mask-only": {"masks": "random"},
+                "siamese": {"masks": "random", "settings": {"method.consistency": 1.0}},
+            },
+            **changes,
+        }
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+        return tmp_path / "study.yaml"
+
+    return make
+
+
+def counted(calls: Calls) -> dict[str, int]:
+    return dict(Counter(command for command, _ in calls))
+
+
+def test_every_stage_runs_once_and_the_second_call_runs_nothing(
+    write: Callable[..., Path], calls: Calls, with_pictures: None, tmp_path: Path
+) -> None:
+    file, out = write(arms={"real": None, "mask-only": None, "siamese": None, "copy-paste": None}), tmp_path / "out"
+    result = study(file, out)
+    # judge and 3 x 4 segmentation runs; the backbone and each of two diffusions once, each set drawn and scored once
+    assert counted(calls) == {"pretrain": 1, "train": 2, "sample": 2, "evaluate": 3, "segment": 13}
+    assert result["runs"] == {"done": 12, "planned": 12}
+    first = (out / "table.json").read_text()
+    calls.clear()
+    assert study(file, out)["stages"] == result["stages"]
+    assert calls == []
+    assert (out / "table.json").read_text() == first
+    assert not list(out.glob("stages/train-*/checkpoints"))
+    for name in ("table.md", "table.csv", "table.tex", "dose-ratio.png", "report.html", "grids/discs-6.png"):
+        assert (out / name).stat().st_size > 100
+
+
+def test_killed_and_continued_gives_the_same_table(
+    write: Callable[..., Path], calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(pairs=[4, 6])
+    study(file, tmp_path / "whole")
+    whole = counted(calls)
+    calls.clear()
+    for command in ("train", "sample", "segment"):
+        real = getattr(siamese_diffusion, command)
+        seen: list[int] = []
+
+        def killed(real: Any = real, seen: list[int] = seen, **arguments: Any) -> None:
+            seen.append(1)
+            if len(seen) == 2:
+                raise KeyboardInterrupt
+            real(**arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(siamese_diffusion, command, killed)
+            with pytest.raises(KeyboardInterrupt):
+                study(file, tmp_path / "parts")
+        done = len(list((tmp_path / "parts").glob("stages/segment-*/done.json")))
+        runs = json.loads((tmp_path / "parts" / "table.json").read_text())["runs"]
+        assert sum(run["done"] for run in runs) == done > 0  # it shows what it has
+    study(file, tmp_path / "parts")
+    assert counted(calls) == whole  # nothing was done twice
+    for name in ("table.json", "table.md", "table.csv", "table.tex"):
+        assert (tmp_path / "parts" / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+
+def test_the_table_is_there_after_the_first_run_even_if_nothing_is_cleaned_up(
+    write: Callable[..., Path], calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    segment = siamese_diffusion.segment
+
+    def look(out: Path, **arguments: Any) -> None:
+        if "judge" not in out.name and (tmp_path / "out" / "table.md").exists():
+            seen.append((tmp_path / "out" / "table.md").read_text().split("\n")[2].split()[0])
+        segment(out=out, **arguments)
+
+    monkeypatch.setattr(siamese_diffusion, "segment", look)
+    study(write(), tmp_path / "out")
+    assert seen == [str(i) for i in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"settings": {"method.consistency": 0.0}}, {"train": 1, "sample": 1, "evaluate": 1, "segment": 3}),
+        ({"settings": {"sample.steps": 3}}, {"sample": 1, "evaluate": 1, "segment": 3}),
+        ({"settings": {"segment.synthetic_share": 0.4}}, {"segment": 3}),
+        ({"settings": {"train.log_every": 3, "train.keep": 7}}, {}),
+        ({"ratio": 0.5}, {"segment": 3}),
+        ({"ratio": 2}, {"sample": 1, "evaluate": 1, "segment": 3}),
+        ({"min_fit": 0.3}, {"segment": 3}),
+    ],
+)
+def test_changing_one_arm_reruns_that_arm_only(
+    write: Callable[..., Path], calls: Calls, tmp_path: Path, change: Changes, expected: dict[str, int]
+) -> None:
+    arms: dict[str, Any] = {"real": None, "mask-only": {"masks": "random"}, "siamese": {"masks": "random"}}
+    out = tmp_path / "out"
+    study(write(arms=arms), out)
+    before = json.loads((out / "table.json").read_text())["rows"]
+    calls.clear()
+    study(write(arms=arms | {"siamese": {"masks": "random", **change}}), out)
+    assert counted(calls) == expected
+    after = json.loads((out / "table.json").read_text())["rows"]
+    for old, new in zip(before, after, strict=True):
+        assert (old["metrics"] == new["metrics"]) == (old["arm"] != "siamese" or not expected)
+
+
+def test_renaming_an_arm_or_adding_one_reruns_nothing_else(write: Callable[..., Path], calls: Calls, tmp_path: Path) -> None:
+    study(write(), tmp_path / "out")
+    calls.clear()
+    arms = {"real": None, "ours": {"kind": "siamese", "masks": "random"}, "mask-only": {"masks": "random"}}
+    study(write(arms=arms), tmp_path / "out")
+    assert calls == []
+    study(write(arms=arms | {"new": {"kind": "siamese", "masks": "real"}}), tmp_path / "out")
+    assert counted(calls) == {"sample": 1, "evaluate": 1, "segment": 3}
+
+
+def test_content_of_inputs_counts_and_their_dates_do_not(write: Callable[..., Path], calls: Calls, tmp_path: Path) -> None:
+    file, out, image = write(), tmp_path / "out", tmp_path / "discs" / "images"
+    names = {pair.name for pair in find_pairs(tmp_path / "discs", "train", 6)}
+    study(file, out)
+    calls.clear()
+    for path in image.iterdir():
+        os.utime(path, (1, 1))
+    study(file, out)
+    assert calls == []
+
+    def recolour(name: str) -> None:
+        pixels = np.asarray(Image.open(image / f"{name}.png")).copy()
+        pixels[0, 0] += 1
+        Image.fromarray(pixels).save(image / f"{name}.png")
+
+    recolour(SPLITS["test"][0])  # regenerated in place, a test image: nothing of the generators depends on it
+    study(file, out)
+    assert counted(calls) == {"segment": 9}
+    calls.clear()
+    recolour(next(name for name in SPLITS["train"] if name not in names))  # only the backbone sees this one
+    study(file, out)
+    assert counted(calls) == {"pretrain": 1, "train": 2, "sample": 2, "evaluate": 2, "segment": 6}
+    calls.clear()
+    recolour(min(names))
+    study(file, out)
+    assert counted(calls) == {"pretrain": 1, "train": 2, "sample": 2, "evaluate": 2, "segment": 10}
+
+
+def test_figures_are_those_of_a_paired_t_test(
+    write: Callable[..., Path], calls: Calls, with_pictures: None, tmp_path: Path
+) -> None:
+    study(write(seeds={"segmentation": [0, 1, 2, 5]}, confidence=0.9), tmp_path / "out")
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    by_arm = {row["arm"]: row for row in table["rows"]}
+    for metric in ("mDice", "mIoU"):
+        values = {arm: list(row["metrics"][metric]["values"].values()) for arm, row in by_arm.items()}
+        assert by_arm["real"]["metrics"][metric]["difference"] is None
+        for arm in ("mask-only", "siamese"):
+            figures = by_arm[arm]["metrics"][metric]
+            test = ttest_rel(values[arm], values["real"])
+            interval = test.confidence_interval(0.9)
+            difference = figures["difference"]
+            assert (difference["low"], difference["high"]) == pytest.approx((interval.low, interval.high))
+            assert difference["mean"] == pytest.approx(np.mean(values[arm]) - np.mean(values["real"]))
+            assert figures["sd"] == pytest.approx(np.std(values[arm], ddof=1))
+            assert (difference["n"], difference["seeds"]) == (4, [0, 1, 2, 5])
+    with (tmp_path / "out" / "table.csv").open() as file:
+        rows = {(row["arm"], row["metric"]): row for row in csv.DictReader(file)}
+    dice = by_arm["siamese"]["metrics"]["mDice"]
+    assert float(rows["siamese", "mDice"]["low"]) == pytest.approx(dice["difference"]["low"], abs=1e-6)
+    assert rows["siamese", "mDice"]["seeds"] == "0 1 2 5"
+    mean, change = f"{100 * dice['mean']:.1f}", f"{100 * dice['difference']['mean']:.1f}"
+    for name in ("table.md", "table.tex", "report.html"):
+        line = next(part for part in (tmp_path / "out" / name).read_text().split("siamese") if mean in part)
+        assert change.lstrip("-") in line
+
+
+def test_one_seed_has_no_interval_and_equal_values_no_width() -> None:
+    assert paired([0.5], [0.4])["low"] is None
+    same = paired([0.6, 0.7, 0.8], [0.5, 0.6, 0.7])
+    assert same["low"] == pytest.approx(same["high"]) == pytest.approx(0.1)
+
+
+def test_ratios_are_nested_and_share_their_rounds(write: Callable[..., Path], calls: Calls, tmp_path: Path) -> None:
+    arms = {"real": None, "siamese": {"ratio": [0.5, 1, 2.5]}, "copy-paste": {"ratio": [1, 2]}}
+    study(write(arms=arms, score=False), tmp_path / "out")
+    assert counted(calls) == {"pretrain": 1, "train": 1, "sample": 3, "segment": 18}
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    sets = {row["arm"]: find_pairs(tmp_path / "out" / row["folder"]) for row in table["synthetic"]}
+    assert {arm: len(pairs) for arm, pairs in sets.items()} == {
+        "siamese x0.5": 3,
+        "siamese x1": 6,
+        "siamese x2.5": 15,
+        "copy-paste x1": 6,
+        "copy-paste x2": 12,
+    }
+    content = {arm: {pair.name: pair.image.read_bytes() for pair in pairs} for arm, pairs in sets.items()}
+    for small, large in (("siamese x0.5", "siamese x1"), ("siamese x1", "siamese x2.5"), ("copy-paste x1", "copy-paste x2")):
+        assert content[small].items() < content[large].items()
+    assert len(set(content["siamese x2.5"].values())) == 15  # each round draws images of its own
+    assert [row["synthetic"] for row in table["rows"]] == [[0], [3], [6], [15], [6], [12]]
+    rows = table["rows"]
+    ratio, pairs = DOSES
+    assert dose_response(rows, "mDice", ratio) is not None
+    assert dose_response(rows, "mDice", pairs) is None  # one number of real pairs is no dose
+
+
+def test_the_filter_keeps_what_obeys_and_oversampling_fills_up(
+    write: Callable[..., Path], calls: Calls, tmp_path: Path
+) -> None:
+    arms = {
+        "real": None,
+        "siamese": {"min_fit": 0.5},
+        "filled": {"kind": "siamese", "min_fit": 0.5, "oversample": 4},
+    }
+    study(write(arms=arms), tmp_path / "out")
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    plain, filled = table["synthetic"]
+    assert plain["considered"] == 6
+    assert 0 < plain["kept"] < 6
+    assert filled["kept"] == 6 < filled["considered"] <= 24
+    for row in (plain, filled):
+        kept = find_pairs(tmp_path / "out" / row["folder"])
+        assert len(kept) == row["kept"]
+        assert min(pair.extra["fit"] for pair in kept) >= 0.5
+        assert row["fit_kept"] == pytest.approx(np.mean([pair.extra["fit"] for pair in kept]))
+    assert table["rows"][1]["synthetic"] == [plain["kept"]]
+
+
+def test_the_judge_sees_the_training_pairs_of_its_row_only(write: Callable[..., Path], calls: Calls, tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    cell = {pair.image.resolve() for pair in find_pairs(tmp_path / "discs", "train", 6)}
+    for judge, expected in (({}, cell), ({"pairs": "all"}, None)):
+        plan = make_plan(load_study(write(judge=judge)), root)
+        (stage,) = [stage for stage in plan.stages() if stage.kind == "judge"]
+        seen = {pair.image.resolve() for pair in plan.manifests[stage.arguments["train"]]}
+        assert seen == (expected or {path.resolve() for path in (tmp_path / "discs/images").iterdir() if path.stem < "008"})
+        assert stage.arguments["test"] == []
+    study(write(), root)
+    (run,) = root.glob("stages/judge-*")
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["limit"] is None
+    folder = Path(json.loads((run / "stage.json").read_text())["arguments"]["train"])
+    assert {pair.image.resolve() for pair in find_pairs(folder)} == cell
+    assert not (folder / "splits.json").exists()  # so that it validates on a part of these
+
+
+def test_equal_steps_in_every_arm(write: Callable[..., Path], calls: Calls, tmp_path: Path) -> None:
+    study(write(networks={"unet": {"segment.steps": 5}, "segformer": None}), tmp_path / "out")
+    rows = json.loads((tmp_path / "out" / "table.json").read_text())["rows"]
+    assert {(row["network"], tuple(row["steps"])) for row in rows} == {("unet", (5,)), ("segformer", (7,))}
+    assert "5 optimisation steps in every run" in (tmp_path / "out" / "table.md").read_text()
+    with pytest.raises(InputError, match=r"segment\.steps is the same for all arms"):
+        load_study(write(arms={"real": None, "siamese": {"settings": {"segment.steps": 50}}}))
+
+
+def test_diffusion_seeds_go_with_segmentation_seeds(write: Callable[..., Path], calls: Calls, tmp_path: Path) -> None:
+    study(write(seeds={"segmentation": [3, 4], "diffusion": [7, 8]}), tmp_path / "out")
+    assert counted(calls)["train"] == 4
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    runs = {(run["arm"], run["seed"], run["diffusion_seed"]) for run in table["runs"]}
+    assert runs >= {("real", 3, None), ("siamese", 3, 7), ("siamese", 4, 8)}
+    seeds = [
+        yaml.safe_load(path.read_text())["sample"]["seed"] for path in (tmp_path / "out").glob("stages/sample-*/config.yaml")
+    ]
+    assert sorted(seeds) == [7, 7, 8, 8]
+    assert [row["diffusion_seeds"] for row in table["rows"]] == [[], [7, 8], [7, 8]]
+
+
+def test_several_test_sets_have_means(
+    write: Callable[..., Path], calls: Calls, tmp_path: Path, disc_pairs: DiscPairs
+) -> None:
+    disc_pairs(name="other", seed=4)
+    study(write(data={"discs": {"train": "discs", "test": ["discs", "other"]}}), tmp_path / "out")
+    rows = json.loads((tmp_path / "out" / "table.json").read_text())["rows"]
+    assert [row["test"] for row in rows if row["arm"] == "real"] == ["discs", "other", "mean", "weighted"]
+    tables = (tmp_path / "out" / "table.md").read_text(), (tmp_path / "out" / "table.tex").read_text()
+    assert tables[0].count("| weighted |") == tables[1].count("& weighted &") == 3
+    assert tables[1].count(r"\midrule") == 4
+
+
+def test_a_failing_stage_stops_what_needs_it_and_nothing_else(
+    write: Callable[..., Path], calls: Calls, tmp_path: Path
+) -> None:
+    arms = {"real": None, "strict": {"kind": "siamese", "min_fit": 1.0}, "mask-only": None}
+    with pytest.raises(InputError, match=r"strict.*min_fit = 1.0.*not one of 6 pairs") as caught:
+        study(write(arms=arms), tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    rows = json.loads((tmp_path / "out" / "table.json").read_text())["rows"]
+    assert [(row["arm"], len(row["seeds"])) for row in rows] == [("real", 3), ("mask-only", 3)]
+
+
+def test_a_stage_that_another_process_has_is_waited_for(write: Callable[..., Path], calls: Calls, tmp_path: Path) -> None:
+    file, root = write(arms={"real": None}, seeds={"segmentation": [0]}), tmp_path / "out"
+    (stage,) = make_plan(load_study(file), root).stages()
+    claim = Claim.take(stage)
+    assert claim is not None
+    assert Claim.take(stage) is None
+    thread = threading.Thread(target=study, args=(file, root))
+    thread.start()
+    time.sleep(1.5)
+    assert calls == []
+    claim.release()
+    thread.join(30)
+    assert len(calls) == 1
+
+
+def test_a_claim_lives_as_long_as_the_process_that_does_the_work(write: Callable[..., Path], tmp_path: Path) -> None:
+    (stage,) = make_plan(load_study(write(arms={"real": None}, seeds={"segmentation": [0]})), tmp_path / "out").stages()
+    claim = Claim.take(stage)
+    assert claim is not None
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(claim.descriptor,)) as worker:
+        claim.release()  # as the system does when a study is killed
+        assert Claim.take(stage) is None
+        worker.communicate(b"\n")
+    again = Claim.take(stage)
+    assert again is not None
+    again.release()
+
+
+def test_stages_are_commands_that_the_command_line_understands(write: Callable[..., Path], tmp_path: Path) -> None:
+    arms = {"real": None, "siamese": {"masks": "random"}}
+    plan = make_plan(load_study(write(arms=arms)), tmp_path / "out")
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    checked = set()
+    for stage in plan.stages():
+        if stage.kind in COMMANDS:
+            name, *options = command_line(stage, "cpu")
+            parsed = commands[name].make_context(name, options).params
+            assert parsed["out"] == stage.folder
+            assert parsed["resume"]
+            for argument, value in stage.arguments.items():
+                assert (parsed[argument] or None) == (value or None)
+            checked.add(stage.kind)
+    assert checked == COMMANDS.keys()
+    cores = threads(1)
+    assert threads(2) == max(1, cores // 2)
+    assert threads(10 * cores) == 1
+
+
+def test_dry_run_writes_nothing_and_says_what_is_left(
+    write: Callable[..., Path], calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "out"
+    before = study(write(), root, dry_run=True)
+    assert not root.exists()
+    assert calls == []
+    assert (before["done"], before["to_run"]) == (0, len(before["stages"]))
+    study(write(), root)
+    shutil.rmtree(next(root.glob("stages/backbone-*")))  # what is built on it is done: nobody needs it
+    after = study(write(), root, dry_run=True)
+    assert (after["to_run"], after["not_needed"]) == (0, 1)
+    shutil.rmtree(next(root.glob("stages/segment-*")))
+    assert study(write(), root, dry_run=True)["to_run"] == 1
+    assert "to run" in capsys.readouterr().err
+
+
+def test_a_begun_stage_keeps_its_settings_and_forgets_moved_folders(
+    write: Callable[..., Path], calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(**arguments: Any) -> None:
+        (arguments["out"] / "half.txt").write_text("half")
+        raise KeyboardInterrupt
+
+    root, seen = tmp_path / "out", []
+
+    def look(out: Path, config: Config, **rest: Any) -> None:
+        seen.append((config.segment.log_every, (out / "half.txt").exists()))
+        raise KeyboardInterrupt
+
+    settings = {"segment.resolution": 32, "segment.log_every": 5}
+    with monkeypatch.context() as patch:
+        patch.setattr(siamese_diffusion, "segment", killed)
+        with pytest.raises(KeyboardInterrupt):
+            study(write(settings=settings), root)
+        patch.setattr(siamese_diffusion, "segment", look)
+        with pytest.raises(KeyboardInterrupt):
+            study(write(settings=settings | {"segment.log_every": 6}), root)
+        (tmp_path / "discs").rename(tmp_path / "moved")
+        data = {"discs": {"train": "moved", "test": "moved"}}
+        with pytest.raises(KeyboardInterrupt):
+            study(write(settings=settings | {"segment.log_every": 6}, data=data), root)
+    assert seen[0] == (5, True)
+    assert len({path.name for path in root.glob("stages/segment-*")}) == 2  # the set's name is in its results
+
+
+def given_run(folder: Path, method: str = "siamese", pairs: int = 6) -> Path:
+    (folder / "pipeline").mkdir(parents=True)
+    (folder / "pipeline" / "model.safetensors").write_bytes(b"weights")
+    config = build_config({"method": {"name": method}, "data": {"limit": pairs}}, "test")
+    (folder / "config.yaml").write_text(dump_config(config))
+    (folder / "summary.json").write_text(json.dumps({"pairs": pairs}))
+    return folder
+
+
+def test_a_given_run_is_used_and_known_by_its_content(write: Callable[..., Path], calls: Calls, tmp_path: Path) -> None:
+    run = given_run(tmp_path / "runs" / "siamese-6")
+    arms = {"real": None, "siamese": {"run": "runs/siamese-{pairs}"}}
+    study(write(arms=arms), tmp_path / "out")
+    assert counted(calls) == {"sample": 1, "evaluate": 1, "segment": 7}
+    calls.clear()
+    (run / "summary.json").touch()
+    study(write(arms=arms), tmp_path / "out")
+    assert calls == []
+    (run / "pipeline" / "model.safetensors").write_bytes(b"other weights")
+    study(write(arms=arms), tmp_path / "out")
+    assert counted(calls) == {"sample": 1, "evaluate": 1, "segment": 3}
+
+    given_run(tmp_path / "runs" / "wrong", "mask-only")
+    given_run(tmp_path / "runs" / "many", pairs=8)
+    for name, words in {
+        "wrong": "mask-only, not siamese",
+        "many": "trained on 8 pairs, and this row of the table has 6",
+        "none": "not a finished run",
+        "{place}": "other braces",
+    }.items():
+        with pytest.raises(InputError, match=words):
+            study(write(arms={"real": None, "siamese": {"run": f"runs/{name}"}}), tmp_path / "out", dry_run=True)
+
+
+def test_a_given_backbone_is_known_by_its_content(write: Callable[..., Path], calls: Calls, tmp_path: Path) -> None:
+    weights = tmp_path / "base" / "backbone" / "unet.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"one")
+    file = write(data={"discs": {"train": "discs", "backbone": "base"}})
+    study(file, tmp_path / "out")
+    assert "pretrain" not in counted(calls)
+    calls.clear()
+    weights.write_bytes(b"two")
+    study(file, tmp_path / "out")
+    assert counted(calls) == {"train": 2, "sample": 2, "evaluate": 2, "segment": 6}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": {}}, ["unknown setting seed", "did you mean seeds?"]),
+        ({"arms": {"real": None, "siamese": {"ratoi": 1}}}, ["arms.siamese.ratoi", "did you mean ratio?"]),
+        ({"data": {"discs": {"trian": "discs", "train": "discs"}}}, ["data.discs.trian", "did you mean train?"]),
+        ({"data": {"discs": {}}}, ["data.discs.train is missing"]),
+        ({"data": {"discs": {"train": "nowhere"}}}, ["nowhere", "not a folder"]),
+        ({"pairs": [1]}, ["pairs", "greater than or equal to 2"]),
+        ({"pairs": [9]}, ["data.limit = 9", "8 pairs"]),
+        ({"pairs": [6, 6]}, ["pairs", "twice"]),
+        ({"networks": ["nnet"]}, ["networks", "nnet", "unet"]),
+        ({"networks": {"unet": {"train.steps": 3}}}, ["networks.unet", "train makes no difference"]),
+        ({"settings": {"train.stpes": 3}}, ["train.stpes", "did you mean train.steps?"]),
+        ({"settings": {"steps": 3}}, ["steps", "section.key"]),
+        ({"settings": {"data.limit": 3}}, ["data.limit is set by the study", "pairs"]),
+        ({"settings": {"segment.seed": 3}}, ["segment.seed is set by the study", "seeds.segmentation"]),
+        ({"preset": "huge"}, ["preset = huge", "sd15-paper"]),
+        ({"arms": {"siamese": None}}, ["exactly one must be of kind real"]),
+        ({"arms": {"real": {"ratio": 2}}}, ["arms.real", "ratio makes no difference"]),
+        ({"arms": {"real": None, "magic": None}}, ["arms.magic", "kinds: real, copy-paste, siamese, mask-only"]),
+        ({"arms": {"real": None, "siamese": {"blend": "feather"}}}, ["blend makes no difference to kind siamese"]),
+        ({"arms": {"real": None, "siamese": {"masks": "random", "recipe": "spin"}}}, ["recipe 'spin'", "flip-scale-shift"]),
+        ({"arms": {"real": None, "siamese": {"oversample": 2}}}, ["oversample makes no difference without min_fit"]),
+        ({"arms": {"real": None, "siamese": {"min_fit": 2}}}, ["arms.siamese.min_fit = 2"]),
+        ({"arms": {"real": None, "copy-paste": {"settings": {"train.steps": 2}}}}, ["train.steps makes no difference"]),
+        ({"arms": {"real": None, "siamese": {"settings": {"method.consistncy": 2}}}}, ["did you mean method.consistency?"]),
+        ({"arms": {"real": None, "siamese": {"settings": {"data.limit_seed": 2}}}}, ["same for all arms"]),
+        ({"seeds": {"segmentation": [1, 1]}}, ["seeds.segmentation", "twice"]),
+        ({"seeds": {"segmentation": [1, 2, 3], "diffusion": [1, 2]}}, ["seeds.diffusion", "give one, or as many"]),
+        ({"workers": 0}, ["workers = 0"]),
+        ({"judge": {"settings": {"segment.stpes": 2}}}, ["judge.settings", "segment.steps"]),
+    ],
+)
+def test_a_wrong_file_is_one_line(
+    write: Callable[..., Path], calls: Calls, tmp_path: Path, changes: Changes, words: list[str]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        study(write(**changes), tmp_path / "out")
+    for word in words:
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert calls == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_test_images_among_the_training_pairs_are_refused_before_anything_runs(
+    write: Callable[..., Path], calls: Calls, tmp_path: Path
+) -> None:
+    (tmp_path / "discs" / "splits.json").write_text(json.dumps(SPLITS | {"test": ["000", "011"]}))
+    with pytest.raises(InputError, match=r"000.png is in test set discs and among the training pairs"):
+        study(write(pairs="all"), tmp_path / "out")
+    assert calls == []
+
+
+def test_folders_may_be_given_on_the_command_line(write: Callable[..., Path], tmp_path: Path) -> None:
+    file = write(data={"discs": {"train": "elsewhere"}})
+    loaded = load_study(file, {"discs": tmp_path / "discs"}, workers=3)
+    assert loaded.file.data["discs"].train == tmp_path / "discs"
+    assert loaded.file.data["discs"].test == [tmp_path / "discs"]
+    assert loaded.file.workers == 3
+    with pytest.raises(InputError, match=r"no such data set \(it has discs\)"):
+        load_study(file, {"disks": tmp_path / "discs"})
+
+
+@pytest.mark.parametrize("name", ["study-kvasir", "study-isic2018"])
+def test_examples_are_valid(name: str) -> None:
+    loaded = load_study(Path(__file__).parent.parent / "examples" / f"{name}.yaml")
+    assert {arm.kind for arm in loaded.arms} == {"real", "copy-paste", "mask-only", "siamese", "adc"}
+    assert len(loaded.file.seeds.segmentation) >= 3
+
+
+def command(file: Path, out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "siamese_diffusion", "study", "--config", str(file), "--out", str(out), *more]
+
+
+def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
+    result = subprocess.run(command(tmp_path / "none.yaml", tmp_path / "out"), capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == f"error: --config {tmp_path / 'none.yaml'}: no such file"
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_interrupted_in_two_processes_and_continued_it_is_the_unbroken_study(tmp_path: Path) -> None:
+    """The real commands, on phantoms: two workers, stopped by SIGINT, against one process that was left alone."""
+    make_phantoms(tmp_path / "phantoms", 20, 32, seed=3)
+    names = [pair.name for pair in find_pairs(tmp_path / "phantoms")]
+    splits = {"train": names[:8], "val": names[8:12], "test": names[12:]}
+    (tmp_path / "phantoms" / "splits.json").write_text(json.dumps(splits))
+    steps = {"steps": 4, "batch_size": 4, "warmup": 1, "sample_every": 2, "checkpoint_every": 2, "log_every": 1}
+    values = {
+        "settings": {
+            **TINY,
+            "data": {"resolution": 32},
+            "segment": {"resolution": 32, **steps},
+            "evaluate": {"fit_steps": 4},
+        },
+        "data": {"phantoms": {"train": "phantoms"}},
+        "pairs": [6],
+        "seeds": {"segmentation": [0]},
+        "arms": {"real": None, "copy-paste": None, "siamese": {"masks": "random", "min_fit": 0.01}},
+        "score": False,
+    }
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(values, sort_keys=False))
+    study(file, tmp_path / "whole", device="cpu")
+
+    out = tmp_path / "parts"
+    with subprocess.Popen(
+        command(file, out, "--workers", "2", "--device", "cpu"), stderr=subprocess.PIPE, text=True
+    ) as process:
+        for _ in range(3000):
+            if list(out.glob("stages/segment-*/done.json")) or process.poll() is not None:
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=150)
+    assert process.returncode == 130, errors
+    assert "the same command goes on" in errors
+    assert "Traceback" not in errors
+    assert not (out / "report.html").exists() or "of 3 segmentation runs" in (out / "report.html").read_text()
+    runs = json.loads((out / "table.json").read_text())["runs"]
+    assert 0 < sum(run["done"] for run in runs) < 3
+    assert study(file, out, device="cpu")["runs"] == {"done": 3, "planned": 3}
+    whole, parts = (json.loads((tmp_path / name / "table.json").read_text()) for name in ("whole", "parts"))
+    assert parts == whole
+    for path in out.glob("stages/segment-*"):
+        assert json.loads((path / "log.jsonl").read_text().splitlines()[-1])["step"] == 4
+    page = (out / "report.html").read_text()
+    assert "http" not in page
+    assert page.count('src="data:image/png;base64,') == 2
