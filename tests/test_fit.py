@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from siamese_diffusion.evaluation.fit import derangement, interval, mask_fit, pair_scores, shuffled_fit
+from siamese_diffusion.evaluation.fit import boundary_distance, derangement, interval, mask_fit, pair_scores, shuffled_fit
 from siamese_diffusion.segmentation import metrics
 
 
@@ -22,6 +22,35 @@ def test_agrees_with_the_metrics_of_segmentation() -> None:
     expected = metrics.score(torch.from_numpy(predictions), torch.from_numpy(masks))
     np.testing.assert_allclose(scores["dice"], expected.dice)
     np.testing.assert_allclose(scores["iou"], expected.iou)
+
+
+def test_boundary_distance_by_brute_force() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        masks = [np.kron(random.random((6, 8)) < 0.4, np.ones((3, 3))).astype(bool) for _ in range(2)]
+        borders = []
+        for mask in masks:
+            padded = np.pad(mask, 1)
+            inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+            borders.append(np.argwhere(mask & ~inner))
+        away = np.linalg.norm(borders[0][:, None] - borders[1][None], axis=-1)
+        expected = (away.min(1).sum() + away.min(0).sum()) / sum(away.shape) / np.hypot(18, 24)
+        assert boundary_distance(*masks) == pytest.approx(expected)
+
+
+def test_boundary_distance_of_known_masks() -> None:
+    mask = np.zeros((32, 32), bool)
+    mask[4:20, 6] = True
+    moved = np.roll(mask, 5, 1)
+    assert boundary_distance(mask, mask) == 0
+    assert boundary_distance(mask, moved) == pytest.approx(5 / np.hypot(32, 32))
+    nothing = np.zeros_like(mask)
+    assert boundary_distance(nothing, nothing) == 0
+    assert boundary_distance(mask, nothing) == boundary_distance(nothing, mask) == 1
+    full = np.ones_like(mask)  # the image's edge is a border too
+    assert 0 < boundary_distance(full, mask) < 0.5
+    scores = pair_scores(np.stack([mask, nothing]).astype(float), np.stack([moved, mask]))
+    assert scores["boundary"].tolist() == [boundary_distance(mask, moved), 1]
 
 
 def test_perfect_images_fit_their_masks_and_not_those_of_others() -> None:

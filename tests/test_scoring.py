@@ -30,13 +30,13 @@ def test_end_to_end_and_a_set_that_ignores_its_masks_scores_worse(disc_pairs: Di
     assert fit["judge"]["count"] == 2
     assert fit["ratio"] == pytest.approx(fit["dice"]["mean"] / fit["judge"]["dice"])
     assert set(metrics["appearance"]) == {"real", "synthetic", "difference", "yardstick"}
-    assert metrics["counts"] == {"real": 10, "synthetic": 30}
+    assert metrics["counts"] == {"real": 10, "synthetic": 30, "held_out": 2}
     judge = json.loads((tmp_path / "out" / "judge" / "metrics.json").read_text())
     assert judge["train"]["real"] == 9  # all training pairs: data.limit is not for the judge
     assert judge["train"]["synthetic"] == 0
 
     rows = (tmp_path / "out" / "fit.csv").read_text().splitlines()
-    assert rows[0] == "name,dice,iou"
+    assert rows[0] == "name,dice,iou,boundary"
     assert len(rows) == 31
     assert sum(float(row.split(",")[1]) for row in rows[1:]) / 30 == pytest.approx(fit["dice"]["mean"], abs=1e-5)
     assert Image.open(tmp_path / "out" / "worst.png").width > 6 * 192
@@ -55,7 +55,9 @@ def test_without_a_test_split_the_judge_is_measured_on_its_validation_pairs(
     config = update(tiny(), "evaluate", fit_steps=2)
     metrics = evaluate(real, made, tmp_path / "out", config=config)
     judge = json.loads((tmp_path / "out" / "judge" / "metrics.json").read_text())
-    assert metrics["fit"]["judge"] == {"dice": judge["val"]["mDice"], "on": "validation", "count": 1}
+    expected = {"dice": judge["val"]["mDice"], "boundary": None, "on": "validation", "count": 1}
+    assert metrics["fit"]["judge"] == expected
+    assert metrics["novelty"]["measured_on"] == {"images": "half of the training images", "count": 6}
 
     with pytest.raises(InputError, match="already holds results"):
         evaluate(real, made, tmp_path / "out", config=config)
@@ -71,5 +73,13 @@ def test_bad_input(disc_pairs: DiscPairs, tmp_path: Path) -> None:
     real = disc_pairs(splits=SPLITS)
     with pytest.raises(InputError, match="at least two pairs"):
         evaluate(real, disc_pairs(name="one", count=1), tmp_path / "out", config=tiny())
+    with pytest.raises(InputError, match="at least four pairs"):
+        evaluate(disc_pairs(name="three", count=3), real, tmp_path / "out", config=tiny())
+    made = disc_pairs(name="made")
     with pytest.raises(InputError, match="not a finished run"):
-        evaluate(real, disc_pairs(name="made"), tmp_path / "out", config=tiny(), judge=tmp_path)
+        evaluate(real, made, tmp_path / "out", config=tiny(), judge=tmp_path)
+    with pytest.raises(InputError, match="--features fid: no such extractor"):
+        evaluate(real, made, tmp_path / "out", config=tiny(), features="judge,fid")
+    with pytest.raises(InputError, match="names no extractor"):
+        evaluate(real, made, tmp_path / "out", config=tiny(), features=" , ")
+    assert not (tmp_path / "out").exists()  # all of it was told before the judge was trained

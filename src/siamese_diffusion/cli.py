@@ -1,5 +1,6 @@
 """The command line: parse, call the function of the same name, print. Nothing heavy is imported before it is needed."""
 
+import errno
 import json
 import sys
 from collections.abc import Callable
@@ -179,18 +180,47 @@ def evaluate(
     synthetic: Annotated[Path, typer.Option(help="Folder of synthetic pairs.")],
     out: Out,
     judge: Annotated[Path | None, typer.Option(help="A run of `segment` on real pairs; default: trained here.")] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(help="judge, inception, clip, dinov2, timm:NAME, timm:NAME@FILE, lpips; several with commas."),
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of features to share between evaluations.")] = None,
     config: ConfigFile = None,
     settings: Setting = None,
     resume: Resume = False,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Do the images obey their masks, and do they look like the real ones?"""
+    """Are the images good, do they obey their masks, and are they new?"""
 
     def call() -> Any:
+        _quiet()
         from siamese_diffusion.scoring import evaluate
 
-        return evaluate(real, synthetic, out, _config(config, settings), judge, resume, device)
+        return evaluate(real, synthetic, out, _config(config, settings), judge, resume, device, features, cache)
+
+    _run(call, as_json)
+
+
+@app.command("filter")
+def filter_(
+    scores: Annotated[Path, typer.Option(help="Folder that `evaluate` wrote.")],
+    out: Out,
+    min_dice: Annotated[float | None, typer.Option(help="Smallest mask fit (Dice) of a pair, 0 to 1.")] = None,
+    max_boundary: Annotated[
+        float | None, typer.Option(help="Largest distance of the outlines, as a share of the diagonal.")
+    ] = None,
+    drop_flagged: Annotated[bool, typer.Option("--drop-flagged", help="Leave out copies of training images.")] = False,
+    synthetic: Annotated[Path | None, typer.Option(help="The pairs that were scored, if they have moved.")] = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Keep the synthetic pairs that `evaluate` found good enough."""
+
+    def call() -> Any:
+        from siamese_diffusion.filtering import filter_
+
+        return filter_(scores, out, min_dice, max_boundary, drop_flagged, synthetic, resume)
 
     _run(call, as_json)
 
@@ -198,8 +228,8 @@ def evaluate(
 @app.command()
 def segment(
     train: Annotated[Path, typer.Option(help="Folder of real pairs.")],
-    test: Annotated[list[Path], typer.Option(help="Folder of test pairs; may be repeated.")],
     out: Out,
+    test: Annotated[list[Path] | None, typer.Option(help="Folder of test pairs; may be repeated.")] = None,
     synthetic: Annotated[list[Path] | None, typer.Option(help="Folder of synthetic pairs; may be repeated.")] = None,
     network: Annotated[str | None, typer.Option(help="unet or segformer.")] = None,
     config: ConfigFile = None,
@@ -213,9 +243,39 @@ def segment(
     def call() -> Any:
         from siamese_diffusion.segmentation.train import segment
 
-        return segment(train, out, test, synthetic, _config(config, settings), network, resume, device)
+        return segment(train, out, test or [], synthetic, _config(config, settings), network, resume, device)
 
     _run(call, as_json)
+
+
+@app.command()
+def study(
+    config: Annotated[Path, typer.Option(help="YAML file: data, arms, networks, seeds. See docs/study.md.")],
+    out: Out,
+    data: Annotated[list[str] | None, typer.Option(metavar="NAME=DIR", help="Folder of a data set of the file.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Stages run side by side.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is done and what would be run.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """The paper's table on your own data; the same command goes on where an earlier one stopped."""
+
+    def call() -> Any:
+        from siamese_diffusion.studies.settings import load_study
+
+        folders = {}
+        for entry in data or []:
+            name, equals, folder = entry.partition("=")
+            if not (name and equals and folder):
+                raise InputError(f"--data {entry}: expected NAME=DIR, with a data set of {config}")
+            folders[name] = Path(folder)
+        load_study(config, folders, workers)  # a mistake in the file is told before the libraries are loaded
+        _quiet()
+        from siamese_diffusion.studies.study import study
+
+        return study(config, out, folders, workers, dry_run, device)
+
+    _run(call, as_json, show=not dry_run, again="the same command goes on")
 
 
 @app.command("import")
@@ -256,6 +316,91 @@ def export(
     _run(call, as_json)
 
 
+data_app = typer.Typer(help="Fetch published data sets as folders of pairs.", no_args_is_help=True)
+rate_app = typer.Typer(help="A blinded reader study: clinicians rate real and synthetic images.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(rate_app, name="rate")
+
+
+@data_app.command("list")
+def data_list(as_json: Json = False) -> None:
+    """The data sets that can be fetched, their size and their licence."""
+
+    def call() -> Any:
+        from siamese_diffusion.data.download import list_data, render_list
+
+        if not as_json:
+            print(render_list())
+        return list_data()
+
+    _run(call, as_json, show=False)
+
+
+@data_app.command("get")
+def data_get(
+    name: Annotated[str, typer.Argument(help="One of `data list`.")],
+    out: Out,
+    accept_licence: Annotated[bool, typer.Option("--accept-licence", help="Accept the terms without a question.")] = False,
+    archive: Annotated[
+        list[Path] | None, typer.Option(help="A file or unpacked folder to take instead; may be repeated.")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the archives in OUT.downloads.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch a data set and unpack it into a folder of pairs."""
+
+    def call() -> Any:
+        from siamese_diffusion.data.download import get_data
+
+        result = get_data(name, out, accept_licence, archive or [], keep)
+        if not as_json:
+            print(f"{result['pairs']} pairs in {out}; `siamese-diffusion check {out}` reads every file")
+        return result
+
+    _run(call, as_json, show=False, again="the same command goes on")
+
+
+@rate_app.command("export")
+def rate_export(
+    real: Annotated[Path, typer.Option(help="Folder of real pairs or images.")],
+    synthetic: Annotated[list[Path], typer.Option(help="Folder of synthetic pairs or images; may be repeated.")],
+    out: Out,
+    count: Annotated[int, typer.Option(help="Images drawn from each folder.")] = 30,
+    seed: Annotated[int, typer.Option(help="Of the draw; the order and the names are never derived from it.")] = 0,
+    resolution: Annotated[int | None, typer.Option(help="Side of every image; default: the smallest among them.")] = None,
+    split: Annotated[str | None, typer.Option(help="List of the real folder's splits.json; default: all images.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make the page that readers open and the key that stays with you."""
+
+    def call() -> Any:
+        from siamese_diffusion.evaluation.rating import export_ratings
+
+        return export_ratings(real, synthetic, out, count, seed, resolution, split)
+
+    _run(call, as_json)
+
+
+@rate_app.command("score")
+def rate_score(
+    files: Annotated[list[Path], typer.Argument(help="Files that the readers saved.")],
+    key: Annotated[Path, typer.Option(help="key.json of `rate export`.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for scores.json and ratings.csv.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Mean opinion scores, real-or-synthetic accuracy and agreement of the readers."""
+
+    def call() -> Any:
+        from siamese_diffusion.evaluation.rating import render_scores, score_ratings
+
+        scores = score_ratings(files, key, out)
+        if not as_json:
+            print(render_scores(scores))
+        return scores
+
+    _run(call, as_json, show=False)
+
+
 def main() -> None:
     """Run the command line."""
     app()
@@ -267,19 +412,21 @@ def _config(source: str | None, settings: list[str] | None) -> "Config":
     return load_config(source, settings)
 
 
-def _run(call: Callable[[], Any], as_json: bool, show: bool = True) -> None:
+def _run(
+    call: Callable[[], Any], as_json: bool, show: bool = True, again: str = "the same command with --resume goes on"
+) -> None:
     """Call, print the result, and turn what can go wrong into one line and an exit status."""
     try:
         result = call()
     except InputError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        print("interrupted; the same command with --resume goes on", file=sys.stderr)
+        print(f"interrupted; {again}", file=sys.stderr)
         raise SystemExit(130) from None
     except MemoryError:
         _fail("out of memory: lower data.resolution or the batch_size of this command")
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{error.filename}: " if error.filename else "--out: " if error.errno == errno.ENOSPC else ""
         _fail(f"{where}{error.strerror or error}")
     except RuntimeError as error:
         if "out of memory" not in str(error):

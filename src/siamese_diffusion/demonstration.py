@@ -37,7 +37,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "default": {
         "pairs": 64,
         "test": 64,
-        "train": {"steps": 200, "batch_size": 8, "warmup": 20, "sample_every": 200, "log_every": 10},
+        "train": {"steps": 220, "batch_size": 8, "warmup": 20, "sample_every": 220, "log_every": 10},
         "sample": {"scheduler": "dpm", "steps": 12, "mask_guidance": 2.0},
         "segment": {"steps": 90, "batch_size": 8, "warmup": 20, "sample_every": 45},
     },
@@ -90,7 +90,9 @@ def demo(out: Path = Path("demo"), size: str = "default", device: str = "auto") 
     for method in METHODS:
         with _stage(f"score {method}", seconds):
             made, judge = out / f"{method}-pairs", out / "segment-real"
-            scores[method] = evaluate(real, made, out / f"score-{method}", config, judge, device=device)
+            scores[method] = evaluate(
+                real, made, out / f"score-{method}", config, judge, device=device, cache=out / "features"
+            )
 
     summary = {
         "report": str(out / "report.html"),

@@ -33,17 +33,20 @@ def outline(image: Pixels, mask: NDArray[np.bool_], colour: tuple[int, int, int]
     return drawn
 
 
-def grid(rows: Sequence[Sequence[Pixels]], captions: Sequence[Sequence[str]] | None = None, gap: int = 4) -> Image.Image:
+def grid(
+    rows: Sequence[Sequence[Pixels]], captions: Sequence[Sequence[str]] | None = None, gap: int = 4, font: int = 10
+) -> Image.Image:
     """Tiles in rows, each with a caption below it where captions are given.
 
     Args:
         rows: uint8 (H, W, 3) tiles; rows may differ in length, tiles in size.
         captions: one text a tile.
         gap: pixels between tiles.
+        font: size of the captions, in pixels.
     """
     height = max(tile.shape[0] for row in rows for tile in row)
     width = max(tile.shape[1] for row in rows for tile in row)
-    line = 14 if captions else 0
+    line = font + 4 if captions else 0
     columns = max(len(row) for row in rows)
     picture = Image.new("RGB", (columns * (width + gap) + gap, len(rows) * (height + line + gap) + gap), "white")
     draw = ImageDraw.Draw(picture)
@@ -52,7 +55,7 @@ def grid(rows: Sequence[Sequence[Pixels]], captions: Sequence[Sequence[str]] | N
             left, top = gap + j * (width + gap), gap + i * (height + line + gap)
             picture.paste(Image.fromarray(tile), (left, top))
             if captions:
-                draw.text((left, top + height + 1), captions[i][j], fill="black")
+                draw.text((left, top + height + 1), captions[i][j], fill="black", font_size=font)
     return picture
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    words: Sequence[int] = ()
+    """Columns of words, which are set from the left; the first always is."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,52 @@ def loss_curves(logs: Mapping[str, Path], names: Sequence[str]) -> bytes:
         axis.spines[["top", "right"]].set_visible(False)
         if axis.lines:
             axis.legend(frameon=False, fontsize=8)
+    return _png(canvas)
+
+
+def histogram(series: Mapping[str, Sequence[float]], label: str, mark: tuple[float, str] | None = None) -> bytes:
+    """A PNG of the distributions of several sets, each as shares of its own size.
+
+    Args:
+        series: name to values.
+        label: of the axis.
+        mark: a value to mark by a vertical line, and what it is.
+    """
+    from matplotlib.figure import Figure as Canvas
+
+    everything = np.concatenate([np.asarray(values, float) for values in series.values()])
+    most = min(float(everything.max()), 3 * float(np.quantile(everything, 0.95)))
+    edges = np.linspace(min(float(everything.min()), 0), max(most, 1e-9), 31)
+    canvas = Canvas(figsize=(6.2, 2.6), dpi=110, layout="constrained")
+    axis = canvas.subplots()
+    for i, (name, values) in enumerate(series.items()):
+        weights = np.full(len(values), 100 / len(values))
+        clipped = np.clip(values, edges[0], edges[-1])
+        axis.hist(clipped, edges, weights=weights, alpha=0.55, color=f"C{i}", label=f"{name} ({len(values)})")  # type: ignore[arg-type]
+    if mark is not None:
+        axis.axvline(mark[0], color="black", linewidth=1.2, linestyle="--", label=mark[1])
+    axis.set_xlabel(label, fontsize=9)
+    axis.set_ylabel("% of the images", fontsize=9)
+    axis.tick_params(labelsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8)
+    return _png(canvas)
+
+
+def scatter(series: Mapping[str, NDArray[np.floating[Any]]]) -> bytes:
+    """A PNG of points (n, 2), a colour a set; the axes have no unit."""
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(4.6, 3.6), dpi=110, layout="constrained")
+    axis = canvas.subplots()
+    for i, (name, points) in enumerate(series.items()):
+        label = f"{name} ({len(points)})"
+        axis.scatter(points[:, 0], points[:, 1], s=9, alpha=0.6, linewidths=0, color=f"C{i}", label=label)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.set_xlabel("first principal component", fontsize=9)
+    axis.set_ylabel("second", fontsize=9)
+    axis.legend(frameon=False, fontsize=8)
     return _png(canvas)
 
 

@@ -1,26 +1,35 @@
-"""The `evaluate` command: score a folder of synthetic pairs against real ones.
+"""The `evaluate` command: are synthetic images good, do they obey their masks, and are they new?
 
 Lives above the rooms: it trains the judge with `segmentation` and hands its predictions to `evaluation`.
 """
 
 import csv
 import io
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from siamese_diffusion import pictures
-from siamese_diffusion.config import Config, dump_config, load_config, update
-from siamese_diffusion.data.pairs import Pair, find_pairs, splits, test_sets
+from siamese_diffusion import gallery, scorecard
+from siamese_diffusion.comparing import Sets, compare
+from siamese_diffusion.config import Config, dump_config
+from siamese_diffusion.data.loading import load_images
+from siamese_diffusion.data.pairs import Pair, find_pairs
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.evaluation import extractors, memorization, perceptual, quality
 from siamese_diffusion.evaluation.appearance import appearance
-from siamese_diffusion.evaluation.fit import interval, pair_scores, shuffled_fit
+from siamese_diffusion.evaluation.features import Extractor
+from siamese_diffusion.evaluation.fit import RESAMPLES, interval
 from siamese_diffusion.files import read_json, write_json, write_text, write_whole
+from siamese_diffusion.judging import SHUFFLED, Judge, embedder, held_out, judge_of, measure_both, own_error, test_images
 from siamese_diffusion.loop import make_accelerator
 from siamese_diffusion.progress import say
-from siamese_diffusion.segmentation.batches import Arrays, load
-from siamese_diffusion.segmentation.train import load_network, predict, segment, test_pairs
+
+LARGEST = 2000
+"""Colour and texture statistics look at no more images of a kind than this."""
 
 
 def evaluate(
@@ -31,27 +40,39 @@ def evaluate(
     judge: Path | None = None,
     resume: bool = False,
     device: str = "auto",
+    features: str | None = None,
+    cache: Path | None = None,
 ) -> dict[str, Any]:
-    """Score synthetic pairs: do the images obey their masks, and do they look like the real ones.
+    """Score synthetic pairs: are the images good, do they obey their masks, and are they new?
+
+    What the figures mean, and how each is taken, is in docs/evaluation.md.
 
     Args:
-        real: folder of real pairs. Its split `test` (or PraNet's test sets) measures the judge; without one, the
-            judge's validation pairs do, which flatters it a little since they picked its epoch.
+        real: folder of real pairs; those of `data.split` are the reference. Its split `test` (or PraNet's test sets)
+            measures the judge; without one, the judge's validation pairs do, which flatters it a little since they
+            picked its epoch. All other splits measure the false alarms of the copy flag.
         synthetic: folder of synthetic pairs.
-        out: gets `config.yaml`, `metrics.json`, `fit.csv`, `worst.png` and, where it is trained here, the run `judge/`.
+        out: gets `report.html`, `metrics.json`, `config.yaml`, `fit.csv`, `novelty.csv`, `worst.png` and, where it is
+            trained here, the run `judge/`.
         config: the settings; default: the defaults.
         judge: a finished run of `segment` on real pairs, instead of training one on all training pairs of `real`
             (`data.limit` does not count: the judge is an instrument, not an arm of a study).
         resume: go on where an earlier call with the same `out` stopped; a finished one is returned as it is.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        features: instead of `evaluate.features`.
+        cache: folder that keeps features between calls; default: `out`/features.
 
     Returns:
-        `fit`: `dice`, `iou` and `shuffled` (Dice against other pairs' masks), each {mean, low, high}; `judge`
-        {dice, on, count}; `ratio`, fit over the judge's own Dice, None where that is 0.
-        `appearance`: see `evaluation.appearance`. `counts`: {real, synthetic}.
+        `quality`: see `evaluation.panel.panel`. `fit`: `dice`, `iou`, `boundary` and `shuffled` (Dice against other
+        pairs' masks), each {mean, low, high}; `judge` {dice, boundary, on, count}; `ratio`, fit over the judge's own
+        Dice, None where that is 0. `novelty`: `share_flagged`, `threshold`, `false_alarm_rate`, `measured_on` {images,
+        count}, `target`, `score` {mean, low, high}, and `flagged`, [{synthetic, real, distance, flip, by}], nearest first;
+        `distance` is the score; `alarms`, the same of the held-out real images below the threshold. `appearance`: see
+        `evaluation.appearance`. `counts`: {real, synthetic, held_out}.
+        `protocol`: how it was measured.
 
     Raises:
-        InputError: bad input, fewer than two pairs, or `out` holds results and `resume` is false.
+        InputError: bad input, too few pairs, weights that cannot be had, or `out` holds results and `resume` is false.
     """
     config = config or Config()
     if (out / "metrics.json").exists():
@@ -61,78 +82,113 @@ def evaluate(
         return finished
     made = find_pairs(synthetic)
     pairs = find_pairs(real, config.data.split)
-    for folder, found in ((synthetic, made), (real, pairs)):
-        if len(found) < 2:
-            raise InputError(f"{folder}: evaluation needs at least two pairs")
+    for folder, listed, least in ((synthetic, made, 2), (real, pairs, memorization.LEAST)):
+        if len(listed) < least:
+            raise InputError(f"{folder}: evaluation needs at least {'two' if least == 2 else 'four'} pairs")
+    sets = Sets(pairs, made, held_out(real, pairs, config.data.split))
+    names = _names(features or config.evaluate.features)
+    where = make_accelerator("no", device).device  # weights that cannot be had are told before the judge is trained
+    ready = {name: extractors.create(name, where) for name in names if name not in ("judge", "lpips")}
+    lpips = perceptual.lpips_alex(where) if "lpips" in names else None
 
-    held = _held_out(real)
-    if judge is None:
-        judge = out / "judge"
-        _train_judge(real, judge, config, bool(held), resume, device)
-    network = load_network(judge).to(make_accelerator("no", device).device)
-    settings = load_config(judge / "config.yaml").segment
-
-    say(f"scoring {len(made)} synthetic pairs")
-    drawn = load(made, settings.resolution)
-    predictions = predict(network, drawn.images, settings.batch_size)
-    scores = pair_scores(predictions, drawn.masks)
-    if held:
-        tested = load(held, settings.resolution)
-        own = pair_scores(predict(network, tested.images, settings.batch_size), tested.masks)["dice"]
-        judged: dict[str, Any] = {"dice": float(own.mean()), "on": "test", "count": len(held)}
-    else:
-        validation = read_json(judge / "metrics.json")["val"]
-        judged = {"dice": validation["mDice"], "on": "validation", "count": validation["count"]}
+    trusted = judge_of(real, judge, out / "judge", config, resume, device)
+    own, own_scores = own_error(trusted, test_images(real))
+    scores, shuffled = measure_both(trusted, made, f"{len(made)} synthetic pairs")
     fit = {name: interval(values) for name, values in scores.items()}
-    size = config.data.resolution  # what the generator was shown, so that sharpness is compared like with like
-    metrics = {
+
+    chosen = [embedder(trusted) if name == "judge" else ready[name] for name in names if name != "lpips"]
+    chosen = chosen or [embedder(trusted)]
+    found = compare(sets, chosen, lpips, cache or out / "features", config)
+    metrics: dict[str, Any] = {
+        "quality": found.quality,
         "fit": {
             **fit,
-            "shuffled": shuffled_fit(predictions, drawn.masks)["dice"],
-            "judge": judged,
-            "ratio": fit["dice"]["mean"] / judged["dice"] if judged["dice"] else None,
+            "shuffled": shuffled,
+            "judge": own,
+            "ratio": fit["dice"]["mean"] / own["dice"] if own["dice"] else None,
         },
-        "appearance": appearance(
-            load(pairs, size).images, drawn.images if size == settings.resolution else load(made, size).images
-        ),
-        "counts": {"real": len(pairs), "synthetic": len(made)},
+        "novelty": found.novelty,
+        "appearance": appearance(_some(pairs, config), _some(made, config), config.evaluate.seed),
+        "counts": {"real": len(pairs), "synthetic": len(made), "held_out": len(sets.held_out)},
+        "protocol": _protocol(real, synthetic, config, trusted, chosen, lpips is not None),
     }
     write_text(out / "config.yaml", dump_config(config))
-    _table(out / "fit.csv", made, scores)
-    _picture(out / "worst.png", drawn, predictions, scores["dice"])
+    columns = {name: [f"{value:.6f}" for value in values] for name, values in scores.items()}
+    _table(out / "fit.csv", ["name", *columns], zip([pair.name for pair in made], *columns.values(), strict=True))
+    _novelty_table(out / "novelty.csv", found.nearest, found.novelty["threshold"])
+    write_whole(out / "worst.png", gallery.best_and_worst(trusted, made, scores["dice"]).save)
+    scorecard.write(out / "report.html", metrics, sets, trusted, scores, own_scores, found, config)
     write_json(out / "metrics.json", metrics)
+    say(f"the report: {out / 'report.html'}")
     return metrics
 
 
-def _train_judge(real: Path, out: Path, config: Config, tested: bool, resume: bool, device: str) -> None:
-    config = update(config, "segment", network=config.evaluate.fit_network, steps=config.evaluate.fit_steps)
-    unlimited = config.model_copy(update={"data": config.data.model_copy(update={"limit": None})})
-    segment(real, out, [real] if tested else [], config=unlimited, resume=resume, device=device)
+def _names(listed: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in listed.split(",") if name.strip()))
+    if not names:
+        raise InputError(f"--features {listed!r}: names no extractor; choose from {extractors.KNOWN}")
+    return names
 
 
-def _held_out(real: Path) -> list[Pair]:
-    if not test_sets(real) and "test" not in (splits(real) or {}):
-        return []
-    return [pair for found in test_pairs([real]).values() for pair in found]
+def _some(pairs: Sequence[Pair], config: Config) -> NDArray[np.uint8]:
+    """Images at the size that the generator was shown, so that sharpness is compared like with like."""
+    if len(pairs) > LARGEST:
+        order = np.random.default_rng(config.evaluate.seed).permutation(len(pairs))[:LARGEST]
+        pairs = [pairs[i] for i in sorted(order)]
+    return load_images([pair.image for pair in pairs], config.data.resolution)
 
 
-def _table(path: Path, pairs: list[Pair], scores: dict[str, Any]) -> None:
+def _protocol(
+    real: Path, synthetic: Path, config: Config, judge: Judge, chosen: Sequence[Extractor], lpips: bool
+) -> dict[str, Any]:
+    """Everything that another needs to take the same figures."""
+    used = [
+        {
+            "name": extractor.name,
+            "weights": extractor.key,
+            "squared_to": extractor.resolution or config.data.resolution,
+            "then_resized_to": extractor.resizing,
+        }
+        for extractor in chosen
+    ]
+    if lpips:
+        size = max(config.data.resolution, perceptual.LEAST)
+        entry = {"name": "alexnet", "weights": "torchvision ImageNet, LPIPS 0.1", "squared_to": config.data.resolution}
+        used.append({**entry, "then_resized_to": "none" if size == config.data.resolution else f"{size} px, bilinear"})
+    return {
+        "version": version("siamese-diffusion"),
+        "real": str(real.resolve()),
+        "split": config.data.split,
+        "synthetic": str(synthetic.resolve()),
+        "squaring": "Lanczos (Pillow), other aspect ratios squashed; masks by area, cut at one half",
+        "extractors": used,
+        "judge": {"run": str(judge.run.resolve()), "resolution": judge.resolution},
+        "seed": config.evaluate.seed,
+        "intervals": f"95 %, bootstrap over images; {RESAMPLES} resamples for fit, {quality.RESAMPLES} for quality "
+        f"(40 for large Fréchet distances), at most {quality.LARGEST} images of a kind",
+        "neighbours": "precision and recall 3, density and coverage 5, of at most "
+        f"{quality.MANIFOLD} images of a kind; novelty {memorization.NEIGHBOURS}",
+        "novelty": f"{chosen[0].name} features and {memorization.THUMBNAIL} px thumbnails, four flips of the real images",
+        "shuffled": f"at most {SHUFFLED} pairs",
+        "appearance": f"at most {LARGEST} images of a kind at {config.data.resolution} px",
+    }
+
+
+def _novelty_table(path: Path, nearest: Sequence[dict[str, Any]], threshold: float) -> None:
+    names = [name for name in nearest[0] if name != "index"]
+    rows = (
+        [
+            *(f"{row[name]:.6f}" if isinstance(row[name], float) else row[name] for name in names),
+            int(row["distance"] < threshold),
+        ]
+        for row in nearest
+    )
+    _table(path, [*names, "flagged"], rows)
+
+
+def _table(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["name", *scores])
-    for pair, *values in zip(pairs, *scores.values(), strict=True):
-        table.writerow([pair.name, *(f"{value:.6f}" for value in values)])
+    table.writerow(header)
+    table.writerows(rows)
     write_text(path, text.getvalue())
-
-
-def _picture(path: Path, pairs: Arrays, predictions: Any, dice: Any, count: int = 12, columns: int = 6) -> None:
-    """The worst pairs, then the best: green what was asked for, magenta what the judge sees."""
-    order = np.argsort(dice, kind="stable")
-    chosen = [*order[:count], *order[max(count, len(order) - count) :]]
-    rows, captions = [], []
-    for start in range(0, len(chosen), columns):
-        part = chosen[start : start + columns]
-        asked = [pictures.outline(pairs.images[i], pairs.masks[i], pictures.GREEN) for i in part]
-        rows.append([pictures.outline(a, predictions[i] > 0.5, pictures.MAGENTA) for a, i in zip(asked, part, strict=True)])
-        captions.append([f"Dice {dice[i]:.3f}" for i in part])
-    write_whole(path, pictures.grid(rows, captions).save)

@@ -23,7 +23,8 @@ def pair_scores(predictions: NDArray[np.floating[Any]], masks: NDArray[np.bool_]
         masks: bool (N, R, R).
 
     Returns:
-        `dice` and `iou`, (N,) each in [0, 1]; 1 where prediction and mask are both empty.
+        `dice` and `iou`, (N,) each in [0, 1]; 1 where prediction and mask are both empty. `boundary`, (N,) in [0, 1],
+        is `boundary_distance`.
     """
     if predictions.shape != masks.shape:
         raise ValueError(f"predictions {predictions.shape} and masks {masks.shape} differ in shape")
@@ -34,7 +35,24 @@ def pair_scores(predictions: NDArray[np.floating[Any]], masks: NDArray[np.bool_]
     return {
         "dice": np.where(empty, 1.0, 2 * common / np.maximum(total, 1)),
         "iou": np.where(empty, 1.0, common / np.maximum(total - common, 1)),
+        "boundary": np.array([boundary_distance(a, b) for a, b in zip(cut, masks, strict=True)], float),
     }
+
+
+def boundary_distance(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Average symmetric surface distance of two masks (H, W), as a share of the image's diagonal; lower is better.
+
+    The mean, over the border pixels of both masks, of the distance to the other's border (Heimann et al., 2009). 0
+    where both are empty; 1, the whole diagonal, where one is: no border of it is anywhere in the image.
+    """
+    from scipy.ndimage import binary_erosion, distance_transform_edt
+
+    if not first.any() or not second.any():
+        return float(first.any() != second.any())
+    borders = [mask & ~binary_erosion(mask, border_value=0) for mask in (first, second)]
+    away = [distance_transform_edt(~border) for border in borders]
+    total = away[1][borders[0]].sum() + away[0][borders[1]].sum()
+    return float(total / sum(border.sum() for border in borders) / np.hypot(*first.shape))
 
 
 def interval(values: Scores, seed: int = 0) -> dict[str, float]:
@@ -48,7 +66,7 @@ def interval(values: Scores, seed: int = 0) -> dict[str, float]:
 
 
 def mask_fit(predictions: NDArray[np.floating[Any]], masks: NDArray[np.bool_], seed: int = 0) -> dict[str, dict[str, float]]:
-    """Mean `dice` and `iou` of predictions and their masks, each with `mean`, `low` and `high` (95 %).
+    """Mean `dice`, `iou` and `boundary` of predictions and their masks, each with `mean`, `low` and `high` (95 %).
 
     Args:
         predictions: the judge's probabilities on the images, (N, R, R) in [0, 1].

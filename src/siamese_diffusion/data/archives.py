@@ -1,0 +1,184 @@
+"""Unpack an archive from outside: only plain files, only inside the target, only as much as was agreed.
+
+ZIP is read here. Anything else (CVC-ClinicDB comes as RAR) is turned into a tar stream by `bsdtar`, which writes nothing
+itself, so that the same rules hold for every kind of archive.
+"""
+
+import shutil
+import stat
+import subprocess
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from siamese_diffusion.errors import InputError
+from siamese_diffusion.progress import bar
+
+_BLOCK = 1 << 20
+_RATIO = 200
+"""An archive that grows more than this is a bomb: images are compressed already."""
+_SMALL = 64 << 20
+"""Total size in bytes below which the growth does not matter."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an archive may hold at most: bytes when unpacked, and files."""
+
+    size: int
+    files: int = 100_000
+
+
+def unpack(archive: Path, folder: Path, limits: Limits) -> list[Path]:
+    """Unpack the plain files of `archive` into `folder` and list them.
+
+    Raises:
+        InputError: the archive is damaged, encrypted or of an unknown kind; a member would land outside `folder`, is a
+            link or a device, or has the name of another; or there is more than `limits`.
+    """
+    if not archive.is_file():
+        raise InputError(f"{archive}: no such file")
+    guard = _Guard(archive, folder, limits)
+    try:
+        if zipfile.is_zipfile(archive):
+            _unpack_zip(archive, guard)
+        elif _head(archive).lstrip()[:1] == b"<":
+            raise InputError(f"{archive}: is a web page, not an archive; the provider answered with a form or a notice")
+        elif _head(archive)[:4] == b"PK\x03\x04":
+            raise InputError(f"{archive}: is a ZIP file whose end is missing; fetch it again")
+        else:
+            _unpack_stream(archive, guard)
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError) as error:
+        raise InputError(f"{archive}: the archive is damaged ({str(error) or type(error).__name__})") from None
+    return guard.files
+
+
+@dataclass
+class _Guard:
+    """Decides for every member where it goes, and counts."""
+
+    archive: Path
+    folder: Path
+    limits: Limits
+    files: list[Path] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+    announced: int = 0
+
+    def admit(self, name: str, size: int, link: bool, special: bool) -> Path | None:
+        """Where a member of `size` bytes goes; None for what operating systems leave in archives."""
+        parts = self.parts(name)
+        if link or special:
+            kind = "link" if link else "special file"
+            raise InputError(f"{self.archive}: {name} is a {kind}; only plain files are unpacked, and nothing was kept")
+        self.announced += size
+        if self.announced > self.limits.size or len(self.seen) >= self.limits.files:
+            raise InputError(
+                f"{self.archive}: holds more than {self.limits.size >> 20} MiB or {self.limits.files} files when "
+                "unpacked, far more than the data set; nothing was kept"
+            )
+        if self.announced > max(_SMALL, _RATIO * self.archive.stat().st_size):
+            raise InputError(f"{self.archive}: grows more than {_RATIO} times when unpacked; nothing was kept")
+        key = "/".join(parts).casefold()
+        if key in self.seen:
+            raise InputError(f"{self.archive}: holds {name} twice")
+        self.seen.add(key)
+        if "__MACOSX" in parts or parts[-1].startswith("._") or parts[-1] in (".DS_Store", "Thumbs.db"):
+            return None
+        return self.folder.joinpath(*parts)
+
+    def parts(self, name: str) -> tuple[str, ...]:
+        path = PurePosixPath(name.replace("\\", "/"))
+        outside = path.is_absolute() or not path.parts or ".." in path.parts or ":" in name
+        if outside or any(ord(letter) < 32 for letter in name):
+            raise InputError(f"{self.archive}: {name!r} would land outside the folder; nothing was kept")
+        return path.parts
+
+    def write(self, source: IO[bytes], target: Path, size: int) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        left = size
+        with target.open("xb") as file:
+            while block := source.read(min(_BLOCK, left + 1)):
+                left -= len(block)
+                if left < 0:
+                    break
+                file.write(block)
+        if left:
+            raise InputError(f"{self.archive}: {target.name} is not as long as the archive says")
+        self.files.append(target)
+
+
+def _unpack_zip(archive: Path, guard: _Guard) -> None:
+    with zipfile.ZipFile(archive) as file:
+        chosen = []
+        for member in file.infolist():
+            if member.is_dir():
+                guard.parts(member.filename)
+                continue
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            special = kind not in (0, stat.S_IFREG, stat.S_IFLNK)
+            if member.flag_bits & 1:
+                raise InputError(f"{archive}: is encrypted; unpack it yourself and give the folder with --archive")
+            target = guard.admit(member.filename, member.file_size, kind == stat.S_IFLNK, special)
+            if target is not None:
+                chosen.append((member, target))
+        with bar() as progress:
+            for member, target in progress.track(chosen, description=f"unpacking {archive.name}"):
+                with file.open(member) as source:
+                    guard.write(source, target, member.file_size)
+
+
+def _unpack_stream(archive: Path, guard: _Guard) -> None:
+    with tempfile.TemporaryFile() as errors:
+        command = [find_bsdtar(archive), "-cf", "-", "--format", "pax", f"@{archive.resolve()}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as process:
+            try:
+                assert process.stdout is not None
+                _unpack_tar(process.stdout, guard)
+                failed = process.wait() != 0
+            except tarfile.ReadError:
+                failed = True  # what bsdtar says is clearer
+            except BaseException:
+                process.kill()
+                raise
+        if failed or not guard.files:
+            errors.seek(0)
+            said = errors.read(2000).decode(errors="replace").strip().splitlines() or ["it holds no files"]
+            raise InputError(f"{archive}: cannot be unpacked as ZIP, nor by bsdtar ({said[0]})")
+
+
+def _unpack_tar(stream: IO[bytes], guard: _Guard) -> None:
+    with tarfile.open(fileobj=stream, mode="r|") as file, bar() as progress:
+        task = progress.add_task(f"unpacking {guard.archive.name}", total=None)
+        for member in file:
+            if member.isdir():
+                continue
+            target = guard.admit(member.name, member.size, member.issym() or member.islnk(), not member.isreg())
+            source = file.extractfile(member)
+            if target is not None and source is not None:
+                guard.write(source, target, member.size)
+                progress.advance(task)
+
+
+def find_bsdtar(archive: Path) -> str:
+    """The program that turns `archive`, which is not a ZIP file, into a stream.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    for name in ("bsdtar", "tar"):  # on macOS and Windows `tar` is bsdtar
+        path = shutil.which(name)
+        if path and b"bsdtar" in subprocess.run([path, "--version"], capture_output=True, check=False).stdout:
+            return path
+    raise InputError(
+        f"{archive}: is not a ZIP file, and other archives (RAR) need the program bsdtar (Debian and Ubuntu: package "
+        "libarchive-tools); or unpack it yourself and give the folder with --archive"
+    )
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(64)

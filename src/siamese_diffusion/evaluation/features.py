@@ -1,0 +1,151 @@
+"""Features of image files, computed once: cached by content, memory-mapped, streamed in batches.
+
+A set's features are one `.npy` file, named by a hash of what they depend on: the content of every image, the
+extractor's weights, the resizing and the flips. They are made in shards, so a killed pass goes on where it stopped,
+and two passes over one cache do each other no harm.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from siamese_diffusion import progress
+from siamese_diffusion.data.images import Pixels, read_image, square
+from siamese_diffusion.files import hash_files, hash_json, write_whole
+
+SHARD = 2048
+"""Images of a shard; a shard of Inception's features has 16 MiB a flip."""
+
+PLAIN: tuple[tuple[int, ...], ...] = ((),)
+FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
+"""Axes of (B, 3, R, R) that each variant reverses: none, left-right, upside-down, both."""
+FLIP_NAMES = ("none", "horizontal", "vertical", "both")
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A function from images to features.
+
+    Attributes:
+        name: as reported.
+        embed: uint8 (B, 3, R, R) on the CPU -> float (B, D).
+        key: tells its weights apart from all others.
+        resizing: what `embed` does about the size, in words.
+        resolution: the R that it needs; None: any.
+        family: "inception" or "clip", whose metrics have names of their own, else "other".
+    """
+
+    name: str
+    embed: Callable[[Tensor], Tensor]
+    key: str
+    resizing: str
+    resolution: int | None = None
+    family: str = "other"
+
+
+def contents(paths: Sequence[Path]) -> list[str]:
+    """A hash of the content of each file."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda path: hash_files([path]), paths))
+
+
+def features(
+    paths: Sequence[Path],
+    extractor: Extractor,
+    cache: Path,
+    resolution: int,
+    batch_size: int = 32,
+    flips: Sequence[tuple[int, ...]] = PLAIN,
+    hashes: Sequence[str] | None = None,
+) -> NDArray[np.float32]:
+    """Features (N, F, D), memory-mapped: of every image in each of F `flips`.
+
+    Args:
+        paths: image files.
+        extractor: see `extractors.create`.
+        cache: folder that keeps them.
+        resolution: the images are squared to this side first, in pixels, unless the extractor needs another.
+        batch_size: images in one pass.
+        flips: see `FLIPS`.
+        hashes: `contents(paths)`, where it is known.
+
+    Raises:
+        InputError: an image cannot be read, or the disk is full.
+    """
+    side = extractor.resolution or resolution
+    digests = list(hashes) if hashes is not None else contents(paths)
+    key = hash_json([extractor.key, side, [list(axes) for axes in flips], digests])
+    whole = cache / f"{key}.npy"
+    if not whole.exists():
+        shards = cache / key
+        starts = range(0, len(paths), SHARD)
+        with progress.bar() as shown:
+            task = shown.add_task(f"features: {extractor.name}", total=len(paths))
+            for start in starts:
+                part = paths[start : start + SHARD]
+                shard = shards / f"{start:08d}.npy"
+                if not shard.exists():
+                    _save(shard, _shard(part, extractor, side, batch_size, flips, lambda n: shown.advance(task, n)))
+                else:
+                    shown.advance(task, len(part))
+        _join(whole, [shards / f"{start:08d}.npy" for start in starts], len(paths))
+        shutil.rmtree(shards, ignore_errors=True)
+    mapped: NDArray[np.float32] = np.load(whole, mmap_mode="r")
+    return mapped
+
+
+def _shard(
+    paths: Sequence[Path],
+    extractor: Extractor,
+    side: int,
+    batch_size: int,
+    flips: Sequence[tuple[int, ...]],
+    advance: Callable[[int], None],
+) -> NDArray[np.float32]:
+    def read(path: Path) -> Pixels:
+        return square(read_image(path), side)
+
+    parts = []
+    with ThreadPoolExecutor() as pool, torch.inference_mode():
+        for start in range(0, len(paths), batch_size):
+            batch = np.stack(list(pool.map(read, paths[start : start + batch_size])))
+            images = torch.from_numpy(batch).movedim(3, 1)  # (B, 3, R, R)
+            variants = [extractor.embed(images.flip(axes)).float().cpu() for axes in flips]
+            parts.append(torch.stack(variants, 1).numpy())
+            advance(len(batch))
+    return np.concatenate(parts)
+
+
+def _save(path: Path, array: NDArray[np.float32]) -> None:
+    def save(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.save(file, array)
+
+    write_whole(path, save)
+
+
+def _join(path: Path, shards: Sequence[Path], count: int) -> None:
+    """One file of the shards, written piece by piece: a memory map would crash where the disk is full."""
+
+    def save(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            for number, shard in enumerate(shards):
+                array = np.load(shard)
+                if number == 0:
+                    header: dict[str, Any] = {
+                        "descr": np.lib.format.dtype_to_descr(array.dtype),
+                        "fortran_order": False,
+                        "shape": (count, *array.shape[1:]),
+                    }
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(np.ascontiguousarray(array).tobytes())
+
+    write_whole(path, save)

@@ -1,0 +1,317 @@
+"""A reader study: clinicians rate real and synthetic images without knowing which is which.
+
+`export_ratings` makes one page that opens offline and a key that stays with the researcher. Nothing in the page says where
+an image comes from: names and order are drawn from the operating system's random numbers, not from the seed, and every image
+is resized to one size and encoded anew. `score_ratings` puts the readers' files and the key together.
+"""
+
+import base64
+import csv
+import io
+import json
+import secrets
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from siamese_diffusion.data.images import open_image, read_image, square
+from siamese_diffusion.data.pairs import find_images
+from siamese_diffusion.errors import InputError
+from siamese_diffusion.evaluation.agreement import alpha_interval, crossed_means, percentiles, wilson
+from siamese_diffusion.files import read_json, write_json, write_text
+from siamese_diffusion.progress import say, track
+
+KEY_FORMAT = "siamese-diffusion rating key 1"
+RATINGS_FORMAT = "siamese-diffusion ratings 1"
+REAL = "real"
+LARGEST = 512
+"""Side in pixels that images are not shown larger than by default."""
+
+
+def export_ratings(
+    real: Path,
+    synthetic: Sequence[Path],
+    out: Path,
+    count: int = 30,
+    seed: int = 0,
+    resolution: int | None = None,
+    split: str | None = None,
+) -> dict[str, Any]:
+    """Write `rate.html`, which readers open, and `key.json`, which they must not see.
+
+    Args:
+        real: folder of real pairs or images.
+        synthetic: folders of synthetic pairs or images, each a source of its own.
+        out: folder to write.
+        count: images drawn from each folder.
+        seed: of that draw (a smaller `count` draws a part of a larger one's). Order and names never depend on it.
+        resolution: side in pixels that every image is squared to; default: the shortest side of any image drawn, at most
+            512, so that no image is enlarged, which would show.
+        split: list of the real folder's `splits.json` to draw from; default: all its images.
+
+    Returns:
+        `page`, `key`, `study` (its identity), `images`, `resolution`, `sources` {name: images}.
+
+    Raises:
+        InputError: bad input, a folder with fewer than `count` images, or `out` holds a key already.
+    """
+    key_path = out / "key.json"
+    if key_path.exists():
+        raise InputError(f"--out {out}: holds a key already, and ratings made with it need it; name another folder")
+    if count < 1:
+        raise InputError(f"--count {count}: at least one image of each folder is needed")
+    if resolution is not None and not 16 <= resolution <= 2048:
+        raise InputError(f"--resolution {resolution}: expected 16 to 2048 pixels")
+    if not synthetic:
+        raise InputError("--synthetic: name at least one folder")
+    folders = _name_sources(real, synthetic)
+    chosen = [
+        (source, path)
+        for number, (source, folder) in enumerate(folders.items())
+        for path in _draw(find_images(folder, split if source == REAL else None), count, (seed, number), folder)
+    ]
+    shortest = min(min(open_image(path).size) for _, path in track(chosen, "measuring", len(chosen)))
+    side = resolution or min(shortest, LARGEST)
+    if side > shortest:
+        say(f"note: an image has only {shortest} pixels; enlarged to {side} it may be told by its blur")
+    order = list(range(len(chosen)))
+    secrets.SystemRandom().shuffle(order)
+    names = [secrets.token_hex(8) for _ in order]
+    study = secrets.token_hex(8)
+    files = [chosen[i][1] for i in order]
+    images = [
+        [name, _encode(square(read_image(path), side))]
+        for name, path in track(zip(names, files, strict=True), "encoding", len(files))
+    ]
+    key = {
+        "format": KEY_FORMAT,
+        "study": study,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": seed,
+        "count": count,
+        "resolution": side,
+        "sources": {source: str(folder) for source, folder in folders.items()},
+        "images": [
+            {"id": name, "source": chosen[i][0], "file": str(chosen[i][1])} for name, i in zip(names, order, strict=True)
+        ],
+    }
+    write_json(key_path, key)  # first: a page without its key would be useless
+    write_text(out / "rate.html", _page({"format": RATINGS_FORMAT, "study": study, "side": side, "images": images}))
+    say(f"send {out / 'rate.html'} to the readers, and keep {key_path} from them")
+    return {
+        "page": str(out / "rate.html"),
+        "key": str(key_path),
+        "study": study,
+        "images": len(images),
+        "resolution": side,
+        "sources": dict.fromkeys(folders, count),
+    }
+
+
+def score_ratings(files: Sequence[Path], key: Path, out: Path | None = None) -> dict[str, Any]:
+    """Put the files that readers saved and the key together.
+
+    Args:
+        files: one a reader, each with every image rated.
+        key: `key.json` of `export_ratings`.
+        out: folder that gets `scores.json` and `ratings.csv` (one row a rating).
+
+    Returns:
+        `readers`: their names. `sources`: for every folder `images`, `mos` {mean, low, high}, `ratings` (how often 1 to
+        5), `readers` (mean of each), `called_real` {value, low, high}; for synthetic ones also `difference` of the MOS to
+        real {mean, low, high} and `accuracy` on the images of this folder and the real ones, where guessing gives 0.5 if
+        both have as many. `answers`: over all images `accuracy`, `sensitivity` (synthetic called synthetic) and
+        `specificity` (real called real), each {value, low, high}, and the same for each of the `readers`. `agreement`:
+        `ratings` and `answers`, Krippendorff's alpha {value, low, high}, None for one reader. `protocol`: how.
+
+    Raises:
+        InputError: a file is damaged, unfinished, of another study, of the same reader as another, or not a reader's.
+    """
+    truth = _read_key(key)
+    sheets: dict[str, dict[str, dict[str, Any]]] = {}
+    places: dict[str, Path] = {}
+    for path in files:
+        reader, sheet = _read_sheet(path, truth)
+        twin = next((name for name in sheets if name.casefold() == reader.casefold()), None)
+        if twin is not None:
+            raise InputError(f"{path}: is of the reader {reader}, as is {places[twin]}; give one file for each reader")
+        sheets[reader], places[reader] = sheet, path
+    if not sheets:
+        raise InputError("no files: give the files that the readers saved")
+
+    ids: dict[str, list[str]] = {source: [] for source in truth["sources"]}
+    for image in truth["images"]:
+        ids[image["source"]].append(image["id"])
+    ratings = {s: np.array([[sheet[i]["rating"] for i in names] for sheet in sheets.values()]) for s, names in ids.items()}
+    called = {
+        s: np.array([[sheet[i]["answer"] == REAL for i in names] for sheet in sheets.values()]) for s, names in ids.items()
+    }
+    fakes = [source for source in ids if source != REAL]
+    means = {source: crossed_means(values, number) for number, (source, values) in enumerate(ratings.items())}
+    sources: dict[str, Any] = {}
+    for source, values in ratings.items():
+        sources[source] = {
+            "images": values.shape[1],
+            "mos": {"mean": float(values.mean()), **percentiles(means[source])},
+            "ratings": {str(rating): int((values == rating).sum()) for rating in range(1, 6)},
+            "readers": dict(zip(sheets, values.mean(1).tolist(), strict=True)),
+            "called_real": _share(called[source]),
+        }
+        if source != REAL:
+            apart = float(values.mean() - ratings[REAL].mean())
+            sources[source]["difference"] = {"mean": apart, **percentiles(means[source] - means[REAL])}
+            sources[source]["accuracy"] = _share(called[REAL], ~called[source])
+    fake = np.concatenate([called[source] for source in fakes], axis=1)
+    several = len(sheets) > 1
+    scores = {
+        "study": truth["study"],
+        "readers": list(sheets),
+        "sources": sources,
+        "answers": {
+            **_answers(called[REAL], fake),
+            "readers": {reader: _answers(called[REAL][[i]], fake[[i]]) for i, reader in enumerate(sheets)},
+        },
+        "agreement": {
+            "ratings": alpha_interval(np.concatenate(list(ratings.values()), axis=1)) if several else None,
+            "answers": alpha_interval(np.concatenate(list(called.values()), axis=1) * 1.0, False) if several else None,
+        },
+        "protocol": {
+            "mos": "mean of ratings 1 to 5; 95 % percentile bootstrap over "
+            + ("images and readers (pigeonhole)" if several else "images; one reader, so it says nothing of other readers"),
+            "answers": "95 % Wilson score interval; it takes answers as independent, which those of one reader nearly are "
+            "and those of several readers to one image are not",
+            "agreement": "Krippendorff's alpha, ordinal for ratings and nominal for answers; 95 % percentile bootstrap over "
+            "images",
+        },
+    }
+    if out is not None:
+        write_json(out / "scores.json", scores)
+        write_text(out / "ratings.csv", _table(truth, sheets))
+    return scores
+
+
+def render_scores(scores: dict[str, Any]) -> str:
+    """The scores as text for a terminal."""
+    lines = [f"{len(scores['readers'])} readers: {', '.join(scores['readers'])}"]
+    for source, entry in scores["sources"].items():
+        lines.append(f"{source}, {entry['images']} images: MOS {_three(entry['mos'], 'mean')}")
+        if source != REAL:
+            lines.append(f"    MOS minus that of real {_three(entry['difference'], 'mean')}")
+        lines.append(f"    called real {_three(entry['called_real'])}")
+        if source != REAL:
+            lines.append(f"    accuracy against real {_three(entry['accuracy'])}")
+    answers = scores["answers"]
+    lines.append("real or synthetic, all images: " + ", ".join(f"{name} {_three(answers[name])}" for name in _ANSWERS))
+    for reader, entry in answers["readers"].items():
+        lines.append(f"    {reader}: accuracy {_three(entry['accuracy'])}")
+    for name, alpha in scores["agreement"].items():
+        value = "one reader" if alpha is None else "undefined" if alpha["value"] is None else _three(alpha)
+        lines.append(f"Krippendorff's alpha, {name}: {value}")
+    return "\n".join(lines)
+
+
+_ANSWERS = ("accuracy", "sensitivity", "specificity")
+
+
+def _three(entry: dict[str, float], name: str = "value") -> str:
+    return f"{entry[name]:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]"
+
+
+def _share(*right: Any) -> dict[str, float]:
+    return wilson(sum(int(part.sum()) for part in right), sum(part.size for part in right))
+
+
+def _answers(real: Any, fake: Any) -> dict[str, Any]:
+    """From which real and which synthetic images were called real, (readers, images) each."""
+    return {"accuracy": _share(real, ~fake), "sensitivity": _share(~fake), "specificity": _share(real)}
+
+
+def _name_sources(real: Path, synthetic: Sequence[Path]) -> dict[str, Path]:
+    folders = {REAL: real}
+    for folder in synthetic:
+        if any(folder.resolve() == other.resolve() for other in folders.values()):
+            raise InputError(f"--synthetic {folder}: is given twice, or is the folder of --real")
+        name = folder.resolve().name
+        folders[name if name not in folders else str(folder)] = folder
+    return folders
+
+
+def _draw(found: list[Path], count: int, seed: tuple[int, int], folder: Path) -> list[Path]:
+    if len(found) < count:
+        raise InputError(f"--count {count}: {folder} has {len(found)} images")
+    return [found[i] for i in np.random.default_rng(seed).permutation(len(found))[:count]]
+
+
+def _encode(pixels: Any) -> str:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _page(study: dict[str, Any]) -> str:
+    from jinja2 import Environment
+
+    template = (resources.files("siamese_diffusion") / "templates" / "rate.html").read_text(encoding="utf-8")
+    data = json.dumps(study).replace("<", "\\u003c")
+    return (
+        Environment(autoescape=True).from_string(template).render(study=data, count=len(study["images"]), side=study["side"])
+    )
+
+
+def _read_key(path: Path) -> dict[str, Any]:
+    key = read_json(path)
+    if not isinstance(key, dict) or key.get("format") != KEY_FORMAT:
+        raise InputError(f"--key {path}: is not a key.json of `rate export`")
+    try:
+        sources = {image["source"] for image in key["images"] if image["id"] and image["file"]}
+        whole = REAL in sources and len(sources) > 1 and sources == set(key["sources"]) and isinstance(key["study"], str)
+    except (KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise InputError(f"--key {path}: is damaged; take the file that `rate export` wrote")
+    return key
+
+
+def _read_sheet(path: Path, key: dict[str, Any]) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The reader's name, and rating and answer by image."""
+    sheet = read_json(path)
+    if not isinstance(sheet, dict) or sheet.get("format") != RATINGS_FORMAT:
+        raise InputError(f"{path}: is not a file that the rating page saved")
+    reader, rows = sheet.get("reader"), sheet.get("ratings")
+    if not isinstance(reader, str) or not reader.strip() or not isinstance(rows, list):
+        raise InputError(f"{path}: has no reader's name or no ratings")
+    if sheet.get("study") != key["study"]:
+        raise InputError(f"{path}: is of another study ({sheet.get('study')}) than the key ({key['study']})")
+    found: dict[str, dict[str, Any]] = {}
+    known = {image["id"] for image in key["images"]}
+    for number, row in enumerate(rows, start=1):
+        name = row.get("id") if isinstance(row, dict) else None
+        if not isinstance(name, str) or name not in known:
+            raise InputError(f"{path}: rating {number} is of an image that the key does not have")
+        if name in found:
+            raise InputError(f"{path}: rates an image twice (rating {number})")
+        if type(row.get("rating")) is not int or not 1 <= row["rating"] <= 5:
+            raise InputError(f"{path}: rating {number} is {row.get('rating')}, expected 1 to 5")
+        if row.get("answer") not in (REAL, "synthetic"):
+            raise InputError(f"{path}: answer {number} is {row.get('answer')}, expected real or synthetic")
+        found[name] = row
+    if len(found) < len(known):
+        raise InputError(f"{path}: rates {len(found)} of {len(known)} images; ask {reader} to finish and save again")
+    return reader.strip(), found
+
+
+def _table(key: dict[str, Any], sheets: dict[str, dict[str, dict[str, Any]]]) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["reader", "source", "file", "id", "position", "rating", "answer", "seconds"])
+    for reader, sheet in sheets.items():
+        for image in key["images"]:
+            row = sheet[image["id"]]
+            place = [reader, image["source"], image["file"], image["id"], row.get("position")]
+            table.writerow([*place, row["rating"], row["answer"], row.get("seconds")])
+    return text.getvalue()

@@ -1,0 +1,75 @@
+"""Pictures of what `evaluate` found: what the judge sees, and synthetic images beside their nearest real ones."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from siamese_diffusion import pictures
+from siamese_diffusion.data.images import read_image, square
+from siamese_diffusion.data.pairs import Pair
+from siamese_diffusion.evaluation.features import FLIP_NAMES, FLIPS
+from siamese_diffusion.evaluation.fit import Scores
+from siamese_diffusion.judging import Judge
+
+COLUMNS = 6
+
+
+def best_and_worst(judge: Judge, pairs: Sequence[Pair], dice: Scores, count: int = 12) -> Image.Image:
+    """The worst pairs, then the best, as in `outlined`."""
+    order = np.argsort(dice, kind="stable")
+    chosen = [int(i) for i in (*order[:count], *order[max(count, len(order) - count) :])]
+    tiles = outlined(judge, [pairs[i] for i in chosen])
+    captions = [f"Dice {dice[i]:.3f}" for i in chosen]
+    rows = range(0, len(chosen), COLUMNS)
+    return pictures.grid([tiles[i : i + COLUMNS] for i in rows], [captions[i : i + COLUMNS] for i in rows])
+
+
+def side_by_side(
+    rows: Sequence[Mapping[str, Any]], key: str, images: Mapping[str, Path], real: Mapping[str, Path], size: int
+) -> bytes:
+    """A PNG: each image above, the training image nearest to it below, turned as it is nearest.
+
+    Args:
+        rows: of `comparing.Comparison.nearest`, or of the flagged.
+        key: of the image's name in a row; its training image is under `real`.
+        images: files by name.
+        real: files of the training images by name.
+        size: at which they were compared, in pixels.
+    """
+    above = [_enlarged(square(read_image(images[row[key]]), size)) for row in rows]
+    below = [_enlarged(_flipped(square(read_image(real[row["real"]]), size), row["flip"])) for row in rows]
+    captions = [
+        [f"score {row['distance']:.2f}" for row in rows],
+        ["real" + ("" if row["flip"] == "none" else ", flipped") + f" ({row['by']})" for row in rows],
+    ]
+    return png(pictures.grid([above, below], captions, font=16))
+
+
+def outlined(judge: Judge, pairs: Sequence[Pair]) -> list[NDArray[np.uint8]]:
+    """Every image with the outlines of its mask, green, and of what the judge sees, magenta."""
+    tiles = []
+    for image, mask, prediction in zip(*judge.see(pairs), strict=True):
+        asked = pictures.outline(image, mask, pictures.GREEN)
+        tiles.append(pictures.outline(asked, prediction > 0.5, pictures.MAGENTA))
+    return tiles
+
+
+def _enlarged(image: NDArray[np.uint8], side: int = 192) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _flipped(image: NDArray[np.uint8], flip: str) -> NDArray[np.uint8]:
+    axes = tuple(axis + 2 for axis in FLIPS[FLIP_NAMES.index(flip)])  # -1 and -2 of (B, 3, H, W) are 1 and 0 of (H, W, 3)
+    return np.ascontiguousarray(np.flip(image, axes)) if axes else image
+
+
+def png(image: Image.Image) -> bytes:
+    """The image as a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="png")
+    return buffer.getvalue()

@@ -1,0 +1,200 @@
+"""The judge: a segmentation network trained on real pairs only, which says where it sees the lesion in any image.
+
+Lives above the rooms: the network is `segmentation`'s, what is made of its answers is `evaluation`'s.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from siamese_diffusion import progress
+from siamese_diffusion.config import Config, load_config, update
+from siamese_diffusion.data.pairs import Pair, find_pairs, read_pair, splits, square, test_sets
+from siamese_diffusion.evaluation.extractors import fingerprint
+from siamese_diffusion.evaluation.features import Extractor
+from siamese_diffusion.evaluation.fit import Scores, pair_scores, shuffled_fit
+from siamese_diffusion.files import read_json
+from siamese_diffusion.loop import make_accelerator
+from siamese_diffusion.segmentation.train import load_network, predict, segment, test_pairs
+
+SHUFFLED = 2000
+"""Fit to other pairs' masks is measured on no more pairs than this."""
+
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A trained segmentation network and the size it works at."""
+
+    run: Path
+    network: nn.Module
+    resolution: int
+    batch_size: int
+    device: torch.device
+
+    def see(self, pairs: Sequence[Pair]) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.float32]]:
+        """Images (N, R, R, 3), masks (N, R, R) and predictions (N, R, R) in [0, 1]."""
+
+        def read(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+            image, mask = read_pair(pair)
+            return square(image, self.resolution), square(mask, self.resolution)
+
+        with ThreadPoolExecutor() as pool:
+            both = list(pool.map(read, pairs))
+        images = np.stack([image for image, _ in both])
+        return images, np.stack([mask for _, mask in both]), predict(self.network, images, self.batch_size)
+
+
+def judge_of(real: Path, run: Path | None, out: Path, config: Config, resume: bool, device: str) -> Judge:
+    """The judge of a finished `run` of `segment`, or else one trained on all training pairs of `real`, in `out`.
+
+    Raises:
+        InputError: `run` is no finished run of `segment`, or see `segment`.
+    """
+    if run is None:
+        run = out
+        changed = update(config, "segment", network=config.evaluate.fit_network, steps=config.evaluate.fit_steps)
+        unlimited = changed.model_copy(update={"data": changed.data.model_copy(update={"limit": None})})
+        segment(real, out, [real] if test_images(real) else [], config=unlimited, resume=resume, device=device)
+    where = make_accelerator("no", device).device
+    network = load_network(run).to(where)
+    settings = load_config(run / "config.yaml").segment
+    return Judge(run, network, settings.resolution, settings.batch_size, where)
+
+
+def test_images(real: Path) -> list[Pair]:
+    """The pairs that measure the judge: split `test`, or PraNet's test sets; none without them."""
+    if not test_sets(real) and "test" not in (splits(real) or {}):
+        return []
+    return [pair for found in test_pairs([real]).values() for pair in found]
+
+
+def held_out(real: Path, train: Sequence[Pair], split: str | None) -> list[Pair]:
+    """Real pairs that are not in `train`: those of the other lists of `splits.json`, and PraNet's test sets."""
+    found = find_pairs(real, "test") if test_sets(real) else []
+    for name in splits(real) or {}:
+        found += find_pairs(real, name) if name != split else []
+    used = {pair.image.resolve() for pair in train}
+    apart = {pair.image.resolve(): pair for pair in found if pair.image.resolve() not in used}
+    return list(apart.values())
+
+
+def measure(judge: Judge, pairs: Sequence[Pair], description: str) -> dict[str, Scores]:
+    """`dice`, `iou` and `boundary` of every pair, (N,) each; a bounded number of images is in memory at a time."""
+    return _measure(judge, pairs, description, 0)[0]
+
+
+def measure_both(judge: Judge, pairs: Sequence[Pair], description: str) -> tuple[dict[str, Scores], dict[str, float]]:
+    """`measure`, and the mean Dice with other pairs' masks (`mean`, `low`, `high`) of the first `SHUFFLED` pairs."""
+    scores, predictions, masks = _measure(judge, pairs, description, SHUFFLED)
+    return scores, shuffled_fit(predictions, masks)["dice"]
+
+
+def own_error(judge: Judge, held: Sequence[Pair]) -> tuple[dict[str, Any], dict[str, Scores] | None]:
+    """How the judge does on real images: {dice, boundary, on, count}, and the scores of each where it was tested.
+
+    Without test pairs its validation pairs do, which flatters it a little since they picked its epoch.
+    """
+    if held:
+        scores = measure(judge, held, "real test images")
+        means = {name: float(scores[name].mean()) for name in ("dice", "boundary")}
+        return {**means, "on": "test", "count": len(held)}, scores
+    validation = read_json(judge.run / "metrics.json")["val"]
+    return {"dice": validation["mDice"], "boundary": None, "on": "validation", "count": validation["count"]}, None
+
+
+def embedder(judge: Judge) -> Extractor:
+    """Features of the judge: the mean over the image of its last map at the coarsest resolution, (B, channels).
+
+    It has seen the user's images and no others, so its features say what matters for finding the lesion; their
+    distances compare between sets judged by the same network only. They are brought to the length of the root of
+    their number: a few images with strong responses would decide the kernel distance, which cubes their products.
+    """
+    network = judge.network
+    probe = _Watch()
+    with probe.on(network), torch.inference_mode():
+        network(torch.zeros(1, 3, judge.resolution, judge.resolution, device=judge.device))
+
+    def embed(images: Tensor) -> Tensor:
+        watch = _Watch(stop=probe.found)
+        with watch.on(network), contextlib.suppress(_Enough):
+            network(images.to(judge.device).float() / 255)
+        assert watch.map is not None
+        pooled = watch.map.mean((2, 3))
+        return pooled / pooled.norm(dim=1, keepdim=True).clamp(min=1e-12) * pooled.shape[1] ** 0.5  # type: ignore[no-any-return]
+
+    return Extractor("judge", embed, f"{fingerprint(network)}-unit", "none", resolution=judge.resolution)
+
+
+class _Enough(Exception):  # noqa: N818 - it is no error
+    """The map is there; the rest of the network, most of its work, is not needed."""
+
+
+class _Watch:
+    """Keeps the last of the smallest maps (B, C, h, w) of a pass; 1 x 1 comes from pooling, unless there is no other.
+
+    Args:
+        stop: `found` of an earlier pass: keep that map and end the pass there.
+    """
+
+    def __init__(self, stop: int | None = None) -> None:
+        self.stop = stop
+        self.map: Tensor | None = None
+        self.found = 0
+        self.seen = 0
+
+    @contextlib.contextmanager
+    def on(self, network: nn.Module) -> Iterator[None]:
+        hooks = [module.register_forward_hook(self._look) for module in network.modules()]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _look(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        values = output.values() if isinstance(output, dict) else output if isinstance(output, (list, tuple)) else [output]
+        for value in values:
+            if not isinstance(value, Tensor) or value.ndim != 4:
+                continue
+            self.seen += 1
+            if self.stop is not None:
+                if self.seen == self.stop:
+                    self.map = value
+                    raise _Enough
+            elif self.map is None or self._area(self.map) == 1 or 1 < self._area(value) <= self._area(self.map):
+                self.map, self.found = value, self.seen
+
+    @staticmethod
+    def _area(value: Tensor) -> int:
+        return value.shape[2] * value.shape[3]
+
+
+def _measure(
+    judge: Judge, pairs: Sequence[Pair], description: str, kept: int
+) -> tuple[dict[str, Scores], NDArray[np.float32], NDArray[np.bool_]]:
+    parts: list[dict[str, Scores]] = []
+    predictions, masks = [], []
+    with progress.bar() as shown:
+        task = shown.add_task(f"judging {description}", total=len(pairs))
+        for start in range(0, len(pairs), CHUNK):
+            part = pairs[start : start + CHUNK]
+            _, asked, seen = judge.see(part)
+            parts.append(pair_scores(seen, asked))
+            if start < kept:
+                predictions.append((seen > 0.5)[: kept - start])
+                masks.append(asked[: kept - start])
+            shown.advance(task, len(part))
+    scores = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if not kept:
+        return scores, np.empty(0, np.float32), np.empty(0, bool)
+    return scores, np.concatenate(predictions).astype(np.float32), np.concatenate(masks)
