@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from siamese_diffusion.segmentation.augment import Augmentation, augment, draw, identity
+from siamese_diffusion.segmentation.augment import Augmentation, augment, draw, draw_flips, identity, rescale
 
 
 def discs(count: int = 64, side: int = 48) -> tuple[Tensor, Tensor]:
@@ -101,3 +101,36 @@ def test_brightness_contrast_and_saturation_do_what_they_say() -> None:
     torch.testing.assert_close(changed(1.2, 1, 1), plain * 1.2)
     assert float(changed(1, 0.5, 1).std()) == pytest.approx(float(plain.std()) / 2, rel=0.05)
     assert float(changed(1, 1, 0).std(1).max()) < 1e-5
+
+
+def test_flips_and_turns_alone_are_exact_permutations() -> None:
+    images, masks = discs(200, 16)
+    images = torch.randint(0, 256, images.shape, dtype=torch.uint8, generator=generator())
+    moved, moved_masks = augment(images, masks, draw_flips(len(images), generator()))
+    turned = 0
+    for before, after, mask, moved_mask in zip(images / 255, moved, masks, moved_masks, strict=True):
+        fits = [
+            (turns, flipped)
+            for turns in range(4)
+            for flipped in (before, before.flip(2))
+            if torch.allclose(flipped.rot90(turns, (1, 2)), after, atol=1e-4)
+        ]
+        assert len(fits) == 1
+        turned += fits[0][0] % 2
+        assert moved_mask.sum() == mask.sum()
+    assert 30 < turned < 70  # half are turned at all, half of those by an odd number of quarters
+
+
+def test_rescaling_as_the_recipes_do() -> None:
+    images = torch.rand(2, 3, 64, 64, generator=generator())
+    masks = (torch.rand(2, 1, 64, 64, generator=generator()) < 0.5).float()
+    for soft in (True, False):
+        same = rescale(images, masks, 64, soft)
+        assert same[0] is images
+        assert same[1] is masks
+        small, small_masks = rescale(images, masks, 32, soft)
+        assert small.shape == (2, 3, 32, 32)
+        assert small_masks.shape == (2, 1, 32, 32)
+        assert bool((small_masks % 1 != 0).any()) == soft
+        corner = torch.allclose(small[..., 0, 0], images[..., 0, 0])
+        assert corner == soft  # aligned corners keep theirs

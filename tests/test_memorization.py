@@ -72,7 +72,7 @@ def test_planted_copies_are_found_and_fresh_images_are_not(tmp_path: Path) -> No
     for name, images in world.copies.items():
         found = archive.score([world.describe(images, name, False)])
         assert (found.score < calibration.threshold).all(), (name, found.score, calibration.threshold)
-        np.testing.assert_array_equal(found.index, np.arange(start, start + 5))
+        np.testing.assert_array_equal(found.place, np.arange(start, start + 5))
         assert set(found.flip) == {{"flipped": 1, "upside down": 2}.get(name, 0)}
         start += 5
     alarms = archive.score([world.describe(world.new, "new", False)]).score < calibration.threshold
@@ -103,7 +103,7 @@ def test_ratio_is_the_distance_over_that_of_the_real_neighbours() -> None:
     apart = np.linalg.norm(unit(real[:, 0])[:, None] - unit(real[:, 0])[None], axis=-1)
     away = np.linalg.norm(unit(queries)[:, None] - unit(real[:, 0])[None], axis=-1)
     for i, j in enumerate(away.argmin(1)):
-        assert found.index[i] == j
+        assert found.place[i] == j
         assert found.score[i] == pytest.approx(away[i, j] / np.sort(apart[j])[1:11].mean(), rel=1e-4)
 
 
@@ -120,7 +120,7 @@ def test_the_smaller_ratio_of_two_descriptions_counts_and_is_named() -> None:
     queries = [np.stack([fresh_rows[0], first[4, 0]]), np.stack([second[9, 0], fresh_rows[1]])]
     found = Archive([first, second]).score(queries)
     assert found.description.tolist() == [1, 0]
-    assert found.index.tolist() == [9, 4]
+    assert found.place.tolist() == [9, 4]
     assert found.score.max() < 1e-3
     assert found.ratios[0, 0] > 0.5
 

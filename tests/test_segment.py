@@ -51,11 +51,14 @@ def test_a_run_leaves_what_it_promises(disc_pairs: DiscPairs, tmp_path: Path) ->
     assert json.loads((out / "metrics.json").read_text()) == metrics
     assert json.loads((out / "best.json").read_text())["step"] == metrics["step"]
     rows = (out / "test" / "discs.csv").read_text().splitlines()
-    assert rows[0] == "name,dice,iou"
+    assert rows[0] == "name,dice,iou,meanDic,meanIoU,wFm,Sm,meanEm,MAE"
     assert [row.split(",")[0] for row in rows[1:]] == SPLITS["test"]
     assert sum(float(row.split(",")[1]) for row in rows[1:]) / 2 == pytest.approx(
         metrics["test"]["discs"]["mDice"], abs=1e-5
     )
+    assert sum(float(row.split(",")[8]) for row in rows[1:]) / 2 == pytest.approx(metrics["mean"]["MAE"], abs=1e-5)
+    assert {"mDice", "mIoU", "count", "meanDic", "maxIoU", "Sm"} <= metrics["test"]["discs"].keys()
+    assert metrics["imagenet"] is False
     assert sorted(path.name for path in (out / "samples").iterdir()) == ["step-000002.png", "step-000004.png"]
     assert not (out / "best").exists()
 
@@ -190,6 +193,21 @@ def test_runs_of_one_process_may_differ_in_precision(disc_pairs: DiscPairs, tmp_
     for precision in ("bf16", "no"):
         metrics = segment(data, tmp_path / precision, [], config=tiny(steps=2, precision=precision), device="cpu")
         assert 0 <= metrics["val"]["mDice"] <= 1
+
+
+def test_scores_at_the_masks_own_size(disc_pairs: DiscPairs, tmp_path: Path) -> None:
+    data, large = disc_pairs(splits=SPLITS), disc_pairs(name="large", resolution=48, count=3, seed=4)
+    runs = {}
+    for where in ("input", "native"):
+        runs[where] = segment(data, tmp_path / where, [large], config=tiny(score_at=where))
+    assert runs["input"]["val"] == runs["native"]["val"]
+    inside, native = (runs[where]["test"]["large"] for where in ("input", "native"))
+    assert inside["meanDic"] != native["meanDic"]
+    network = load_network(tmp_path / "native")
+    probabilities = predict(network, load(find_pairs(large), 32).images)
+    masks = load(find_pairs(large), 48).masks
+    resized = torch.nn.functional.interpolate(torch.from_numpy(probabilities)[:, None], size=(48, 48), mode="bilinear")[:, 0]
+    assert score(resized, torch.from_numpy(masks), field=True).means() == pytest.approx(native, abs=1e-4)
 
 
 def test_selection_never_sees_the_test_set(disc_pairs: DiscPairs, tmp_path: Path) -> None:

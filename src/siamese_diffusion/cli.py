@@ -1,18 +1,12 @@
 """The command line: parse, call the function of the same name, print. Nothing heavy is imported before it is needed."""
 
-import errno
-import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from siamese_diffusion.console import ConfigFile, Data, Device, Json, Out, Resume, Setting, load_settings, quiet, run
 from siamese_diffusion.errors import InputError
-
-if TYPE_CHECKING:
-    from siamese_diffusion.config import Config
 
 app = typer.Typer(
     help="New image-mask pairs from a few annotated medical images, and proof of whether they help segmentation.",
@@ -20,14 +14,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-ConfigFile = Annotated[str | None, typer.Option("--config", help="A preset's name or a YAML file of settings.")]
-Setting = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
-Data = Annotated[Path, typer.Option(help="Folder of image-mask pairs.")]
-Out = Annotated[Path, typer.Option(help="Folder to write.")]
 
 
 @app.command()
@@ -40,12 +26,12 @@ def demo(
     """The main job end to end on made-up endoscopy: train, sample, score, segment, report."""
 
     def call() -> Any:
-        _quiet()
+        quiet()
         from siamese_diffusion.demonstration import demo
 
         return demo(out, size, device)
 
-    _run(call, as_json)
+    run(call, as_json)
 
 
 @app.command()
@@ -63,7 +49,7 @@ def check(
             print(render(report))
         return report.as_dict()
 
-    _run(call, as_json, show=False)
+    run(call, as_json, show=False)
 
 
 @app.command()
@@ -82,7 +68,7 @@ def phantoms(
         make_phantoms(out, count, resolution, seed)
         return {"out": str(out), "pairs": count}
 
-    _run(call, as_json)
+    run(call, as_json)
 
 
 @app.command()
@@ -98,12 +84,12 @@ def pretrain(
     """Train a small backbone from unlabelled images."""
 
     def call() -> Any:
-        _quiet()
+        quiet()
         from siamese_diffusion.diffusion.pretrain import pretrain
 
-        return pretrain(images, out, _config(config, settings), resume, device)
+        return pretrain(images, out, load_settings(config, settings), resume, device)
 
-    _run(call, as_json)
+    run(call, as_json)
 
 
 @app.command()
@@ -121,13 +107,13 @@ def train(
     """Train Siamese-Diffusion on image-mask pairs."""
 
     def call() -> Any:
-        _quiet()
+        quiet()
         from siamese_diffusion.diffusion.train import train
 
         default = "sd15-paper" if backbone == "sd15" else None
-        return train(data, out, backbone, method, _config(config or default, settings), resume, device)
+        return train(data, out, backbone, method, load_settings(config or default, settings), resume, device)
 
-    _run(call, as_json)
+    run(call, as_json)
 
 
 @app.command()
@@ -151,10 +137,10 @@ def sample(
     """Draw images for masks: a folder of new pairs."""
 
     def call() -> Any:
-        _quiet()
+        quiet()
         from siamese_diffusion.diffusion.sample import sample
 
-        chosen = _config(config or str(checkpoint / "config.yaml"), settings) if config or settings else None
+        chosen = load_settings(config or str(checkpoint / "config.yaml"), settings) if config or settings else None
         return sample(
             checkpoint,
             masks,
@@ -171,7 +157,7 @@ def sample(
             device,
         )
 
-    _run(call, as_json)
+    run(call, as_json)
 
 
 @app.command()
@@ -194,12 +180,12 @@ def evaluate(
     """Are the images good, do they obey their masks, and are they new?"""
 
     def call() -> Any:
-        _quiet()
+        quiet()
         from siamese_diffusion.scoring import evaluate
 
-        return evaluate(real, synthetic, out, _config(config, settings), judge, resume, device, features, cache)
+        return evaluate(real, synthetic, out, load_settings(config, settings), judge, resume, device, features, cache)
 
-    _run(call, as_json)
+    run(call, as_json)
 
 
 @app.command("filter")
@@ -222,7 +208,7 @@ def filter_(
 
         return filter_(scores, out, min_dice, max_boundary, drop_flagged, synthetic, resume)
 
-    _run(call, as_json)
+    run(call, as_json)
 
 
 @app.command()
@@ -231,7 +217,7 @@ def segment(
     out: Out,
     test: Annotated[list[Path] | None, typer.Option(help="Folder of test pairs; may be repeated.")] = None,
     synthetic: Annotated[list[Path] | None, typer.Option(help="Folder of synthetic pairs; may be repeated.")] = None,
-    network: Annotated[str | None, typer.Option(help="unet or segformer.")] = None,
+    network: Annotated[str | None, typer.Option(help="unet, segformer, unet_plain, sanet, polyp_pvt or ctnet.")] = None,
     config: ConfigFile = None,
     settings: Setting = None,
     resume: Resume = False,
@@ -243,9 +229,9 @@ def segment(
     def call() -> Any:
         from siamese_diffusion.segmentation.train import segment
 
-        return segment(train, out, test or [], synthetic, _config(config, settings), network, resume, device)
+        return segment(train, out, test or [], synthetic, load_settings(config, settings), network, resume, device)
 
-    _run(call, as_json)
+    run(call, as_json)
 
 
 @app.command()
@@ -270,12 +256,12 @@ def study(
                 raise InputError(f"--data {entry}: expected NAME=DIR, with a data set of {config}")
             folders[name] = Path(folder)
         load_study(config, folders, workers)  # a mistake in the file is told before the libraries are loaded
-        _quiet()
+        quiet()
         from siamese_diffusion.studies.study import study
 
         return study(config, out, folders, workers, dry_run, device)
 
-    _run(call, as_json, show=not dry_run, again="the same command goes on")
+    run(call, as_json, show=not dry_run, again="the same command goes on")
 
 
 @app.command("import")
@@ -290,12 +276,12 @@ def import_(
     """Turn a checkpoint of the authors' code into a run that `sample` takes."""
 
     def call() -> Any:
-        _quiet()
+        quiet()
         from siamese_diffusion.diffusion.original import import_
 
-        return import_(source, out, backbone, _config(config or "sd15-paper", settings))
+        return import_(source, out, backbone, load_settings(config or "sd15-paper", settings))
 
-    _run(call, as_json)
+    run(call, as_json)
 
 
 @app.command()
@@ -308,12 +294,12 @@ def export(
     """Write a run as a diffusers pipeline, or as a checkpoint of the authors' code."""
 
     def call() -> Any:
-        _quiet()
+        quiet()
         from siamese_diffusion.diffusion.original import export
 
         return export(checkpoint, out, to)
 
-    _run(call, as_json)
+    run(call, as_json)
 
 
 data_app = typer.Typer(help="Fetch published data sets as folders of pairs.", no_args_is_help=True)
@@ -333,7 +319,7 @@ def data_list(as_json: Json = False) -> None:
             print(render_list())
         return list_data()
 
-    _run(call, as_json, show=False)
+    run(call, as_json, show=False)
 
 
 @data_app.command("get")
@@ -357,7 +343,7 @@ def data_get(
             print(f"{result['pairs']} pairs in {out}; `siamese-diffusion check {out}` reads every file")
         return result
 
-    _run(call, as_json, show=False, again="the same command goes on")
+    run(call, as_json, show=False, again="the same command goes on")
 
 
 @rate_app.command("export")
@@ -378,7 +364,7 @@ def rate_export(
 
         return export_ratings(real, synthetic, out, count, seed, resolution, split)
 
-    _run(call, as_json)
+    run(call, as_json)
 
 
 @rate_app.command("score")
@@ -398,66 +384,9 @@ def rate_score(
             print(render_scores(scores))
         return scores
 
-    _run(call, as_json, show=False)
+    run(call, as_json, show=False)
 
 
 def main() -> None:
     """Run the command line."""
     app()
-
-
-def _config(source: str | None, settings: list[str] | None) -> "Config":
-    from siamese_diffusion.config import load_config
-
-    return load_config(source, settings)
-
-
-def _run(
-    call: Callable[[], Any], as_json: bool, show: bool = True, again: str = "the same command with --resume goes on"
-) -> None:
-    """Call, print the result, and turn what can go wrong into one line and an exit status."""
-    try:
-        result = call()
-    except InputError as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        print(f"interrupted; {again}", file=sys.stderr)
-        raise SystemExit(130) from None
-    except MemoryError:
-        _fail("out of memory: lower data.resolution or the batch_size of this command")
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else "--out: " if error.errno == errno.ENOSPC else ""
-        _fail(f"{where}{error.strerror or error}")
-    except RuntimeError as error:
-        if "out of memory" not in str(error):
-            raise
-        _fail("out of memory on the device: set train.micro_batch (or sample.batch_size) lower")
-    else:
-        if as_json:
-            print(json.dumps(result, allow_nan=False))
-        elif show:
-            for key, value in result.items():
-                print(f"{key}: {_round(value)}")
-
-
-def _quiet() -> None:
-    """One progress bar is enough: the libraries' own bars and notes about loading are for their developers."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    for library in (diffusers_logging, transformers_logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-
-
-def _round(value: Any) -> Any:
-    if isinstance(value, float):
-        return round(value, 4)
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_round(entry)}" for key, entry in value.items())
-    return value
-
-
-def _fail(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(2)

@@ -119,8 +119,8 @@ def compare(sets: Sets, extractors: Sequence[Extractor], lpips: Distance | None,
         "flagged": _below(nearest, calibration.threshold, "synthetic"),
         "alarms": _below(alarms, calibration.threshold, "held_out"),
     }
-    places = principal(first[0][:, 0], first[1:], seed)
-    return Comparison(quality, novelty, nearest, measured.score, places)  # type: ignore[arg-type]
+    places: list[Array] = [*principal(first[0][:, 0], first[1:], seed)]
+    return Comparison(quality, novelty, nearest, measured.score, places)
 
 
 def _nearest(

@@ -6,12 +6,13 @@ Settings are resolved in this order, later wins: the defaults below, the preset 
 
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.recipes import RECIPES
 
 
 class Section(BaseModel):
@@ -59,8 +60,9 @@ class LoopConfig(Section):
     clip: float | None = Field(None, gt=0, description="largest global gradient norm; default: not clipped")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of the weights; 0: none")
     precision: Literal["no", "fp16", "bf16"] = Field("no", description="mixed precision")
-    optimizer: Literal["adamw", "adafactor"] = Field(
-        "adamw", description="adafactor keeps row and column means instead of 8 bytes of state a weight"
+    optimizer: Literal["adamw", "adafactor", "sgd"] = Field(
+        "adamw",
+        description="adafactor keeps row and column means instead of 8 bytes of state a weight; sgd is Nesterov's, betas[0]",
     )
     workers: int = Field(0, ge=0, description="data loading processes")
     log_every: int = Field(20, ge=1, description="steps between lines of log.jsonl")
@@ -105,6 +107,8 @@ class SampleConfig(Section):
 
 
 class SegmentConfig(LoopConfig):
+    """The defaults are those of `unet` and `segformer`; another network's own are in `recipes.py`."""
+
     network: str = Field("unet", description="name in segmentation.networks")
     resolution: int = Field(96, ge=32, le=2048, description="side of the square input in pixels, a multiple of 32")
     steps: int = Field(600, ge=1)
@@ -118,7 +122,45 @@ class SegmentConfig(LoopConfig):
     keep: int = Field(1, ge=1)
     validation: float = Field(0.1, gt=0, lt=1, description="share of the training pairs held out when there is no val split")
     synthetic_share: float = Field(0.5, gt=0, lt=1, description="share of synthetic pairs in each batch, in expectation")
-    pretrained: bool = Field(False, description="start from ImageNet weights (downloaded on first use)")
+    pretrained: bool | Literal["auto"] = Field(
+        False, description="start from ImageNet weights (downloaded on first use); auto: where they can be had"
+    )
+    loss: Literal["bce-dice", "sanet", "two-class", "structure", "structure-contrast"] = Field(
+        "bce-dice", description="name in segmentation.losses"
+    )
+    backbone_rate: float = Field(1.0, ge=0, description="factor on the learning rate of the encoder")
+    halve_at: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        (), description="shares of the steps after each of which the learning rate is halved"
+    )
+    clip_value: float | None = Field(None, gt=0, description="largest entry of a gradient; default: not clipped")
+    augmentation: Literal["affine", "flip-turn", "none"] = Field(
+        "affine", description="flips, turns, small affine maps and colour; flips and quarter turns alone; or nothing"
+    )
+    colour_exchange: float = Field(0.0, ge=0, le=1, description="probability that an image takes another's colours")
+    colour_overflow: Literal["wrap", "clip"] = Field("wrap", description="its values beyond 0..255: modulo 256, or clipped")
+    multiscale: Literal["none", "drawn", "cycle"] = Field(
+        "none", description="train at several sizes: one drawn for each step, or each batch once at every size"
+    )
+    scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field(
+        (1.0,), min_length=1, description="those sizes over the resolution, rounded to multiples of 32 pixels"
+    )
+    scale_weights: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+        None, description="how often each is drawn, relative to the others; default: equally"
+    )
+    correction: bool = Field(False, description="SANet's probability correction of the maps that are scored")
+    score_at: Literal["input", "native"] = Field(
+        "input", description="test scores at the network's resolution, or at each mask's own size, as PraNet's tool"
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _of_network(cls, values: Any, handler: ModelWrapValidatorHandler["SegmentConfig"]) -> "SegmentConfig":
+        """What is not set comes from the network's recipe, and counts as not set: another network brings its own."""
+        if not isinstance(values, dict):
+            return handler(values)
+        checked = handler({**RECIPES.get(str(values.get("network")), {}), **values})
+        object.__setattr__(checked, "__pydantic_fields_set__", set(values))
+        return checked
 
 
 class EvaluateConfig(Section):
@@ -180,7 +222,7 @@ def build_config(values: dict[str, Any], origin: str) -> Config:
     Raises:
         InputError: an unknown setting or a value out of range; the line names `origin` and the setting.
     """
-    merged: dict[str, Any] = Config().model_dump()
+    merged: dict[str, Any] = _explicit(Config())
     for section, entries in values.items():
         if section in merged and isinstance(entries, dict):
             merged[section] = {**merged[section], **entries}
@@ -203,9 +245,14 @@ def default_config(backbone: str) -> Config:
 
 def update(config: Config, section: str, **entries: Any) -> Config:
     """A copy of `config` with `entries` (those that are not None) set in `section`, validated."""
-    values = config.model_dump()
+    values = _explicit(config)
     values[section].update({key: value for key, value in entries.items() if value is not None})
     return build_config(values, "option")
+
+
+def _explicit(config: Config) -> dict[str, Any]:
+    """What was set, section by section, without what follows from the defaults and from the network."""
+    return {section: getattr(config, section).model_dump(exclude_unset=True) for section in Config.model_fields}
 
 
 def dump_config(config: Config) -> str:

@@ -4,6 +4,7 @@ Lives above the rooms: the network is `segmentation`'s, what is made of its answ
 """
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from siamese_diffusion import progress
 from siamese_diffusion.config import Config, load_config, update
@@ -130,7 +132,7 @@ def embedder(judge: Judge) -> Extractor:
             network(images.to(judge.device).float() / 255)
         assert watch.map is not None
         pooled = watch.map.mean((2, 3))
-        return pooled / pooled.norm(dim=1, keepdim=True).clamp(min=1e-12) * pooled.shape[1] ** 0.5  # type: ignore[no-any-return]
+        return F.normalize(pooled, dim=1) * math.sqrt(pooled.shape[1])
 
     return Extractor("judge", embed, f"{fingerprint(network)}-unit", "none", resolution=judge.resolution)
 

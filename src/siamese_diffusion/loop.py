@@ -98,6 +98,8 @@ def run(
     observe: Observe | None = None,
     description: str = "training",
     rate: Callable[[str], float] = lambda name: 1.0,
+    factor: Callable[[int], float] = lambda step: 1.0,
+    clip_value: float | None = None,
 ) -> None:
     """Train the parameters of `module` that require gradients; on return it holds the final (averaged) weights.
 
@@ -110,6 +112,8 @@ def run(
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         observe: called every `sample_every` steps and after the last; what it returns goes to the log.
         rate: name of a parameter to a factor on its learning rate.
+        factor: number of a step, from 0, to a factor on all learning rates besides the schedule's.
+        clip_value: largest entry of a gradient, by magnitude.
 
     Raises:
         InputError: `out` holds checkpoints and `resume` is false, or the batch cannot be split as set.
@@ -155,7 +159,7 @@ def run(
         batches = iter(loader)
         for step in range(start, settings.steps):
             for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * group["factor"] * learning_rate_factor(step, settings)
+                group["lr"] = settings.learning_rate * group["factor"] * learning_rate_factor(step, settings) * factor(step)
             for part in steps_of(step):
                 batch = _to(next(batches), accelerator.device)
                 torch.manual_seed(_mix(settings.seed, 2, step, part.rows.start))
@@ -164,6 +168,8 @@ def run(
                     accelerator.backward(losses.total)
                     if accelerator.sync_gradients and settings.clip is not None:
                         accelerator.clip_grad_norm_(trained, settings.clip)
+                    if accelerator.sync_gradients and clip_value is not None:
+                        accelerator.clip_grad_value_(trained, clip_value)
                     optimizer.step()
                     optimizer.zero_grad()
                 for name, value in losses._asdict().items():  # summed on the device: no synchronisation per step
@@ -198,7 +204,7 @@ def run(
 def make_optimizer(
     module: nn.Module, settings: LoopConfig, rate: Callable[[str], float] = lambda name: 1.0
 ) -> torch.optim.Optimizer:
-    """AdamW, or Adafactor (Shazeer & Stern, arXiv:1804.04235), over the parameters of `module` that require gradients.
+    """AdamW, Adafactor (Shazeer & Stern, arXiv:1804.04235) or Nesterov's SGD over the trained parameters of `module`.
 
     `rate` gives the factor on the learning rate of a parameter, by its name; each group carries its own as `factor`.
     """
@@ -211,6 +217,8 @@ def make_optimizer(
     ]
     if settings.optimizer == "adafactor":
         return torch.optim.Adafactor(trained, weight_decay=settings.weight_decay)
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(trained, momentum=settings.betas[0], weight_decay=settings.weight_decay, nesterov=True)
     return torch.optim.AdamW(trained, betas=settings.betas, weight_decay=settings.weight_decay)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from siamese_diffusion.files import read_jsonl, write_text
 
@@ -98,7 +98,7 @@ def loss_curves(logs: Mapping[str, Path], names: Sequence[str]) -> bytes:
     return _png(canvas)
 
 
-def histogram(series: Mapping[str, Sequence[float]], label: str, mark: tuple[float, str] | None = None) -> bytes:
+def histogram(series: Mapping[str, ArrayLike], label: str, mark: tuple[float, str] | None = None) -> bytes:
     """A PNG of the distributions of several sets, each as shares of its own size.
 
     Args:
@@ -108,15 +108,16 @@ def histogram(series: Mapping[str, Sequence[float]], label: str, mark: tuple[flo
     """
     from matplotlib.figure import Figure as Canvas
 
-    everything = np.concatenate([np.asarray(values, float) for values in series.values()])
+    arrays = {name: np.asarray(values, float) for name, values in series.items()}
+    everything = np.concatenate(list(arrays.values()))
     most = min(float(everything.max()), 3 * float(np.quantile(everything, 0.95)))
     edges = np.linspace(min(float(everything.min()), 0), max(most, 1e-9), 31)
     canvas = Canvas(figsize=(6.2, 2.6), dpi=110, layout="constrained")
     axis = canvas.subplots()
-    for i, (name, values) in enumerate(series.items()):
+    for i, (name, values) in enumerate(arrays.items()):
         weights = np.full(len(values), 100 / len(values))
         clipped = np.clip(values, edges[0], edges[-1])
-        axis.hist(clipped, edges, weights=weights, alpha=0.55, color=f"C{i}", label=f"{name} ({len(values)})")  # type: ignore[arg-type]
+        axis.hist(clipped, list(edges), weights=weights, alpha=0.55, color=f"C{i}", label=f"{name} ({len(values)})")
     if mark is not None:
         axis.axvline(mark[0], color="black", linewidth=1.2, linestyle="--", label=mark[1])
     axis.set_xlabel(label, fontsize=9)

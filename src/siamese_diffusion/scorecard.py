@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from siamese_diffusion import gallery, pictures
 from siamese_diffusion.comparing import Comparison, Sets
@@ -146,7 +146,7 @@ def _fit(
                 gallery.png(pictures.grid(rows, captions, font=16)),
                 "Green: the mask asked for. Magenta: what the network sees.",
             ),
-            Figure(histogram(series, "Dice"), "Dice of every pair."),  # type: ignore[arg-type]
+            Figure(histogram(series, "Dice"), "Dice of every pair."),
         ],
         tables=[
             Table(
@@ -204,7 +204,7 @@ def _novelty(novelty: Mapping[str, Any], sets: Sets, found: Comparison, size: in
         picture = gallery.side_by_side(novelty["alarms"][:COLUMNS], "held_out", apart, real, size)
         title = "The false alarms: real images that are not for training, and were flagged"
         figures.append(Figure(picture, f"{title}; {below} Where the two are the same scene, the splits of the data leak."))
-    series = {"synthetic": [row["distance"] for row in rows], "real": found.real_scores}
+    series: dict[str, ArrayLike] = {"synthetic": [row["distance"] for row in rows], "real": found.real_scores}
     measured = novelty["measured_on"]
     score = novelty["score"]
     return Section(
@@ -215,7 +215,7 @@ def _novelty(novelty: Mapping[str, Any], sets: Sets, found: Comparison, size: in
         "near 0, a new image about 1. An image below the threshold is flagged. A high score does not prove that nothing was "
         "copied: a copied detail in a new scene is not seen.",
         figures=[
-            Figure(histogram(series, "score", (novelty["threshold"], "threshold")), "Scores of every image."),  # type: ignore[arg-type]
+            Figure(histogram(series, "score", (novelty["threshold"], "threshold")), "Scores of every image."),
             *figures,
         ],
         tables=[

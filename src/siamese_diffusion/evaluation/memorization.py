@@ -31,8 +31,8 @@ class Novelty(NamedTuple):
 
     score: NDArray[np.float64]
     """The smaller ratio; near 0 for a copy."""
-    index: NDArray[np.intp]  # type: ignore[assignment]
-    """The nearest training image by the description with the smaller ratio."""
+    place: NDArray[np.intp]
+    """Index of the nearest training image by the description with the smaller ratio."""
     flip: NDArray[np.intp]
     """Which flip of it is nearest, a place in `features.FLIPS`."""
     description: NDArray[np.intp]
@@ -60,7 +60,8 @@ def thumbnail(images: Tensor) -> Tensor:
     """
     centred = images.float() - images.float().mean((2, 3), keepdim=True)
     flat = centred.flatten(1)
-    return flat / flat.norm(dim=1, keepdim=True).clamp(min=1e-3)  # type: ignore[no-any-return]
+    length: Tensor = flat.norm(dim=1, keepdim=True)
+    return flat / length.clamp(min=1e-3)
 
 
 def thumbnails() -> Extractor:
@@ -117,8 +118,9 @@ class Archive:
             base, measured, apart = own.score, self.score(held_out), True
         else:
             order = np.random.default_rng(seed).permutation(self.count)
-            base = own.score[order[: self.count // 2]]
-            measured, apart = Novelty(*(part[order[self.count // 2 :]] for part in own)), False  # type: ignore[arg-type]
+            rest = order[self.count // 2 :]
+            base, apart = own.score[order[: self.count // 2]], False
+            measured = Novelty(own.score[rest], own.place[rest], own.flip[rest], own.description[rest], own.ratios[rest])
         threshold = float(np.quantile(base, target, method="lower"))
         return Calibration(threshold, float((measured.score < threshold).mean()), measured, apart)
 
@@ -127,12 +129,12 @@ class Archive:
     ) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.intp]]:
         """Ratio, nearest training image and its flip, each (N,)."""
         found = nearest(queries, self.variants[description], exclude=exclude)
-        index, flip = found.index[:, 0], found.variant[:, 0]
+        index, flip = found.place[:, 0], found.variant[:, 0]
         around = self.around[description]
         distances = around.distance[index]  # (N, k + 1)
         counted = np.ones(distances.shape, bool)
         if exclude is not None:  # the query may be among the neighbours of its nearest image; the next takes its place
-            counted = around.index[index] != exclude[:, None]
+            counted = around.place[index] != exclude[:, None]
         counted[counted.all(1), -1] = False
         reference = (distances * counted).sum(1) / counted.sum(1)
         return found.distance[:, 0] / np.maximum(reference, 1e-9), index, flip

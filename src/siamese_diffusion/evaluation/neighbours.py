@@ -27,7 +27,8 @@ class Nearest(NamedTuple):
     """The `k` nearest keys of each query, nearest first; each (N, k)."""
 
     distance: NDArray[np.float64]
-    index: NDArray[np.intp]  # type: ignore[assignment]
+    place: NDArray[np.intp]
+    """Index of the key."""
     variant: NDArray[np.intp]
     """Which of the variants of that key was nearest."""
 
@@ -125,7 +126,8 @@ def squared_distances(first: NDArray[np.float32], second: NDArray[np.float32]) -
     product *= -2
     product += np.square(first).sum(1)[:, None]
     product += np.square(second).sum(1)[None]
-    return np.maximum(product, 0, out=product)  # type: ignore[no-any-return]
+    np.maximum(product, 0, out=product)
+    return product
 
 
 def within(queries: Rows, keys: Rows, radii: NDArray[np.floating[Any]]) -> NDArray[np.intp]:

@@ -54,6 +54,33 @@ def draw(count: int, generator: torch.Generator) -> Augmentation:
     return Augmentation(torch.cat([matrix, shift[:, :, None]], 2), colour)
 
 
+def draw_flips(count: int, generator: torch.Generator) -> Augmentation:
+    """SANet's: each flip with probability one half, then for one half a number of quarter turns; all of it exact."""
+    flip = torch.randint(0, 2, (count, 2), generator=generator) * 2.0 - 1.0
+    turned = torch.rand(count, generator=generator) < 0.5
+    angle = torch.randint(0, 4, (count,), generator=generator) * turned * (math.pi / 2)
+    cosine, sine = angle.cos(), angle.sin()
+    matrix = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1).round() * flip[:, None]
+    return Augmentation(torch.cat([matrix, torch.zeros(count, 2, 1)], 2), torch.ones(count, 3))
+
+
+def rescale(images: Tensor, masks: Tensor, side: int, soft: bool) -> tuple[Tensor, Tensor]:
+    """A batch of pairs at another size.
+
+    Args:
+        images: (B, 3, R, R) in [0, 1].
+        masks: (B, 1, R, R) of 0 and 1.
+        side: in pixels.
+        soft: interpolate masks as well, corners aligned, as Polyp-PVT does; else take their nearest pixel, as SANet does.
+    """
+    if images.shape[-1] == side:
+        return images, masks
+    images = F.interpolate(images, size=(side, side), mode="bilinear", align_corners=soft)
+    if soft:
+        return images, F.interpolate(masks, size=(side, side), mode="bilinear", align_corners=True)
+    return images, F.interpolate(masks, size=(side, side), mode="nearest")
+
+
 def augment(images: Tensor, masks: Tensor, how: Augmentation) -> tuple[Tensor, Tensor]:
     """Apply `how` to pairs; what comes from outside an image is black and outside the mask.
 

@@ -1,7 +1,7 @@
 """Batches of real, or real and synthetic, pairs: each a pure function of the seed and the step."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -11,8 +11,15 @@ from torch import Tensor
 from siamese_diffusion.config import SegmentConfig
 from siamese_diffusion.data.loading import load_pairs
 from siamese_diffusion.data.pairs import Pair
+from siamese_diffusion.errors import InputError
 from siamese_diffusion.loop import Batch, BatchAt, generator, rows_of_epochs
-from siamese_diffusion.segmentation.augment import augment, draw
+from siamese_diffusion.segmentation.augment import Augmentation, augment, draw, draw_flips, identity, rescale
+
+if TYPE_CHECKING:
+    from siamese_diffusion.segmentation.colour import Statistics
+
+NUMBERED = 0.7
+"""Probability that a donor of colours is a pair named by digits alone (in PraNet's training set: CVC-ClinicDB)."""
 
 
 class Arrays(NamedTuple):
@@ -27,30 +34,103 @@ def load(pairs: Sequence[Pair], resolution: int) -> Arrays:
     return Arrays(*load_pairs(pairs, resolution))
 
 
-def batches(real: Arrays, synthetic: Arrays | None, settings: SegmentConfig) -> BatchAt:
-    """What `loop.run` asks for: augmented `images` (B, 3, R, R) in [0, 1] and `masks` (B, 1, R, R) of 0 and 1.
+def batches(real: Arrays, synthetic: Arrays | None, settings: SegmentConfig, names: Sequence[str] | None = None) -> BatchAt:
+    """What `loop.run` asks for: augmented `images` (B, 3, S, S) in [0, 1] and `masks` (B, 1, S, S) in [0, 1].
 
+    S is the resolution, or with `settings.multiscale` the size of the step; masks are 0 and 1 unless "cycle" resizes them.
     With `synthetic`, each row of a batch is real with probability 1 - `settings.synthetic_share`. So runs with and
     without synthetic pairs take equally many steps of equal size. Each kind goes through epochs, no pair left out.
+
+    Args:
+        names: base names of the real pairs, which tell the two lists of donors of SANet's colour exchange apart.
+
+    Raises:
+        InputError: the scales and their weights do not fit together.
     """
     sources = [_tensors(real)] + ([_tensors(synthetic)] if synthetic is not None else [])
     size = settings.batch_size
     drawn = torch.rand(settings.steps * size, generator=generator(settings.seed, 3))
     kinds = (drawn < settings.synthetic_share).long() if synthetic is not None else torch.zeros(len(drawn)).long()
     places = torch.where(kinds == 1, kinds.cumsum(0), (1 - kinds).cumsum(0)) - 1  # how many of its kind came before
+    sides = _sides(settings)
+    donors = Donors(real.images, names or [""] * len(real.images)) if settings.colour_exchange else None
 
     def batch_at(step: int, rows: range) -> Batch:
+        turn, side = _turn(step, settings, sides)  # a turn is a batch; "cycle" uses it once at every size
         chosen = []
         for row in rows:
-            kind, place = int(kinds[step * size + row]), int(places[step * size + row])
+            kind, place = int(kinds[turn * size + row]), int(places[turn * size + row])
             images, masks = sources[kind]
             (index,) = rows_of_epochs(place, range(1), 1, len(images), settings.seed + kind)
-            chosen.append((images[index], masks[index]))
-        how = draw(size, generator(settings.seed, 4, step)).rows(rows)
+            image = images[index]
+            if donors is not None:
+                image = donors.recolour(image, settings, generator(settings.seed, 6, turn, row))
+            chosen.append((image, masks[index]))
+        how = _draws()[settings.augmentation](size, generator(settings.seed, 4, turn)).rows(rows)
         images, masks = augment(torch.stack([pair[0] for pair in chosen]), torch.stack([pair[1] for pair in chosen]), how)
+        images, masks = rescale(images, masks, side, soft=settings.multiscale == "cycle")
         return {"images": images, "masks": masks}
 
     return batch_at
+
+
+class Donors:
+    """The real images whose colours SANet's colour exchange hands on.
+
+    As in the authors' code, one list holds the images whose names are digits alone, the other the rest, and the first is
+    chosen with probability `NUMBERED`; where one is empty, the other serves. Theirs then takes the donor by the sample's
+    place in the folder, always the same one; here it is drawn anew, so that data of one source gain from it too.
+
+    Args:
+        images: (N, R, R, 3).
+        names: base name of each.
+    """
+
+    def __init__(self, images: NDArray[np.uint8], names: Sequence[str]) -> None:
+        self.images = images
+        digits = [i for i, name in enumerate(names) if name.isdecimal()]
+        others = [i for i, name in enumerate(names) if not name.isdecimal()]
+        self.lists = (digits or others, others or digits)
+        self.known: dict[int, Statistics] = {}
+
+    def recolour(self, image: Tensor, settings: SegmentConfig, random: torch.Generator) -> Tensor:
+        """(3, R, R) uint8 -> the same, with a donor's colours at probability `settings.colour_exchange`."""
+        from siamese_diffusion.segmentation.colour import exchange, statistics
+
+        applied, which, place = torch.rand(3, generator=random, dtype=torch.float64).tolist()
+        if applied >= settings.colour_exchange:
+            return image
+        listed = self.lists[0] if which < NUMBERED else self.lists[1]
+        donor = listed[int(place * len(listed))]
+        if donor not in self.known:
+            self.known[donor] = statistics(self.images[donor])
+        pixels = np.ascontiguousarray(image.movedim(0, 2).numpy())
+        return torch.from_numpy(exchange(pixels, self.known[donor], settings.colour_overflow)).movedim(2, 0)
+
+
+def _draws() -> dict[str, Callable[[int, torch.Generator], Augmentation]]:
+    return {"affine": draw, "flip-turn": draw_flips, "none": lambda count, random: identity(count)}
+
+
+def _sides(settings: SegmentConfig) -> list[int]:
+    """The sizes that a network is trained at, in pixels."""
+    if settings.multiscale == "none":
+        return [settings.resolution]
+    weights = settings.scale_weights
+    if settings.multiscale == "drawn" and weights is not None and len(weights) != len(settings.scales):
+        raise InputError(f"segment.scale_weights: {len(weights)} for {len(settings.scales)} of segment.scales")
+    return [max(32, 32 * round(settings.resolution * scale / 32)) for scale in settings.scales]
+
+
+def _turn(step: int, settings: SegmentConfig, sides: list[int]) -> tuple[int, int]:
+    """Which batch a step takes, and at which size."""
+    if settings.multiscale == "cycle":
+        turn, place = divmod(step, len(sides))
+        return turn, sides[place]
+    if settings.multiscale == "none":
+        return step, sides[0]
+    weights = torch.tensor(settings.scale_weights or [1.0] * len(sides), dtype=torch.float64)
+    return step, sides[int(torch.multinomial(weights, 1, generator=generator(settings.seed, 7, step)))]
 
 
 def _tensors(arrays: Arrays) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,9 @@ exactly as many optimisation steps as the arm without.
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,44 +18,32 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamese_diffusion import loop, pictures
-from siamese_diffusion.config import Config, dump_config, load_config, update
-from siamese_diffusion.data.pairs import Pair, find_pairs, splits, test_sets
+from siamese_diffusion import loop, pictures, progress
+from siamese_diffusion.config import Config, SegmentConfig, dump_config, load_config, update
+from siamese_diffusion.data.pairs import Pair, find_pairs, read_mask, splits, test_sets
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, require_folder, write_json, write_text, write_whole
 from siamese_diffusion.segmentation import networks
 from siamese_diffusion.segmentation.batches import Arrays, batches, load
-from siamese_diffusion.segmentation.metrics import SetScores, score, summary
+from siamese_diffusion.segmentation.losses import LOSSES
+from siamese_diffusion.segmentation.metrics import SetScores, join, score, summary
 from siamese_diffusion.segmentation.selection import Selection
 
 _HARMLESS = {"workers", "log_every", "checkpoint_every", "keep"}
 """Settings that may change between the parts of a resumed run: they do not change its result."""
 
 
-class Losses(NamedTuple):
-    """Scalars of one batch."""
-
-    total: Tensor
-    bce: Tensor
-    dice: Tensor
-
-
 class Segmenter(nn.Module):
-    """A network with its loss: binary cross-entropy plus soft Dice (Drozdzal et al., arXiv:1608.04117, per image)."""
+    """A network with its loss, by name in `losses.LOSSES`."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, loss: str = "bce-dice") -> None:
         super().__init__()
         self.network = network
+        self.loss = loss
 
-    def forward(self, images: Tensor, masks: Tensor) -> Losses:
-        """`images` (B, 3, R, R) in [0, 1], `masks` (B, 1, R, R) of 0 and 1."""
-        logits = self.network(images).float()  # (B, 1, R, R)
-        bce = F.binary_cross_entropy_with_logits(logits, masks)
-        probabilities = logits.sigmoid()
-        common = (probabilities * masks).sum((1, 2, 3))
-        total = probabilities.sum((1, 2, 3)) + masks.sum((1, 2, 3))
-        dice = 1 - ((2 * common + 1) / (total + 1)).mean()  # the 1 keeps an empty mask's loss finite and its gradient alive
-        return Losses(bce + dice, bce, dice)
+    def forward(self, images: Tensor, masks: Tensor) -> Any:
+        """`images` (B, 3, R, R) in [0, 1], `masks` (B, 1, R, R) in [0, 1] -> scalars, one of them `total`."""
+        return LOSSES[self.loss](networks.outputs(self.network, images), masks)
 
 
 def segment(
@@ -70,8 +58,10 @@ def segment(
 ) -> dict[str, Any]:
     """Train a segmentation network and score it.
 
+    What `config` does not set comes from the network's own recipe (`recipes.py`).
     Validation pairs are split `val` of `train`'s `splits.json`, or else a share of the training pairs, drawn.
-    Images and masks are squared to `segment.resolution`, and scores are taken at that size.
+    Images and masks are squared to `segment.resolution`, and scores are taken at that size, or with `segment.score_at` of
+    native at each test mask's own, the map resized to it.
 
     Args:
         train: folder of real pairs.
@@ -84,9 +74,9 @@ def segment(
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
 
     Returns:
-        `network`, `parameters`, `seed`, `train` (folders and counts), `step` (the selected one),
-        `val` {mDice, mIoU, count}, `test` {set: {mDice, mIoU, count}}, and `mean` (over sets) and `weighted` (by size)
-        {mDice, mIoU}, None without sets.
+        `network`, `parameters`, `imagenet` (whether it began with ImageNet weights), `seed`, `train` (folders and counts),
+        `step` (the selected one), `val` {mDice, mIoU, count}, `test` {set: {mDice, mIoU, count, ...}}, and `mean` (over
+        sets) and `weighted` (by size) {mDice, mIoU, ...}, None without sets; the rest are the field's figures (`field.py`).
 
     Raises:
         InputError: bad input, a test image among the training ones, `out` holds a run and `resume` is false, or
@@ -96,6 +86,7 @@ def segment(
     if network is not None:
         config = update(config, "segment", network=network)
     settings = config.segment
+    rate = _rate(settings)
     if settings.resolution % 32:
         raise InputError(f"segment.resolution = {settings.resolution}: must be a multiple of 32")
     real, validation = _train_and_validation(train, config)
@@ -114,7 +105,8 @@ def segment(
         done: dict[str, Any] = read_json(out / "metrics.json")
         return done
 
-    segmenter = Segmenter(_fresh(settings.network, settings.pretrained, settings.seed))
+    begun, imagenet = _begin(settings, out)
+    segmenter = Segmenter(begun, settings.loss)
     held = load(validation, settings.resolution)
     selection = Selection(out)
 
@@ -132,6 +124,7 @@ def segment(
             load(real, settings.resolution),
             load(made, settings.resolution) if made else None,
             settings,
+            [pair.name for pair in real],
         ),
         settings,
         out,
@@ -139,6 +132,9 @@ def segment(
         device=device,
         observe=observe,
         description=f"training {settings.network}",
+        rate=rate,
+        factor=lambda step: 0.5 ** sum(step >= share * settings.steps for share in settings.halve_at),
+        clip_value=settings.clip_value,
     )
     with PartialState().main_process_first():  # the other processes wait, then read what the first one wrote
         if not (out / "metrics.json").exists():
@@ -150,6 +146,7 @@ def segment(
             metrics = {
                 "network": settings.network,
                 "parameters": sum(parameter.numel() for parameter in segmenter.network.parameters()),
+                "imagenet": imagenet,
                 "seed": settings.seed,
                 "train": counts,
                 "step": best["step"],
@@ -179,13 +176,16 @@ def load_network(run: Path) -> nn.Module:
     return network.eval()
 
 
-def predict(network: nn.Module, images: NDArray[np.uint8], batch_size: int = 32) -> NDArray[np.float32]:
+def predict(
+    network: nn.Module, images: NDArray[np.uint8], batch_size: int = 32, correction: bool = False
+) -> NDArray[np.float32]:
     """Probabilities of the mask, where `network` lies and in its eval mode.
 
     Args:
         network: (B, 3, R, R) in [0, 1] -> (B, 1, R, R) logits.
         images: uint8 (N, R, R, 3).
         batch_size: images in one forward pass.
+        correction: apply SANet's probability correction, which changes no mask cut at 0.5.
 
     Returns:
         float32 (N, R, R) in [0, 1].
@@ -197,7 +197,12 @@ def predict(network: nn.Module, images: NDArray[np.uint8], batch_size: int = 32)
     with torch.inference_mode():
         for start in range(0, len(images), batch_size):
             part = torch.from_numpy(images[start : start + batch_size]).to(device).movedim(3, 1) / 255.0
-            parts.append(network(part).float().sigmoid()[:, 0].cpu().numpy())
+            logits = network(part).float()
+            if correction:
+                from siamese_diffusion.segmentation.colour import correct
+
+                logits = correct(logits)
+            parts.append(logits.sigmoid()[:, 0].cpu().numpy())
     network.train(training)
     return np.concatenate(parts) if parts else np.empty(images.shape[:3], np.float32)
 
@@ -224,10 +229,39 @@ def test_pairs(folders: Sequence[Path]) -> dict[str, list[Pair]]:
     return found
 
 
+def _begin(settings: SegmentConfig, out: Path) -> tuple[nn.Module, bool]:
+    """The network as training begins, and whether with ImageNet weights; where a checkpoint is there, that replaces them."""
+    note = out / "start.json"
+    if settings.pretrained and loop.latest_checkpoint(out) is not None and note.exists():
+        return _fresh(settings.network, False, settings.seed), bool(read_json(note)["imagenet"])
+    network = None
+    if settings.pretrained:
+        try:
+            network = _fresh(settings.network, True, settings.seed)
+        except InputError as error:
+            if settings.pretrained != "auto":
+                raise
+            progress.say(f"{str(error).partition('; ')[0]}; {settings.network} starts from random weights")
+        write_json(note, {"imagenet": network is not None})
+    return network or _fresh(settings.network, False, settings.seed), network is not None
+
+
 def _fresh(name: str, pretrained: bool, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return networks.create(name, pretrained)
+
+
+def _rate(settings: SegmentConfig) -> Callable[[str], float]:
+    """Name of a parameter of the `Segmenter` to a factor on its learning rate."""
+    prefix = networks.BACKBONES.get(settings.network)
+    if settings.backbone_rate == 1:
+        return lambda name: 1.0
+    if prefix is None:
+        raise InputError(
+            f"segment.backbone_rate = {settings.backbone_rate}: {settings.network} has no encoder apart; set it to 1"
+        )
+    return lambda name: settings.backbone_rate if name.startswith(f"network.{prefix}") else 1.0
 
 
 def _train_and_validation(train: Path, config: Config) -> tuple[list[Pair], list[Pair]]:
@@ -279,15 +313,26 @@ def _score(probabilities: NDArray[np.float32], pairs: Arrays) -> SetScores:
 
 
 def _test(network: nn.Module, pairs: list[Pair], path: Path, config: Config) -> SetScores:
-    arrays = load(pairs, config.segment.resolution)
-    scores = _score(predict(network, arrays.images, config.segment.batch_size), arrays)
+    settings = config.segment
+    arrays = load(pairs, settings.resolution)
+    probabilities = predict(network, arrays.images, settings.batch_size, settings.correction)
+    if settings.score_at == "native":
+        scores = join([_native(each, read_mask(pair.mask)) for each, pair in zip(probabilities, pairs, strict=True)])
+    else:
+        scores = score(torch.from_numpy(probabilities), torch.from_numpy(arrays.masks), field=True)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["name", "dice", "iou"])
-    for pair, dice, iou in zip(pairs, scores.dice.tolist(), scores.iou.tolist(), strict=True):
-        table.writerow([pair.name, f"{dice:.6f}", f"{iou:.6f}"])
+    columns = scores.columns()
+    table.writerow(["name", *columns])
+    for pair, *values in zip(pairs, *columns.values(), strict=True):
+        table.writerow([pair.name, *(f"{value:.6f}" for value in values)])
     write_text(path, text.getvalue())
     return scores
+
+
+def _native(probabilities: NDArray[np.float32], mask: NDArray[np.bool_]) -> SetScores:
+    resized = F.interpolate(torch.from_numpy(probabilities)[None, None], size=mask.shape, mode="bilinear")[0]
+    return score(resized, torch.from_numpy(mask)[None], field=True)
 
 
 def _samples(path: Path, pairs: Arrays, probabilities: NDArray[np.float32], count: int = 8) -> None:
