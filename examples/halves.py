@@ -1,8 +1,8 @@
 """Disjoint parts of a folder of real pairs, to see what `evaluate` says where there is nothing to find.
 
-Usage: python examples/halves.py DATA OUT, where DATA has images/, masks/ and splits.json. Writes OUT/half-a and OUT/half-b, two
-halves of the training pairs, and OUT/most and OUT/hundred, all but a hundred of them and that hundred. half-a and most keep the
-lists val and test. The files are symbolic links.
+Usage: python examples/halves.py DATA OUT, where DATA has images/, masks/ and splits.json. Writes OUT/half-a and OUT/half-b,
+two halves of the training pairs, and OUT/most and OUT/hundred, all but a hundred of them and that hundred. half-a and most
+keep the lists val and test. The files are symbolic links.
 """
 
 import json
