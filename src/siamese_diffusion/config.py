@@ -4,6 +4,7 @@ Settings are resolved in this order, later wins: the defaults below, the preset 
 `--set section.key=value`, and a command's own options. The resolved settings of a run are in its `config.yaml`.
 """
 
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -266,23 +267,40 @@ def preset_names() -> list[str]:
 
 
 def _read(source: str | Path) -> dict[str, Any]:
-    name = str(source)
-    if name in preset_names():
-        text = (resources.files("siamese_diffusion") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-    else:
-        try:
-            text = Path(source).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise InputError(f"--config {name}: no such file or preset (presets: {', '.join(preset_names())})") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--config {name}: cannot be read ({error})") from None
+    if str(source) in preset_names():
+        return read_preset(str(source))
+    return read_yaml(Path(source), Config.model_fields, f" or preset (presets: {', '.join(preset_names())})")
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """The settings of a preset; `name` is one of `preset_names()`."""
+    text = (resources.files("siamese_diffusion") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    values: dict[str, Any] = yaml.safe_load(text) or {}
+    return values
+
+
+def read_yaml(path: Path, expected: Iterable[str], otherwise: str = "") -> dict[str, Any]:
+    """The mapping that a YAML file holds; an empty file is an empty one.
+
+    Args:
+        path: the file, as given with `--config`.
+        expected: what the file should hold, for the error.
+        otherwise: what else the option may name.
+
+    Raises:
+        InputError: no such file, or not a YAML mapping.
+    """
     try:
-        values = yaml.safe_load(text) or {}
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise InputError(f"--config {path}: no such file{otherwise}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {path}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        raise InputError(f"{name}: not valid YAML{f' at line {mark.line + 1}' if mark else ''}") from None
+        raise InputError(f"{path}: not valid YAML{f' at line {mark.line + 1}' if mark else ''}") from None
     if not isinstance(values, dict):
-        raise InputError(f"{name}: expected sections ({', '.join(Config.model_fields)})")
+        raise InputError(f"{path}: expected sections ({', '.join(expected)})")
     return values
 
 

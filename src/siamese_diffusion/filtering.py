@@ -49,7 +49,7 @@ def filter_(
     metrics = read_json(scores / "metrics.json")
     if "protocol" not in metrics or "novelty" not in metrics:
         raise InputError(f"{scores}: its evaluation is of an older version; run `evaluate` again")
-    fits = _fits(scores / "fit.csv")
+    fits = read_fits(scores / "fit.csv")
     folder = synthetic or Path(metrics["protocol"]["synthetic"])
     pairs = find_pairs(folder)
     if {pair.name for pair in pairs} != set(fits):
@@ -79,8 +79,12 @@ def filter_(
     }
 
 
-def _fits(path: Path) -> dict[str, tuple[float, float]]:
-    """Dice and boundary distance by name."""
+def read_fits(path: Path) -> dict[str, tuple[float, float]]:
+    """Dice and boundary distance by name, of a `fit.csv`.
+
+    Raises:
+        InputError: there is none, or it is no such table.
+    """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return {row["name"]: (float(row["dice"]), float(row["boundary"])) for row in csv.DictReader(file)}

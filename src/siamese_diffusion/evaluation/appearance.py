@@ -95,7 +95,7 @@ def _spectrum(grey: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     sums = np.bincount(ring.ravel(), power.ravel() / len(grey))
     counts = np.bincount(ring.ravel())
     means = (sums / np.maximum(counts, 1))[1 : side // 2 + 1]
-    return np.log(np.maximum(means, 1e-12))  # 1e-12: far below what 8 bits resolve
+    return np.asarray(np.log(np.maximum(means, 1e-12)))  # 1e-12: far below what 8 bits resolve
 
 
 def _log_ratio(value: float, reference: float) -> float:

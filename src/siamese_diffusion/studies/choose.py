@@ -4,7 +4,6 @@ A round holds one pair for each real mask. Rounds are used in order, the pairs o
 smaller set is part of a larger one.
 """
 
-import csv
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from siamese_diffusion.data.pairs import Pair, find_pairs
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import whole_folder, write_jsonl
+from siamese_diffusion.filtering import read_fits
 
 
 def select(
@@ -40,12 +40,12 @@ def select(
     considered, best = 0, 0.0
     for number, folder in enumerate(rounds):
         pairs = find_pairs(folder)
-        fits = _fits(scores[number]) if scores is not None else {}
+        fits = read_fits(scores[number] / "fit.csv") if scores is not None else {}
         for index in np.random.default_rng(number).permutation(len(pairs)):
             if len(kept) == count:
                 break
             pair = pairs[index]
-            fit = fits.get(pair.name)
+            fit = fits[pair.name][0] if pair.name in fits else None
             considered += 1
             best = max(best, fit or 0.0)
             if min_fit is None or (fit is not None and fit >= min_fit):
@@ -64,11 +64,6 @@ def select(
     known = [fit for _, _, fit in kept if fit is not None]
     mean = float(np.mean(known)) if known else None
     return {"wanted": count, "considered": considered, "kept": len(kept), "fit": mean}
-
-
-def _fits(folder: Path) -> dict[str, float]:
-    with (folder / "fit.csv").open(encoding="utf-8", newline="") as file:
-        return {row["name"]: float(row["dice"]) for row in csv.DictReader(file)}
 
 
 def _link(source: Path, target: Path) -> None:

@@ -7,7 +7,6 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from siamese_diffusion.config import Section
@@ -88,26 +87,6 @@ class StudyFile(Section):
     metrics: list[str] = Field(["mDice", "mIoU"], min_length=1, description="of the table; the JSON and CSV have all")
     confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals")
     workers: int = Field(1, ge=1, le=64, description="stages run side by side, each in a process of its own")
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that a study file holds.
-
-    Raises:
-        InputError: no such file, or not a YAML mapping.
-    """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"--config {path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--config {path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise InputError(f"{path}: not valid YAML{f' at line {mark.line + 1}' if mark else ''}") from None
-    if not isinstance(raw, dict):
-        raise InputError(f"{path}: expected {', '.join(StudyFile.model_fields)}")
-    return raw
 
 
 def parse(raw: dict[str, Any], path: Path) -> StudyFile:

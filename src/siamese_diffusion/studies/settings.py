@@ -4,16 +4,13 @@ Paths are relative to the file. A setting that makes no difference where it stan
 """
 
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
-from siamese_diffusion.config import Config, MethodConfig, build_config, preset_names
+from siamese_diffusion.config import Config, MethodConfig, build_config, preset_names, read_preset, read_yaml
 from siamese_diffusion.data.masks import RECIPES
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.studies.schema import ArmEntry, DataSource, StudyFile, parse, read_yaml
+from siamese_diffusion.studies.schema import ArmEntry, DataSource, StudyFile, parse
 
 METHODS: tuple[str, ...] = get_args(MethodConfig.model_fields["name"].annotation)
 KINDS = ("real", "copy-paste", *METHODS)
@@ -100,7 +97,7 @@ def load_study(path: Path, folders: dict[str, Path] | None = None, workers: int 
     Raises:
         InputError: one line: no such file, not YAML, an unknown or contradictory setting.
     """
-    raw = read_yaml(path)
+    raw = read_yaml(path, StudyFile.model_fields)
     for name, folder in (folders or {}).items():
         entry = raw.get("data", {}).get(name) if isinstance(raw.get("data"), dict) else None
         if not isinstance(entry, dict):
@@ -250,8 +247,7 @@ def _preset(name: str | None, origin: str) -> Values:
         return {}
     if name not in preset_names():
         raise InputError(f"{origin}: preset = {name}: unknown; presets: {', '.join(preset_names())}")
-    text = (resources.files("siamese_diffusion") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-    return yaml.safe_load(text) or {}
+    return read_preset(name)
 
 
 def _network(name: str, flat: dict[str, Any], origin: str) -> Values:
