@@ -94,8 +94,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     def evaluate(real: Path, synthetic: Path, judge: Path, out: Path, config: Config, **rest: Any) -> None:
         begin("evaluate", out, config)
         scores = {pair.name: number("fit", pair.name, of(synthetic)) for pair in find_pairs(synthetic)}
-        rows = "".join(f"{name},{score},0\n" for name, score in scores.items())
-        (out / "fit.csv").write_text(f"name,dice,iou\n{rows}")
+        rows = "".join(f"{name},{score},0,0\n" for name, score in scores.items())
+        (out / "fit.csv").write_text(f"name,dice,iou,boundary\n{rows}")
         fit = {"dice": {"mean": 0.5}, "shuffled": {"mean": 0.25}, "judge": {"dice": 0.75}}
         (out / "metrics.json").write_text(json.dumps({"fit": fit}))
 
