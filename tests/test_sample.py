@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,3 +153,19 @@ def test_ddim_timesteps_and_last_step_are_the_originals() -> None:
     # with no noise predicted only the signal's scale is left: from abar_981 to abar_0, which is 0.99915 and not 1
     assert float(alphas[0]) == pytest.approx(0.99915)
     assert float(drawn) == pytest.approx(float((alphas[0] / alphas[981]).sqrt()), rel=1e-4)
+
+
+def test_guidance_holds_between_its_noise_levels_only() -> None:
+    model, batch = tiny_siamese().eval(), tiny_batch((600, 600, 600, 600))
+    noisy, hint, text = batch["latents"], batch["mask_hint"], batch["text"]
+    empty = torch.zeros_like(text)
+
+    def predict(t: int, **settings: Any) -> Tensor:
+        with torch.no_grad():
+            return guided(model, hint, text, empty, **settings)(noisy, torch.full((4,), t))
+
+    on, off = {"guidance": 3.0, "mask_guidance": 2.0}, {"guidance": 1.0, "mask_guidance": 1.0}
+    for t, inside in ((100, False), (300, True), (800, True), (900, False)):
+        found = predict(t, **on, interval=(0.2, 0.85))
+        torch.testing.assert_close(found, predict(t, **(on if inside else off)))
+    assert not torch.allclose(predict(300, **on), predict(300, **off))

@@ -9,8 +9,9 @@ import torch
 from tiny import tiny_batch, tiny_siamese
 from torch import Tensor, nn
 
-from siamese_diffusion.config import MethodConfig
-from siamese_diffusion.diffusion.siamese import Losses, SiameseDiffusion
+from siamese_diffusion.config import LoopConfig, MethodConfig
+from siamese_diffusion.diffusion.siamese import Losses, SiameseDiffusion, is_decoder
+from siamese_diffusion.loop import make_optimizer
 
 GROUPS = ("controlnet", "decoder", "encoder")
 
@@ -266,3 +267,14 @@ def test_conversions_invert_each_other(prediction: str) -> None:
     target = schedule.target(batch["latents"], batch["noise"], t)
     torch.testing.assert_close(schedule.clean(noisy, target, t), batch["latents"], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(schedule.noise(noisy, target, t), batch["noise"], rtol=1e-3, atol=1e-4)
+
+
+def test_the_decoder_learns_at_its_own_rate() -> None:
+    model = tiny_siamese(MethodConfig(name="adc"))
+    settings = LoopConfig(learning_rate=1e-3)
+    optimizer = make_optimizer(model, settings, lambda name: 0.1 if is_decoder(name) else 1.0)
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in model.named_parameters():
+        decoder = group_of(name) in ("decoder", "teacher's decoder")
+        expected = (1e-4 if decoder else 1e-3) if parameter.requires_grad else None
+        assert rates.get(id(parameter)) == (pytest.approx(expected) if expected else None), name
