@@ -11,12 +11,13 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import typer
 import yaml
 from conftest import DiscPairs
@@ -650,8 +651,19 @@ def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.fixture
+def one_workers_threads() -> Iterator[None]:
+    """Sums are rounded otherwise on another number of threads: this process takes as many as a worker of two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads(2))
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
-def test_interrupted_in_two_processes_and_continued_it_is_the_unbroken_study(tmp_path: Path) -> None:
+def test_interrupted_in_two_processes_and_continued_it_is_the_unbroken_study(
+    tmp_path: Path, one_workers_threads: None
+) -> None:
     """The real commands, on phantoms: two workers, stopped by SIGINT, against one process that was left alone."""
     make_phantoms(tmp_path / "phantoms", 20, 32, seed=3)
     names = [pair.name for pair in find_pairs(tmp_path / "phantoms")]
