@@ -35,7 +35,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "segment": {"steps": 12, "batch_size": 8, "warmup": 2, "sample_every": 6, "log_every": 2},
     },
     "default": {
-        "pairs": 64,
+        "pairs": 24,
         "test": 64,
         "train": {"steps": 220, "batch_size": 8, "warmup": 20, "sample_every": 220, "log_every": 10},
         "sample": {"scheduler": "dpm", "steps": 12, "mask_guidance": 2.0},

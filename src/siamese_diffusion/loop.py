@@ -129,7 +129,7 @@ def run(
 
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = make_optimizer(module, settings, rate)
-    module.to(accelerator.device)
+    module.to(accelerator.device, memory_format=torch.channels_last)
     average = EMAModel(trained, decay=settings.ema, use_ema_warmup=True, power=0.75) if settings.ema else None
     start = 0
     if newest is not None:
@@ -260,7 +260,9 @@ def _save(folder: Path, step: int, module: nn.Module, optimizer: Any, average: E
         save_file(trained_state(module), temporary / "model.safetensors")
         torch.save(optimizer.state_dict(), temporary / "optimizer.pt")
         if average is not None:
-            save_file({str(i): value for i, value in enumerate(average.shadow_params)}, temporary / "ema.safetensors")
+            save_file(
+                {str(i): value.contiguous() for i, value in enumerate(average.shadow_params)}, temporary / "ema.safetensors"
+            )
         write_json(temporary / "state.json", {"step": step})
 
 
