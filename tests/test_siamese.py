@@ -142,6 +142,29 @@ def test_late_timesteps_add_nothing_but_stay_in_the_mean() -> None:
     assert model(**tiny_batch((201, 999)), progress=0.9).augmentation == 0
 
 
+@pytest.mark.parametrize("progress", [0.2, 0.9])
+def test_rows_that_the_caller_knows_are_those_that_the_model_finds(progress: float) -> None:
+    model = tiny_siamese()
+    found = model(**tiny_batch((100, 999)), progress=progress)
+    assert model(**tiny_batch((100, 999)), progress=progress, low=[0]) == found
+    if progress > 1 / 3:
+        assert model(**tiny_batch((100, 999)), progress=progress, low=[]).augmentation == 0
+
+
+@pytest.mark.gpu
+def test_a_step_does_not_wait_for_the_device() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    model = tiny_siamese().to("cuda")
+    batch = {name: value.to("cuda") for name, value in tiny_batch((100, 999)).items()}
+    model(**batch, progress=0.9, low=[0]).total.backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        model(**batch, progress=0.9, low=[0]).total.backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.mark.parametrize("progress", [0.2, 0.8])
 def test_total_equals_its_parts(progress: float) -> None:
     losses = tiny_siamese(MethodConfig(consistency=0.5, augmentation=2.0))(**tiny_batch(), progress=progress)

@@ -243,6 +243,7 @@ class SiameseDiffusion(nn.Module):
         mask_hint: Tensor,
         image_hint: Tensor,
         progress: float,
+        low: Sequence[int] | None = None,
     ) -> Losses:
         """The losses of one batch.
 
@@ -254,6 +255,8 @@ class SiameseDiffusion(nn.Module):
             mask_hint: (B, 3, H, W), 0 or 1.
             image_hint: (B, 3, H, W) in [0, 1].
             progress: step / max_steps, in [0, 1].
+            low: the rows with t <= augmentation_timesteps, where the caller knows them already: then nothing here waits
+                for the device.
 
         Returns:
             L_m = |eps - eps_m|^2, L_i = |eps - eps_mix|^2, L_c = |eps_m - sg(eps_mix)|^2 and
@@ -290,12 +293,18 @@ class SiameseDiffusion(nn.Module):
         image_loss = _error(by_mixed, target).mean()
         consistency = _error(by_mask, by_mixed.detach()).mean()
         augmentation = zero
-        chosen = timesteps <= method.augmentation_timesteps
-        if method.augmentation > 0 and progress > method.augmentation_start and bool(chosen.any()):
-            t, words, eps = timesteps[chosen], text[chosen], noise[chosen]
-            estimate = self.schedule.clean(noisy[chosen], by_mixed[chosen].detach(), t)
+        if method.augmentation > 0 and progress > method.augmentation_start:
+            low = (timesteps <= method.augmentation_timesteps).nonzero()[:, 0].tolist() if low is None else low
+        else:
+            low = ()
+        if low:
+            t, words, eps, before, mixture, hint = (
+                torch.stack([values[row] for row in low])  # by numbers and not by a tensor of them: no copy to the device
+                for values in (timesteps, text, noise, noisy, by_mixed.detach(), mask_hint)
+            )
+            estimate = self.schedule.clean(before, mixture, t)
             again = self.schedule.add_noise(estimate, eps, t)
-            redrawn = self.predict(again, t, words, self.control(again, t, words, mask_hint[chosen]))
+            redrawn = self.predict(again, t, words, self.control(again, t, words, hint))
             aim = self.schedule.target(estimate, eps, t)
             augmentation = _error(redrawn, aim).sum() / len(timesteps)
         total = mask_loss + image_loss + method.consistency * consistency + method.augmentation * augmentation

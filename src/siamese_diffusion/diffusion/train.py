@@ -98,7 +98,10 @@ def train(
     steps = base.scheduler.config.num_train_timesteps
 
     def batch_at(step: int, rows: range) -> Batch:
-        return latents.batch(step, rows, config.train, config.data, steps)
+        batch = latents.batch(step, rows, config.train, config.data, steps)
+        limit = config.method.augmentation_timesteps
+        batch["low"] = [row for row, t in enumerate(batch["timesteps"].tolist()) if t <= limit]  # known here, on the CPU
+        return batch
 
     def observe(step: int, module: nn.Module) -> dict[str, float]:
         base.vae.to(accelerator.device)
