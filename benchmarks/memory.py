@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
+from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
 from siamese_diffusion.config import LoopConfig, MethodConfig
@@ -28,15 +29,18 @@ GIB = 2**30
 
 
 class Live(TorchDispatchMode):
-    """Counts the bytes of the storages that are alive, and their peak."""
+    """Counts the bytes of the storages that are alive, their peak, and the FLOPs of matrix products and convolutions."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.bytes = self.peak = 0
+        self.bytes = self.peak = self.flops = 0
         self.seen: Any = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return tree_map_only(Tensor, self.count, func(*args, **(kwargs or {})))
+        out = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func._overloadpacket):
+            self.flops += count(*args, **(kwargs or {}), out_val=out)
+        return tree_map_only(Tensor, self.count, out)
 
     def count(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

@@ -4,6 +4,8 @@ Both sides hold the same weights and take the same batch, in turn, in one run; t
 The straightforward side runs VAE and text encoder in every step, deep-copies both networks, gives each branch passes of its
 own, with the mask a second time inside the image branch, augments the whole batch and checkpoints activations. At Stable
 Diffusion 1.5's size each side has a process of its own, so that it fits 24 GiB.
+
+`--count` runs nothing: it counts FLOPs and live bytes on tensors without data, and what each change gives, at any size.
 """
 
 import argparse
@@ -20,8 +22,9 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from memory import Live
+from memory import Live, state_bytes
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -56,8 +59,9 @@ SIZES = {
 class Bench:
     """The networks, a batch, and a step of either side."""
 
-    def __init__(self, size: Size, side: str) -> None:
+    def __init__(self, size: Size, side: str, fake: bool = False) -> None:
         torch.manual_seed(0)
+        self.fake = fake
         levels = len(size.channels)
         self.vae = AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * 4,
@@ -84,7 +88,7 @@ class Bench:
         control = controlnet_for(unet, 8)
         with torch.no_grad():
             for parameter in control.parameters():
-                if not parameter.any():
+                if not fake and not parameter.any():
                     parameter.normal_(0, 0.02)  # zeros would leave the control, and half of the gradients, at zero
         self.model = SiameseDiffusion(unet, control, sd15_scheduler().alphas_cumprod).train()
         self.optimizer = make_optimizer(self.model, LoopConfig(learning_rate=1e-9))
@@ -96,6 +100,7 @@ class Bench:
         self.timesteps = torch.tensor([100, 400, 600, 900])[
             : size.batch
         ]  # t <= 200 for a fifth of all samples; here a quarter
+        self.low = [row for row, t in enumerate([100, 400, 600, 900][: size.batch]) if t <= 200]
         with torch.no_grad():
             self.latents, self.text = self.encode()
         if side == "ours":
@@ -105,17 +110,36 @@ class Bench:
         latents = self.vae.encode(self.image * 2 - 1).latent_dist.mean * SCALE
         return latents, self.text_encoder(self.tokens).last_hidden_state
 
+    def copy(self, net: Any) -> Any:
+        """The original's deep copy; tensors without data cannot be copied, and weigh as much when made anew."""
+        made = type(net).from_config(net.config) if self.fake else copy.deepcopy(net)
+        return made.requires_grad_(False)
+
     def ours(self, progress: float) -> Tensor:
-        losses = self.model(self.latents, self.noise, self.timesteps, self.text, self.mask, self.image, progress)
+        losses = self.model(self.latents, self.noise, self.timesteps, self.text, self.mask, self.image, progress, self.low)
         return losses.total  # type: ignore[no-any-return]
 
-    def plain(self, progress: float) -> Tensor:
-        """The objective as the original runs it, on diffusers' own forward passes."""
-        with torch.no_grad():
-            latents, text = self.encode()
-        unet, control, schedule, t = self.model.unet, self.model.controlnet, self.model.schedule, self.timesteps
-        held_unet = copy.deepcopy(unet).requires_grad_(False)
-        held_control = copy.deepcopy(control).requires_grad_(False)
+    def plain(self, progress: float, cached: bool = False, shared: bool = False, once: bool = False) -> Tensor:
+        """The objective as the original runs it, on diffusers' own forward passes, or with some of our changes.
+
+        Args:
+            progress: step / max_steps.
+            cached: latents and text embeddings are there already.
+            shared: the frozen encoder runs once, and Image-Diffusion's decoder is not a copy but held constant.
+            once: the mask passes the ControlNet once, in one batch with the image.
+        """
+        if cached:
+            latents, text = self.latents, self.text
+        else:
+            with torch.no_grad():
+                latents, text = self.encode()
+        model, schedule, t = self.model, self.model.schedule, self.timesteps
+        unet, control = model.unet, model.controlnet
+        held_unet = held_control = None
+        if not shared:
+            held_unet = self.copy(unet)
+        if not once:
+            held_control = self.copy(control)
 
         def residuals(net: DenseControlNet, noisy: Tensor, hint: Tensor) -> list[Tensor]:
             down, middle = net(noisy, t, text, hint, return_dict=False)
@@ -130,30 +154,94 @@ class Bench:
             return (a - b).square().mean((1, 2, 3))
 
         noisy = schedule.add_noise(latents, self.noise, t)
-        by_mask = predict(unet, noisy, residuals(control, noisy, self.mask))
-        again = residuals(held_control, noisy, self.mask)
-        image = residuals(control, noisy, self.image)
-        by_mixed = predict(held_unet, noisy, [a + progress * b for a, b in zip(again, image, strict=True)])
+        if held_control is None:
+            both = model.control(
+                noisy.repeat(2, 1, 1, 1), t.repeat(2), text.repeat(2, 1, 1), torch.cat([self.mask, self.image])
+            )
+            mask, image = ([residual.chunk(2)[side] for residual in both] for side in (0, 1))
+            again = [residual.detach() for residual in mask]
+        else:
+            mask = residuals(control, noisy, self.mask)
+            again = residuals(held_control, noisy, self.mask)
+            image = residuals(control, noisy, self.image)
+        mixed = [a + progress * b for a, b in zip(again, image, strict=True)]
+        if held_unet is None:
+            encoded = model.encode(noisy, t, text)
+            by_mask, by_mixed = model.decode(encoded, text, mask), model.decode(encoded, text, mixed, constant=True)
+        else:
+            by_mask, by_mixed = predict(unet, noisy, mask), predict(held_unet, noisy, mixed)
         loss = error(by_mask, self.noise) + error(by_mixed, self.noise) + error(by_mask, by_mixed.detach())
         if progress > 1 / 3:
             estimate = schedule.clean(noisy, by_mixed, t).detach()
             redrawn = schedule.add_noise(estimate, self.noise, t)
-            loss = loss + (t <= 200) * error(predict(unet, redrawn, residuals(control, redrawn, self.mask)), self.noise)
+            steered = residuals(control, redrawn, self.mask)
+            third = model.predict(redrawn, t, text, steered) if shared else predict(unet, redrawn, steered)
+            loss = loss + (t <= 200) * error(third, self.noise)
         return loss.mean()
 
-    def checkpointing(self, on: bool) -> None:
-        for net in (self.model.unet, self.model.controlnet):
-            net.enable_gradient_checkpointing() if on else net.disable_gradient_checkpointing()
+    def checkpointing(self, on: bool, side: str) -> None:
+        """Of both networks; our own decoder passes do it themselves, so that the recomputation holds what they held."""
+        theirs = {self.model.unet: on and side == "plain", self.model.controlnet: on}
+        for net, enabled in theirs.items():
+            net.enable_gradient_checkpointing() if enabled else net.disable_gradient_checkpointing()
         self.model.checkpointing = on
 
     def step(self, side: str, progress: float, checkpointing: bool) -> float:
         """One step with its optimiser; the loss."""
-        self.checkpointing(checkpointing)
+        self.checkpointing(checkpointing, side)
         loss: Tensor = getattr(self, side)(progress)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
         return float(loss.detach())
+
+
+CHANGES: dict[str, tuple[Callable[["Bench", float], Tensor], bool]] = {
+    "straightforward": (lambda bench, progress: bench.plain(progress), True),
+    "+ latents and text cached": (lambda bench, progress: bench.plain(progress, True), True),
+    "+ encoder once, decoder held constant": (lambda bench, progress: bench.plain(progress, True, True), True),
+    "+ both hints in one pass": (lambda bench, progress: bench.plain(progress, True, True, True), True),
+    "+ augmentation where t <= 200": (lambda bench, progress: bench.ours(progress), True),
+    "+ activations kept: ours": (lambda bench, progress: bench.ours(progress), False),
+}
+"""Each adds a change to the one before it; and whether activations are checkpointed."""
+
+
+def count(size: Size) -> list[dict[str, Any]]:
+    """TFLOP a sample and GiB of each variant, on tensors without data.
+
+    After the gate a sample has t <= 200 in 201 of 1000 cases; the FLOPs are the mean over both cases, the memory the larger.
+    """
+    rows = []
+    for name, (call, checkpointing) in CHANGES.items():
+        side = "plain" if name in list(CHANGES)[:2] else "ours"
+        for gate, progress in GATES.items():
+            flops, peaks = [], []
+            for low in ([0], []):
+                live = Live()
+                with FakeTensorMode(allow_non_fake_inputs=True), live:
+                    bench = Bench(size, "plain" if name == "straightforward" else "ours", fake=True)
+                    bench.low = [row for row in range(len(bench.timesteps)) if low]
+                    bench.checkpointing(checkpointing, side)
+                    live.peak, live.flops = live.bytes, 0
+                    call(bench, progress).backward()
+                    trained = [p for p in bench.model.parameters() if p.requires_grad]
+                    peaks.append((live.peak + sum(state_bytes(p, "adamw") for p in trained)) / GIB)
+                flops.append(live.flops / 1e12 / len(bench.timesteps))
+            share = 0.201 if progress > 1 / 3 else 0.0
+            rows.append(
+                {"variant": name, "gate": gate, "tflop": share * flops[0] + (1 - share) * flops[1], "peak_gib": max(peaks)}
+            )
+    first = {row["gate"]: row for row in rows[: len(GATES)]}
+    for row in rows:
+        row["flops_ratio"] = first[row["gate"]]["tflop"] / row["tflop"]
+        row["memory_ratio"] = row["peak_gib"] / first[row["gate"]]["peak_gib"]
+        print(
+            f"{row['gate']:16} {row['variant']:38} {row['tflop']:8.4f} TFLOP a sample ({row['flops_ratio']:.2f} times less)"
+            f"  {row['peak_gib']:6.2f} GiB ({row['memory_ratio']:.2f})",
+            file=sys.stderr,
+        )
+    return rows
 
 
 VARIANTS = {"plain": ("plain", True), "plain, not checkpointed": ("plain", False), "ours": ("ours", False)}
@@ -257,9 +345,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", choices=SIZES, default="medium")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--count", action="store_true", help="FLOPs and bytes, without running anything")
     parser.add_argument("--side", choices=VARIANTS, help="this side only (Stable Diffusion's size)")
     arguments = parser.parse_args()
-    if arguments.side:
+    if arguments.count:
+        print(json.dumps(count(SIZES[arguments.size])))
+    elif arguments.side:
         print(json.dumps(one_side(SIZES[arguments.size], arguments.side)))
     else:
         print(json.dumps(main(arguments.size, arguments.repeats)))

@@ -29,15 +29,13 @@ RESOLUTION = 64
 SIZES: dict[str, dict[str, Any]] = {
     "smallest": {
         "pairs": 16,
-        "per_mask": 1,
         "test": 12,
         "train": {"steps": 10, "batch_size": 4, "warmup": 2, "sample_every": 10, "log_every": 2},
         "sample": {"scheduler": "dpm", "steps": 8},
         "segment": {"steps": 12, "batch_size": 8, "warmup": 2, "sample_every": 6, "log_every": 2},
     },
     "default": {
-        "pairs": 24,
-        "per_mask": 3,
+        "pairs": 64,
         "test": 64,
         "train": {"steps": 220, "batch_size": 8, "warmup": 20, "sample_every": 220, "log_every": 10},
         "sample": {"scheduler": "dpm", "steps": 12, "mask_guidance": 2.0},
@@ -81,8 +79,7 @@ def demo(out: Path = Path("demo"), size: str = "default", device: str = "auto") 
         with _stage(f"train {method}", seconds):
             train(real, out / method, backbone, method, config, device=device)
         with _stage(f"sample {method}", seconds):
-            made = out / f"{method}-pairs"
-            sample(out / method, real, made, plan["per_mask"], random_masks="flip-scale-shift", device=device)
+            sample(out / method, real, out / f"{method}-pairs", random_masks="flip-scale-shift", device=device)
 
     arms: dict[str, dict[str, Any]] = {}
     for arm in ("real", *METHODS):
@@ -151,7 +148,7 @@ def _report(out: Path, config: Config, plan: dict[str, Any], summary: dict[str, 
     pictures: dict[str, list[Any]] = {"mask": [], **{method: [] for method in METHODS}}
     real_images, _ = load_pairs(find_pairs(out / "pairs", "train")[:8], RESOLUTION)
     for method in METHODS:
-        images, masks = load_pairs(find_pairs(out / f"{method}-pairs")[:: plan["per_mask"]][:8], RESOLUTION)
+        images, masks = load_pairs(find_pairs(out / f"{method}-pairs")[:8], RESOLUTION)
         pictures[method] = list(images)
         pictures["mask"] = [(mask[..., None].repeat(3, -1) * 255).astype("uint8") for mask in masks]
     sections = [
@@ -189,8 +186,8 @@ def _report(out: Path, config: Config, plan: dict[str, Any], summary: dict[str, 
         ),
         Section(
             "Does segmentation improve?",
-            f"The same U-Net, trained for the same number of steps on {plan['pairs']} real pairs, and on them with "
-            f"{plan['pairs'] * plan['per_mask']} synthetic ones; tested on phantoms it never saw.",
+            f"The same U-Net, trained for the same number of steps on {plan['pairs']} real pairs, and on them with as many "
+            "synthetic ones; tested on phantoms it never saw.",
             tables=[
                 Table(
                     ["trained on", "mDice", "mIoU", "change in mDice"],
@@ -225,8 +222,8 @@ def _report(out: Path, config: Config, plan: dict[str, Any], summary: dict[str, 
         Section(
             "What was run, and how long it took",
             f"{config.train.steps} training steps of {config.train.batch_size} pairs at {RESOLUTION} px for each method; "
-            f"{config.sample.scheduler} sampling, {config.sample.steps} steps, {plan['per_mask']} for each mask; "
-            f"{config.segment.steps} steps for each U-Net of {config.segment.batch_size} pairs.",
+            f"{config.sample.scheduler} sampling, {config.sample.steps} steps; {config.segment.steps} steps for each U-Net "
+            f"of {config.segment.batch_size} pairs.",
             tables=[
                 Table(
                     ["stage", "seconds"],

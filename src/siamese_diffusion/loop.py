@@ -219,7 +219,7 @@ def make_optimizer(
         return torch.optim.Adafactor(trained, weight_decay=settings.weight_decay)
     if settings.optimizer == "sgd":
         return torch.optim.SGD(trained, momentum=settings.betas[0], weight_decay=settings.weight_decay, nesterov=True)
-    return torch.optim.AdamW(trained, betas=settings.betas, weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(trained, betas=settings.betas, weight_decay=settings.weight_decay, fused=True)
 
 
 def make_accelerator(precision: str = "no", device: str = "auto") -> Accelerator:
