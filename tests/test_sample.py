@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from tiny import sd15_schedule, tiny_batch, tiny_siamese
 from torch import Tensor
 
@@ -132,12 +133,38 @@ def gaussian_predictor(scale: float) -> Callable[[Tensor, Tensor], Tensor]:
     return predict
 
 
-@pytest.mark.parametrize(("scheduler", "steps"), [("ddim", 50), ("dpm", 50)])
+@pytest.mark.parametrize(("scheduler", "steps"), [("ddim", 50), ("dpm", 50), ("unipc", 50)])
 def test_solvers_recover_a_known_distribution(scheduler: str, steps: int) -> None:
     noise = torch.randn(4, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     drawn = denoise(gaussian_predictor(0.3), noise, sd15_schedule(), scheduler, steps)
     assert float(drawn.std()) == pytest.approx(0.3, rel=0.12)
     assert torch.corrcoef(torch.stack([drawn.flatten(), noise.flatten()]))[0, 1] > 0.999  # the ODE is monotone here
+
+
+@pytest.mark.parametrize("scheduler", ["dpm", "unipc"])
+@pytest.mark.parametrize("beta_schedule", ["scaled_linear", "squaredcos_cap_v2"])
+@pytest.mark.parametrize("steps", [1, 4, 25])
+def test_few_steps_begin_where_there_is_signal_and_stay_finite(scheduler: str, beta_schedule: str, steps: int) -> None:
+    schedule = DDIMScheduler.from_config(sd15_schedule().config, beta_schedule=beta_schedule, prediction_type="v_prediction")
+    alphas, seen = schedule.alphas_cumprod, []
+
+    def predict(noisy: Tensor, t: Tensor) -> Tensor:
+        """The exact v for data N(0, 0.3^2)."""
+        seen.append(int(t[0]))
+        a = alphas[t][:, None, None, None]
+        noise = (1 - a).sqrt() * noisy / (a * 0.09 + 1 - a)
+        clean = a.sqrt() * 0.09 * noisy / (a * 0.09 + 1 - a)
+        v: Tensor = a.sqrt() * noise - (1 - a).sqrt() * clean
+        return v
+
+    noise = torch.randn(4, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    drawn = denoise(predict, noise, schedule, scheduler, steps)
+    assert drawn.isfinite().all()
+    assert len(seen) == steps
+    assert seen[0] == (999 if beta_schedule == "scaled_linear" else 995)
+    assert alphas[seen[0]] > 3e-5
+    if steps == 25:
+        assert float(drawn.std()) == pytest.approx(0.3, rel=0.2)
 
 
 def test_ddim_timesteps_and_last_step_are_the_originals() -> None:

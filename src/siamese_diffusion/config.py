@@ -94,7 +94,9 @@ class MethodConfig(Section):
 
 
 class SampleConfig(Section):
-    scheduler: Literal["ddim", "dpm"] = Field("ddim", description="DDIM (eta 0) or DPM-Solver++ (second order)")
+    scheduler: Literal["ddim", "dpm", "unipc"] = Field(
+        "ddim", description="DDIM (eta 0), or DPM-Solver++ or UniPC (both of second order)"
+    )
     steps: int = Field(50, ge=1, le=1000, description="denoising steps")
     guidance: float = Field(
         1.0, ge=0, description="classifier-free guidance on the prompt; 1: none, one network pass a step"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from siamese_diffusion import progress
@@ -35,7 +35,7 @@ def denoise(
         predict: (noisy, timesteps (B,)) to the network's prediction.
         noise: standard normal.
         schedule: the backbone's.
-        scheduler: "ddim" (eta 0) or "dpm" (DPM-Solver++, second order).
+        scheduler: of `SampleConfig`.
         steps: denoising steps.
     """
     solver = make_solver(schedule, scheduler)
@@ -49,17 +49,24 @@ def denoise(
 
 
 def make_solver(schedule: DDIMScheduler, scheduler: str) -> Any:
+    """A diffusers scheduler for the backbone's noise schedule.
+
+    Args:
+        schedule: the backbone's.
+        scheduler: "ddim" (eta 0), "dpm" (DPM-Solver++, arXiv:2211.01095) or "unipc" (arXiv:2302.04867), both of second
+            order, begun at the last timestep that holds signal: a cosine schedule ends in noise without any.
+    """
     if scheduler == "ddim":
         return DDIMScheduler.from_config(schedule.config)
-    cosine = schedule.config.beta_schedule == "squaredcos_cap_v2"
-    return DPMSolverMultistepScheduler.from_config(
-        schedule.config,
-        algorithm_type="dpmsolver++",
-        solver_order=2,
-        timestep_spacing="trailing",
-        steps_offset=0,
-        lambda_min_clipped=-5.1 if cosine else -float("inf"),  # a cosine schedule ends in noise without signal
-    )
+    least = -5.1 if schedule.config.beta_schedule == "squaredcos_cap_v2" else -float("inf")  # half the log SNR
+    common: dict[str, Any] = {"solver_order": 2, "timestep_spacing": "trailing", "steps_offset": 0}
+    if scheduler == "dpm":
+        common |= {"algorithm_type": "dpmsolver++", "lambda_min_clipped": least}
+        return DPMSolverMultistepScheduler.from_config(schedule.config, **common)
+    # UniPC has no such bound; a schedule that is cut there is the same
+    last = int((schedule.alphas_cumprod.logit() / 2 >= least).sum())
+    common |= {"trained_betas": schedule.betas[:last].tolist(), "num_train_timesteps": last}
+    return UniPCMultistepScheduler.from_config(schedule.config, **common)
 
 
 def save_grid(rows: list[Tensor], path: Path, columns: int = 8) -> None:
