@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from memory import Live
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -30,6 +29,7 @@ from siamese_diffusion.diffusion.backbone import sd15_scheduler
 from siamese_diffusion.diffusion.control import DenseControlNet, controlnet_for
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 from siamese_diffusion.loop import make_optimizer
+from siamese_diffusion.memory import Live
 
 SCALE = 0.18215
 GIB = 2**30

@@ -12,8 +12,11 @@ from diffusers import DDIMScheduler
 from tiny import sd15_schedule, tiny_batch, tiny_siamese
 from torch import Tensor
 
+from siamese_diffusion.config import update
 from siamese_diffusion.data.pairs import find_pairs, read_mask, square
 from siamese_diffusion.data.writer import PairWriter
+from siamese_diffusion.diffusion import sample as sample_module
+from siamese_diffusion.diffusion.checkpoint import load_trained
 from siamese_diffusion.diffusion.sample import denoise, guided, sample
 from siamese_diffusion.errors import InputError
 
@@ -90,6 +93,27 @@ def test_seed_copy_and_mask_all_matter(tmp_path: Path, run: Path, pairs: Path) -
     sample(run, pairs, tmp_path / "b", per_mask=2, seed=2, device="cpu")
     images = [contents(tmp_path / name / "images") for name in ("a", "b")]
     assert len({*images[0].values(), *images[1].values()}) == 32
+
+
+def test_a_batch_that_fits_is_taken_and_kept_on_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = update(load_trained(run).config, "sample", batch_size="auto")
+    fixed = update(config, "sample", batch_size=2)
+    monkeypatch.setattr(sample_module, "fitting_batch", lambda probe, free: (probe(1), 2)[1])
+    sample(run, pairs, tmp_path / "auto", config=config, device="cpu")
+    assert "batch_size auto: 2 images" in capsys.readouterr().err
+    sample(run, pairs, tmp_path / "fixed", config=fixed, device="cpu")
+    assert contents(tmp_path / "auto") == contents(tmp_path / "fixed")
+    assert {pair.extra["batch_size"] for pair in find_pairs(tmp_path / "auto")} == {2}
+
+    (tmp_path / "auto/images/phantom-00003.png").unlink()
+    monkeypatch.setattr(sample_module, "fitting_batch", lambda probe, free: 4)  # more memory is free by now
+    result = sample(run, pairs, tmp_path / "auto", config=config, resume=True, device="cpu")
+    assert result["drawn"] == 1
+    assert contents(tmp_path / "auto") == contents(tmp_path / "fixed")
+    with pytest.raises(InputError, match="batch_size 2, not 3"):
+        sample(run, pairs, tmp_path / "auto", resume=True, device="cpu")
 
 
 def test_unknown_recipe(tmp_path: Path, run: Path, pairs: Path) -> None:

@@ -105,7 +105,9 @@ class SampleConfig(Section):
     guidance_interval: tuple[float, float] = Field(
         (0.0, 1.0), description="both guidances are on between these shares of the timesteps (0: clean, 1: noise)"
     )
-    batch_size: int = Field(16, ge=1, description="images drawn together")
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        16, description="images drawn together, which changes their rounding; auto: as many as fit the free memory, up to 64"
+    )
     seed: int = Field(0, ge=0, description="image i of a run depends on this seed, its mask and its copy number only")
 
 
