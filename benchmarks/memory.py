@@ -6,54 +6,22 @@ allocator adds (fragments, a CUDA context of about half a GiB, workspaces of con
 
 import json
 import sys
-import weakref
 from contextlib import nullcontext
 from itertools import product
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
-from torch.utils.flop_counter import flop_registry
-from torch.utils.weak import WeakIdKeyDictionary
 
 from siamese_diffusion.config import LoopConfig, MethodConfig
 from siamese_diffusion.diffusion.control import DenseControlNet
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 from siamese_diffusion.loop import make_optimizer
+from siamese_diffusion.memory import Live
 
 GIB = 2**30
-
-
-class Live(TorchDispatchMode):
-    """Counts the bytes of the storages that are alive, their peak, and the FLOPs of matrix products and convolutions."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.bytes = self.peak = self.flops = 0
-        self.seen: Any = WeakIdKeyDictionary()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if count := flop_registry.get(func._overloadpacket):
-            self.flops += count(*args, **(kwargs or {}), out_val=out)
-        return tree_map_only(Tensor, self.count, out)
-
-    def count(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage not in self.seen:
-            size = storage.nbytes()
-            self.seen[storage] = size
-            self.bytes += size
-            self.peak = max(self.peak, self.bytes)
-            weakref.finalize(storage, self.release, size)
-        return tensor
-
-    def release(self, size: int) -> None:
-        self.bytes -= size
 
 
 def step(

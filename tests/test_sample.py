@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from tiny import sd15_schedule, tiny_batch, tiny_siamese
 from torch import Tensor
 
+from siamese_diffusion.config import update
 from siamese_diffusion.data.pairs import find_pairs, read_mask, square
 from siamese_diffusion.data.writer import PairWriter
+from siamese_diffusion.diffusion import sample as sample_module
+from siamese_diffusion.diffusion.checkpoint import load_trained
 from siamese_diffusion.diffusion.sample import denoise, guided, sample
 from siamese_diffusion.errors import InputError
 
@@ -91,6 +95,27 @@ def test_seed_copy_and_mask_all_matter(tmp_path: Path, run: Path, pairs: Path) -
     assert len({*images[0].values(), *images[1].values()}) == 32
 
 
+def test_a_batch_that_fits_is_taken_and_kept_on_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = update(load_trained(run).config, "sample", batch_size="auto")
+    fixed = update(config, "sample", batch_size=2)
+    monkeypatch.setattr(sample_module, "fitting_batch", lambda probe, free: (probe(1), 2)[1])
+    sample(run, pairs, tmp_path / "auto", config=config, device="cpu")
+    assert "batch_size auto: 2 images" in capsys.readouterr().err
+    sample(run, pairs, tmp_path / "fixed", config=fixed, device="cpu")
+    assert contents(tmp_path / "auto") == contents(tmp_path / "fixed")
+    assert {pair.extra["batch_size"] for pair in find_pairs(tmp_path / "auto")} == {2}
+
+    (tmp_path / "auto/images/phantom-00003.png").unlink()
+    monkeypatch.setattr(sample_module, "fitting_batch", lambda probe, free: 4)  # more memory is free by now
+    result = sample(run, pairs, tmp_path / "auto", config=config, resume=True, device="cpu")
+    assert result["drawn"] == 1
+    assert contents(tmp_path / "auto") == contents(tmp_path / "fixed")
+    with pytest.raises(InputError, match="batch_size 2, not 3"):
+        sample(run, pairs, tmp_path / "auto", resume=True, device="cpu")
+
+
 def test_unknown_recipe(tmp_path: Path, run: Path, pairs: Path) -> None:
     with pytest.raises(InputError, match="flip-scale-shift"):
         sample(run, pairs, tmp_path / "made", random_masks="shake", device="cpu")
@@ -132,12 +157,38 @@ def gaussian_predictor(scale: float) -> Callable[[Tensor, Tensor], Tensor]:
     return predict
 
 
-@pytest.mark.parametrize(("scheduler", "steps"), [("ddim", 50), ("dpm", 50)])
+@pytest.mark.parametrize(("scheduler", "steps"), [("ddim", 50), ("dpm", 50), ("unipc", 50)])
 def test_solvers_recover_a_known_distribution(scheduler: str, steps: int) -> None:
     noise = torch.randn(4, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     drawn = denoise(gaussian_predictor(0.3), noise, sd15_schedule(), scheduler, steps)
     assert float(drawn.std()) == pytest.approx(0.3, rel=0.12)
     assert torch.corrcoef(torch.stack([drawn.flatten(), noise.flatten()]))[0, 1] > 0.999  # the ODE is monotone here
+
+
+@pytest.mark.parametrize("scheduler", ["dpm", "unipc"])
+@pytest.mark.parametrize("beta_schedule", ["scaled_linear", "squaredcos_cap_v2"])
+@pytest.mark.parametrize("steps", [1, 4, 25])
+def test_few_steps_begin_where_there_is_signal_and_stay_finite(scheduler: str, beta_schedule: str, steps: int) -> None:
+    schedule = DDIMScheduler.from_config(sd15_schedule().config, beta_schedule=beta_schedule, prediction_type="v_prediction")
+    alphas, seen = schedule.alphas_cumprod, []
+
+    def predict(noisy: Tensor, t: Tensor) -> Tensor:
+        """The exact v for data N(0, 0.3^2)."""
+        seen.append(int(t[0]))
+        a = alphas[t][:, None, None, None]
+        noise = (1 - a).sqrt() * noisy / (a * 0.09 + 1 - a)
+        clean = a.sqrt() * 0.09 * noisy / (a * 0.09 + 1 - a)
+        v: Tensor = a.sqrt() * noise - (1 - a).sqrt() * clean
+        return v
+
+    noise = torch.randn(4, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    drawn = denoise(predict, noise, schedule, scheduler, steps)
+    assert drawn.isfinite().all()
+    assert len(seen) == steps
+    assert seen[0] == (999 if beta_schedule == "scaled_linear" else 995)
+    assert alphas[seen[0]] > 3e-5
+    if steps == 25:
+        assert float(drawn.std()) == pytest.approx(0.3, rel=0.2)
 
 
 def test_ddim_timesteps_and_last_step_are_the_originals() -> None:

@@ -123,7 +123,7 @@ def sample(
     out: Out,
     per_mask: Annotated[int, typer.Option(help="Images for each mask.")] = 1,
     random_masks: Annotated[str | None, typer.Option(help="Vary each mask by this recipe first.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="ddim or dpm.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="ddim, dpm or unipc.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance on the prompt.")] = None,
     mask_guidance: Annotated[float | None, typer.Option(help="Above 1, lesions keep closer to their masks.")] = None,

@@ -94,7 +94,9 @@ class MethodConfig(Section):
 
 
 class SampleConfig(Section):
-    scheduler: Literal["ddim", "dpm"] = Field("ddim", description="DDIM (eta 0) or DPM-Solver++ (second order)")
+    scheduler: Literal["ddim", "dpm", "unipc"] = Field(
+        "ddim", description="DDIM (eta 0), or DPM-Solver++ or UniPC (both of second order)"
+    )
     steps: int = Field(50, ge=1, le=1000, description="denoising steps")
     guidance: float = Field(
         1.0, ge=0, description="classifier-free guidance on the prompt; 1: none, one network pass a step"
@@ -103,7 +105,9 @@ class SampleConfig(Section):
     guidance_interval: tuple[float, float] = Field(
         (0.0, 1.0), description="both guidances are on between these shares of the timesteps (0: clean, 1: noise)"
     )
-    batch_size: int = Field(16, ge=1, description="images drawn together")
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        16, description="images drawn together, which changes their rounding; auto: as many as fit the free memory, up to 64"
+    )
     seed: int = Field(0, ge=0, description="image i of a run depends on this seed, its mask and its copy number only")
 
 

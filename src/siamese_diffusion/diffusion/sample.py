@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from accelerate import Accelerator
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from siamese_diffusion import progress
-from siamese_diffusion.config import Config, update
+from siamese_diffusion.config import Config, SampleConfig, update
 from siamese_diffusion.data.loading import mask_hint, prompt_of, to_images, to_tensor
 from siamese_diffusion.data.masks import RECIPES, transform_mask
 from siamese_diffusion.data.pairs import find_masks, find_pairs, read_mask, read_pair, square
@@ -24,6 +25,7 @@ from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import write_whole
 from siamese_diffusion.loop import generator, make_accelerator
+from siamese_diffusion.memory import fitting_batch, free_bytes
 
 
 def denoise(
@@ -35,7 +37,7 @@ def denoise(
         predict: (noisy, timesteps (B,)) to the network's prediction.
         noise: standard normal.
         schedule: the backbone's.
-        scheduler: "ddim" (eta 0) or "dpm" (DPM-Solver++, second order).
+        scheduler: of `SampleConfig`.
         steps: denoising steps.
     """
     solver = make_solver(schedule, scheduler)
@@ -49,17 +51,24 @@ def denoise(
 
 
 def make_solver(schedule: DDIMScheduler, scheduler: str) -> Any:
+    """A diffusers scheduler for the backbone's noise schedule.
+
+    Args:
+        schedule: the backbone's.
+        scheduler: "ddim" (eta 0), "dpm" (DPM-Solver++, arXiv:2211.01095) or "unipc" (arXiv:2302.04867), both of second
+            order, begun at the last timestep that holds signal: a cosine schedule ends in noise without any.
+    """
     if scheduler == "ddim":
         return DDIMScheduler.from_config(schedule.config)
-    cosine = schedule.config.beta_schedule == "squaredcos_cap_v2"
-    return DPMSolverMultistepScheduler.from_config(
-        schedule.config,
-        algorithm_type="dpmsolver++",
-        solver_order=2,
-        timestep_spacing="trailing",
-        steps_offset=0,
-        lambda_min_clipped=-5.1 if cosine else -float("inf"),  # a cosine schedule ends in noise without signal
-    )
+    least = -5.1 if schedule.config.beta_schedule == "squaredcos_cap_v2" else -float("inf")  # half the log SNR
+    common: dict[str, Any] = {"solver_order": 2, "timestep_spacing": "trailing", "steps_offset": 0}
+    if scheduler == "dpm":
+        common |= {"algorithm_type": "dpmsolver++", "lambda_min_clipped": least}
+        return DPMSolverMultistepScheduler.from_config(schedule.config, **common)
+    # UniPC has no such bound; a schedule that is cut there is the same
+    last = int((schedule.alphas_cumprod.logit() / 2 >= least).sum())
+    common |= {"trained_betas": schedule.betas[:last].tolist(), "num_train_timesteps": last}
+    return UniPCMultistepScheduler.from_config(schedule.config, **common)
 
 
 def save_grid(rows: list[Tensor], path: Path, columns: int = 8) -> None:
@@ -181,6 +190,24 @@ def sample(
     shape = (backbone.unet.config.in_channels, resolution // backbone.factor, resolution // backbone.factor)
     empty = backbone.embed([""])
 
+    def draw(hint: Tensor, noise: Tensor, text: Tensor, settings: SampleConfig = settings) -> Tensor:
+        predict = guided(
+            model,
+            hint,
+            text,
+            empty.expand_as(text),
+            settings.guidance,
+            settings.mask_guidance,
+            settings.guidance_interval,
+        )
+        return backbone.decode(denoise(predict, noise, backbone.scheduler, settings.scheduler, settings.steps))
+
+    def probe(count: int) -> None:
+        """A step with all that a step may hold."""
+        hint = torch.zeros(count, 3, resolution, resolution, device=engine.device)
+        one = settings.model_copy(update={"steps": 1, "guidance_interval": (0.0, 1.0)})
+        draw(hint, torch.zeros(count, *shape, device=engine.device), empty.expand(count, -1, -1), one)
+
     origin = {
         "synthetic": True,
         "checkpoint": trained.hash,
@@ -194,9 +221,14 @@ def sample(
     with engine.main_process_first():  # it clears away what a killed run left
         writer = PairWriter(out, resume, engine.process_index)
     with writer:
+        size = settings.batch_size
+        if size == "auto":
+            drawn_before = next(iter(writer.rows.values()), {})
+            size = drawn_before.get("batch_size") or _fitting(probe, engine, len(wanted))
+        origin["batch_size"] = size
         _require_same(writer, origin, out)
         # Whole batches are redone, since rounding depends on the batch an image is drawn in.
-        batches = [wanted[i : i + settings.batch_size] for i in range(0, len(wanted), settings.batch_size)]
+        batches = [wanted[i : i + size] for i in range(0, len(wanted), size)]
         batches = batches[engine.process_index :: engine.num_processes]
         todo = [batch for batch in batches if any(one.name not in writer.done for one in batch)]
         for batch in progress.track(todo, "sampling"):
@@ -211,12 +243,7 @@ def sample(
                 [torch.randn(shape, generator=generator(settings.seed, "noise", one.source, one.copy)) for one in batch]
             ).to(engine.device)
             text = backbone.embed([one.prompt for one in batch])
-            empties = empty.expand_as(text)
-            predict = guided(
-                model, hint, text, empties, settings.guidance, settings.mask_guidance, settings.guidance_interval
-            )
-            latents = denoise(predict, noise, backbone.scheduler, settings.scheduler, settings.steps)
-            images = to_images(backbone.decode(latents))
+            images = to_images(draw(hint, noise, text))
             for one, image, (mask, transform) in zip(batch, images, shapes, strict=True):
                 if one.name in writer.done:
                     continue
@@ -228,6 +255,17 @@ def sample(
     if engine.is_main_process:
         _picture(out)
     return {"out": str(out), "pairs": len(wanted), "drawn": drawn, "checkpoint": trained.hash}
+
+
+def _fitting(probe: Callable[[int], None], engine: Accelerator, wanted: int) -> int:
+    """The batch that fits the memory of every process, and leaves none of them without work."""
+    free = free_bytes(engine.device)
+    size = torch.tensor([fitting_batch(probe, free)], device=engine.device)
+    share = max(1, wanted // engine.num_processes)
+    fitting = min(int(engine.gather(size).min()), 1 << (share.bit_length() - 1))
+    if engine.is_main_process:
+        progress.say(f"batch_size auto: {fitting} images together ({free / 2**30:.1f} GiB free on {engine.device})")
+    return fitting
 
 
 def _picture(out: Path) -> None:
