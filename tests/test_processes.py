@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from siamese_diffusion.config import Config, dump_config
+from siamese_diffusion.data.pairs import find_pairs
 from siamese_diffusion.data.writer import PairWriter
-from siamese_diffusion.files import read_jsonl
+from siamese_diffusion.files import hash_files, read_json, read_jsonl
 
 TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "siamese_diffusion"]
 """What `accelerate launch` does for processes on CPUs."""
@@ -47,6 +48,25 @@ def test_two_processes_share_out_the_pairs(tmp_path: Path, run: Path, pairs: Pat
     assert len(names) == 8 * 2 + 2
     assert filecmp.cmpfiles(tmp_path / "one", tmp_path / "two", map(str, names), shallow=False)[0] == list(map(str, names))
     assert not list((tmp_path / "two").glob("pairs.*.jsonl"))
+
+
+def test_two_processes_write_shards_of_their_own(tmp_path: Path, run: Path, pairs: Path) -> None:
+    command = ["sample", "--checkpoint", run, "--masks", pairs, "--device", "cpu", "--out"]
+    call("-m", "siamese_diffusion", *command, tmp_path / "one")
+    shards = ["--format", "webdataset", "--config", run / "config.yaml", "--set", "sample.shard_size=2"]
+    call(*TWO, *command, tmp_path / "two", *shards)
+    listed = read_json(tmp_path / "two/shards.json")
+    # batches of three, three and two in turn
+    assert [(Path(one["file"]).stem, one["pairs"]) for one in listed["shards"]] == [
+        ("pairs-0000-000000", 2),
+        ("pairs-0000-000001", 2),
+        ("pairs-0000-000002", 1),
+        ("pairs-0001-000000", 2),
+        ("pairs-0001-000001", 1),
+    ]
+    for ours, theirs in zip(find_pairs(tmp_path / "two"), find_pairs(tmp_path / "one"), strict=True):
+        assert (ours.name, ours.extra) == (theirs.name, theirs.extra)
+        assert hash_files([ours.image, ours.mask]) == hash_files([theirs.image, theirs.mask])
 
 
 def test_lines_of_a_killed_process_are_kept(tmp_path: Path) -> None:

@@ -128,6 +128,7 @@ def sample(
     guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance on the prompt.")] = None,
     mask_guidance: Annotated[float | None, typer.Option(help="Above 1, lesions keep closer to their masks.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the noise and the random masks.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="folder, or webdataset: tar files of many pairs.")] = "folder",
     config: ConfigFile = None,
     settings: Setting = None,
     resume: Resume = False,
@@ -155,6 +156,7 @@ def sample(
             chosen,
             resume,
             device,
+            format_,
         )
 
     run(call, as_json)

@@ -109,6 +109,7 @@ class SampleConfig(Section):
         16, description="images drawn together, which changes their rounding; auto: as many as fit the free memory, up to 64"
     )
     seed: int = Field(0, ge=0, description="image i of a run depends on this seed, its mask and its copy number only")
+    shard_size: int = Field(1000, ge=1, description="pairs of a WebDataset shard; as many are redrawn after a kill")
 
 
 class SegmentConfig(LoopConfig):

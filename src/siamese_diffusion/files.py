@@ -5,31 +5,55 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.tars import open_file
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary path in the same folder, then rename it to `path`.
+    """Call `write` with a temporary path in the same folder, then rename it to `path`."""
+    with whole_file(path) as temporary:
+        write(temporary)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder that becomes `path` when the block ends.
 
     The temporary name keeps the suffix of `path`, since many writers choose their format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        with _space(path):
-            write(temporary)
+        with space(path):
+            yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def _space(path: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
+    """Be the only process in such a block for `folder`; the others wait, and then find what the first one wrote.
+
+    The system drops the lock with the process, however that ends.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as file:
+        if sys.platform != "win32":  # there, several processes do the same work, and the last one's file stays
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def space(path: Path) -> Iterator[None]:
     """Name `path` when the disk is full; the libraries that write report that in their own ways, or as anything else."""
     try:
         yield
@@ -59,7 +83,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        with _space(path):
+        with space(path):
             yield temporary
         if path.exists():
             shutil.rmtree(path)
@@ -111,10 +135,10 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def hash_files(paths: Iterable[Path]) -> str:
-    """First 16 hexadecimal digits of the SHA-256 over the contents of `paths`, in the order given."""
+    """First 16 hexadecimal digits of the SHA-256 over the contents of `paths`, in order; see also `tars`."""
     digest = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()[:16]

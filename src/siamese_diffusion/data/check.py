@@ -14,6 +14,7 @@ from siamese_diffusion.data.images import mask_values, open_image, read_mask
 from siamese_diffusion.data.pairs import Listing, list_folder, splits, test_sets
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.progress import track
+from siamese_diffusion.tars import read_bytes
 
 GREY_SHARE = 0.005
 """Share of pixels that are neither black nor white above which a mask is called not binary."""
@@ -143,7 +144,7 @@ def _look(image_path: Path, mask_path: Path) -> _Facts:
     try:
         image = open_image(image_path)
         size, kind = image.size, f"{image_path.suffix.lower().lstrip('.')} {image.mode}"
-        digest = hashlib.sha256(image_path.read_bytes()).hexdigest()
+        digest = hashlib.sha256(read_bytes(image_path)).hexdigest()
     except InputError as error:
         problems.append(Problem("unreadable", str(image_path), _after_colon(error)))
     try:

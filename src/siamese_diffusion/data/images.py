@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.tars import open_file
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
 
@@ -17,15 +18,17 @@ Either = TypeVar("Either", Pixels, Mask)
 
 
 def open_image(path: Path) -> Image.Image:
-    """Decode a file fully, turned upright by its EXIF orientation.
+    """Decode a file, or a member of an archive (see `tars`), fully, turned upright by its EXIF orientation.
 
     Raises:
         InputError: the file is missing, corrupt or truncated, or is not an image.
     """
     try:
-        with Image.open(path) as image:
+        with open_file(path) as file, Image.open(file) as image:
             image.load()
             return ImageOps.exif_transpose(image)
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except UnidentifiedImageError:

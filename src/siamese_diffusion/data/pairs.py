@@ -1,4 +1,7 @@
-"""Folders of image-mask pairs: find them in the layouts the field uses, and read them."""
+"""Folders of image-mask pairs: find them in the layouts the field uses, and read them.
+
+The path of an image or mask may be that of a member of an archive; see `tars`.
+"""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -9,8 +12,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from siamese_diffusion.data.images import SUFFIXES, Mask, Pixels, read_image, read_mask, square
+from siamese_diffusion.data.shards import MANIFEST, find_shards, read_shards
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, read_jsonl, require_folder
+from siamese_diffusion.tars import base_name, exists
 
 __all__ = [
     "Pair",
@@ -52,7 +57,7 @@ class Listing:
     doubled: list[Path] = field(default_factory=list)
     """Files whose base name another file of the same kind has."""
     broken: list[tuple[Path, str]] = field(default_factory=list)
-    """A manifest and what is wrong with a row of it; the row is left out."""
+    """A manifest and what is wrong with a row of it, which is left out; or a shard and what is wrong with it."""
 
 
 _NAMES = (("images", "masks"), ("image", "mask"), ("image", "masks"), ("images", "mask"))
@@ -70,7 +75,7 @@ def list_folder(folder: Path) -> Listing:
     if listing is None:
         raise InputError(
             f"{folder}: no image-mask pairs found; expected images/ and masks/, a PraNet or ISIC release, "
-            "pairs.jsonl or prompt.json"
+            "pairs.jsonl, prompt.json or shards/*.tar"
         )
     return listing
 
@@ -80,6 +85,8 @@ def _detect(folder: Path) -> Listing | None:
         return _manifest(folder, "pairs.jsonl", "image", "mask")
     if (folder / "prompt.json").exists():
         return _manifest(folder, "prompt.json", "target", "source")
+    if find_shards(folder) or (folder / MANIFEST).exists():
+        return Listing("WebDataset shards", *read_shards(folder))
     if (folder / "TrainDataset").is_dir():
         return _detect(folder / "TrainDataset")
     by_name = {child.name.lower(): child for child in folder.iterdir() if child.is_dir()}
@@ -248,15 +255,16 @@ def _manifest(folder: Path, name: str, image_key: str, mask_key: str) -> Listing
             if not isinstance(row.get(key), str)
             else f"line {number} names {row[key]}, which is not there"
             for key in (image_key, mask_key)
-            if not isinstance(row.get(key), str) or not (folder / row[key]).is_file()
+            if not isinstance(row.get(key), str) or not exists(folder / row[key])
         ]
         if wrong:
             broken += [(path, detail) for detail in wrong]
             continue
         image = folder / row.pop(image_key)
-        if image.stem in images:
+        pair = base_name(image)
+        if pair in images:
             doubled.append(image)
-        images[image.stem], masks[image.stem], rows[image.stem] = image, folder / row.pop(mask_key), row
+        images[pair], masks[pair], rows[pair] = image, folder / row.pop(mask_key), row
     return Listing(name, images, masks, rows, doubled, broken)
 
 

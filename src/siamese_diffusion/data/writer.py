@@ -41,6 +41,8 @@ class PairWriter:
         if process:
             self.rows = {Path(row["image"]).stem: row for row in read_jsonl(folder / "pairs.jsonl")}
             return
+        if (folder / "shards").is_dir():
+            raise InputError(f"--out {folder}: holds pairs in shards (--format webdataset); name another folder")
         rows = self._all_rows()
         self._refuse_foreign(rows)
         if rows and not resume:
@@ -52,7 +54,7 @@ class PairWriter:
             for row in rows
             if (folder / row["image"]).exists() and (folder / row["mask"]).exists()
         }
-        with _writing(f"--out {folder}: the folder"):
+        with writing(f"--out {folder}: the folder"):
             for kind in ("images", "masks"):
                 (folder / kind).mkdir(parents=True, exist_ok=True)
                 for path in (folder / kind).glob("*.png"):
@@ -94,7 +96,7 @@ class PairWriter:
             InputError: the disk is full or cannot be written to.
         """
         row = {"image": f"images/{name}.png", "mask": f"masks/{name}.png", "prompt": prompt, **extra}
-        with _writing(f"{self.folder}: pair {name}"):
+        with writing(f"{self.folder}: pair {name}"):
             for key, pixels in (("image", image), ("mask", mask.astype(np.uint8) * 255)):
                 picture = Image.fromarray(pixels)
                 write_whole(self.folder / row[key], picture.save)
@@ -104,6 +106,9 @@ class PairWriter:
                 os.fsync(file.fileno())
         self.rows[name] = row
 
+    def flush(self) -> None:
+        """Nothing is held back: a pair is there when `write` returns. (`ShardWriter` has something to do here.)"""
+
     def close(self) -> None:
         """Sort the manifest by name, and bring the other processes' lines into it.
 
@@ -112,7 +117,7 @@ class PairWriter:
         """
         if self.process:
             return
-        with _writing(str(self.manifest)):
+        with writing(str(self.manifest)):
             self.rows |= {Path(row["image"]).stem: row for row in self._all_rows()}
             write_jsonl(self.manifest, [self.rows[name] for name in sorted(self.rows)])
             self._forget_parts()
@@ -126,7 +131,8 @@ class PairWriter:
 
 
 @contextmanager
-def _writing(what: str) -> Iterator[None]:
+def writing(what: str) -> Iterator[None]:
+    """Say in one line what could not be written, and why."""
     try:
         yield
     except OSError as error:

@@ -20,6 +20,7 @@ from siamese_diffusion.config import Config, SampleConfig, update
 from siamese_diffusion.data.loading import mask_hint, prompt_of, to_images, to_tensor
 from siamese_diffusion.data.masks import RECIPES, transform_mask
 from siamese_diffusion.data.pairs import find_masks, find_pairs, read_mask, read_pair, square
+from siamese_diffusion.data.shards import ShardWriter
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 from siamese_diffusion.errors import InputError
@@ -153,6 +154,7 @@ def sample(
     config: Config | None = None,
     resume: bool = False,
     device: str = "auto",
+    format: str = "folder",
 ) -> dict[str, Any]:
     """Draw images for masks and write them as a folder of pairs.
 
@@ -166,13 +168,16 @@ def sample(
         config: settings; default: the run's own.
         resume: go on with an interrupted run; the folder ends up the same as if it had not been interrupted.
         device: "auto", "cpu", "cuda" ...
+        format: "folder" (a PNG file for each image and mask) or "webdataset" (tar files of `sample.shard_size` pairs).
 
     Returns:
         The folder, how many pairs it holds, and how many of them this call drew.
 
     Raises:
-        InputError: no such run, no masks, an unknown recipe, or an `out` that holds pairs already.
+        InputError: no such run, no masks, an unknown recipe or format, or an `out` that holds pairs already.
     """
+    if format not in ("folder", "webdataset"):
+        raise InputError(f"--format {format}: unknown; choose folder or webdataset")
     from siamese_diffusion.diffusion.checkpoint import load_trained
 
     trained = load_trained(checkpoint)
@@ -219,7 +224,11 @@ def sample(
     }
     drawn = 0
     with engine.main_process_first():  # it clears away what a killed run left
-        writer = PairWriter(out, resume, engine.process_index)
+        writer: PairWriter | ShardWriter = (
+            PairWriter(out, resume, engine.process_index)
+            if format == "folder"
+            else ShardWriter(out, resume, engine.process_index, settings.shard_size)
+        )
     with writer:
         size = settings.batch_size
         if size == "auto":
@@ -250,6 +259,7 @@ def sample(
                 provenance = {**origin, "copy": one.copy, "source_mask": one.source, "mask_transform": transform}
                 writer.write(one.name, image, mask, one.prompt, provenance)
                 drawn += 1
+        writer.flush()
         engine.wait_for_everyone()
     drawn = int(engine.reduce(torch.tensor(drawn, device=engine.device), "sum"))
     if engine.is_main_process:
@@ -281,7 +291,7 @@ def _picture(out: Path) -> None:
     )
 
 
-def _require_same(writer: PairWriter, origin: dict[str, Any], out: Path) -> None:
+def _require_same(writer: PairWriter | ShardWriter, origin: dict[str, Any], out: Path) -> None:
     """A resumed folder holds one checkpoint's pairs, drawn in one way."""
     for name, row in writer.rows.items():
         for key, value in origin.items():
