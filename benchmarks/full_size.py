@@ -22,7 +22,7 @@ from siamese_diffusion.diffusion.backbone import sd15_scheduler
 from siamese_diffusion.diffusion.control import controlnet_for
 from siamese_diffusion.diffusion.sample import denoise, guided, save_grid
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
-from siamese_diffusion.loop import make_optimizer
+from siamese_diffusion.optimizer import make_optimizer
 
 SCALE = 0.18215
 

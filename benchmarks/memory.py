@@ -18,8 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from siamese_diffusion.config import LoopConfig, MethodConfig
 from siamese_diffusion.diffusion.control import DenseControlNet
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
-from siamese_diffusion.loop import make_optimizer
 from siamese_diffusion.memory import Live
+from siamese_diffusion.optimizer import make_optimizer
 
 GIB = 2**30
 

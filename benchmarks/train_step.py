@@ -32,8 +32,8 @@ from siamese_diffusion.config import LoopConfig
 from siamese_diffusion.diffusion.backbone import sd15_scheduler
 from siamese_diffusion.diffusion.control import DenseControlNet, controlnet_for
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
-from siamese_diffusion.loop import make_optimizer
 from siamese_diffusion.memory import Live
+from siamese_diffusion.optimizer import make_optimizer
 
 SCALE = 0.18215
 GIB = 2**30
@@ -197,19 +197,31 @@ class Bench:
         return float(loss.detach())
 
 
-CHANGES: dict[str, tuple[Callable[["Bench", float], Tensor], bool]] = {
-    "straightforward": (lambda bench, progress: bench.plain(progress), True),
-    "+ latents and text cached": (lambda bench, progress: bench.plain(progress, True), True),
-    "+ encoder once, decoder held constant": (lambda bench, progress: bench.plain(progress, True, True), True),
-    "+ both hints in one pass": (lambda bench, progress: bench.plain(progress, True, True, True), True),
-    "+ augmentation where t <= 200": (lambda bench, progress: bench.ours(progress), True),
-    "+ activations kept: ours": (lambda bench, progress: bench.ours(progress), False),
-}
-"""Each adds a change to the one before it; and whether activations are checkpointed."""
+@dataclass(frozen=True)
+class Change:
+    name: str
+    loss: Callable[["Bench", float], Tensor]
+    checkpointing: bool = True
+    release: bool = False  # gradients freed as soon as they are applied
+    optimizer: str = "adamw"
+    bf16: bool = False
+
+
+CHANGES = (
+    Change("straightforward", lambda bench, progress: bench.plain(progress)),
+    Change("+ latents and text cached", lambda bench, progress: bench.plain(progress, True)),
+    Change("+ encoder once, decoder held constant", lambda bench, progress: bench.plain(progress, True, True)),
+    Change("+ both hints in one pass", lambda bench, progress: bench.plain(progress, True, True, True)),
+    Change("+ augmentation where t <= 200", lambda bench, progress: bench.ours(progress)),
+    Change("+ activations kept: ours", lambda bench, progress: bench.ours(progress), checkpointing=False),
+    Change("ours, gradients released", lambda bench, progress: bench.ours(progress), release=True),
+    Change("low memory", lambda bench, progress: bench.ours(progress), release=True, optimizer="adafactor", bf16=True),
+)
+"""Those with a + add a change to the one before; `low memory` is the preset sd15-low-memory."""
 
 
 class Counted(Live):
-    """And the FLOPs of matrix products and convolutions; PyTorch's own counter cannot look into checkpoints of such tensors."""
+    """And the FLOPs of matrix products and convolutions: PyTorch's own counter fails at checkpoints of such tensors."""
 
     flops = 0
 
@@ -225,26 +237,30 @@ def count(size: Size) -> list[dict[str, Any]]:
 
     After the gate a sample has t <= 200 in 201 of 1000 cases; the FLOPs are the mean over both cases, the memory the larger.
     """
-    rows = []
-    for name, (call, checkpointing) in CHANGES.items():
-        side = "plain" if name in list(CHANGES)[:2] else "ours"
+    rows: list[dict[str, Any]] = []
+    for number, change in enumerate(CHANGES):
+        side = "plain" if number < 2 else "ours"  # whose forward passes are run
         for gate, progress in GATES.items():
             flops, peaks = [], []
-            for low in ([0], []):
+            for low in (True, False):
                 live = Counted()
                 with FakeTensorMode(allow_non_fake_inputs=True), live:
-                    bench = Bench(size, "plain" if name == "straightforward" else "ours", fake=True)
+                    bench = Bench(size, "ours" if number else "plain", fake=True)
                     bench.low = [row for row in range(len(bench.timesteps)) if low]
-                    bench.checkpointing(checkpointing, side)
-                    live.peak, live.flops = live.bytes, 0
-                    call(bench, progress).backward()
+                    bench.checkpointing(change.checkpointing, side)
                     trained = [p for p in bench.model.parameters() if p.requires_grad]
-                    peaks.append((live.peak + sum(state_bytes(p, "adamw") for p in trained)) / GIB)
+                    if change.release:
+                        for parameter in trained:
+                            parameter.register_post_accumulate_grad_hook(_forget)
+                    live.peak, live.flops = live.bytes, 0
+                    with torch.autocast("cpu", torch.bfloat16, enabled=change.bf16):
+                        loss = change.loss(bench, progress)
+                    loss.backward()
+                    peaks.append((live.peak + sum(state_bytes(p, change.optimizer) for p in trained)) / GIB)
                 flops.append(live.flops / 1e12 / len(bench.timesteps))
             share = 0.201 if progress > 1 / 3 else 0.0
-            rows.append(
-                {"variant": name, "gate": gate, "tflop": share * flops[0] + (1 - share) * flops[1], "peak_gib": max(peaks)}
-            )
+            tflop = share * flops[0] + (1 - share) * flops[1]
+            rows.append({"variant": change.name, "gate": gate, "tflop": tflop, "peak_gib": max(peaks)})
     first = {row["gate"]: row for row in rows[: len(GATES)]}
     for row in rows:
         row["flops_ratio"] = first[row["gate"]]["tflop"] / row["tflop"]
@@ -255,6 +271,10 @@ def count(size: Size) -> list[dict[str, Any]]:
             file=sys.stderr,
         )
     return rows
+
+
+def _forget(parameter: Tensor) -> None:
+    parameter.grad = None
 
 
 VARIANTS = {"plain": ("plain", True), "plain, not checkpointed": ("plain", False), "ours": ("ours", False)}

@@ -15,7 +15,7 @@ from siamese_diffusion.diffusion.original import load_original
 from siamese_diffusion.diffusion.sample import denoise, guided
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.loop import make_optimizer
+from siamese_diffusion.optimizer import make_optimizer
 
 FOLDER = Path(__file__).parent / "data/golden"
 CONFIG = {"num_heads": 4}

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from siamese_diffusion.config import LoopConfig
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_jsonl
-from siamese_diffusion.loop import generator, latest_checkpoint, learning_rate_factor, rows_of_epochs, run
+from siamese_diffusion.loop import generator, latest_checkpoint, rows_of_epochs, run
+from siamese_diffusion.optimizer import learning_rate_factor
 
 
 class Out(NamedTuple):
@@ -196,3 +197,36 @@ def test_learning_rate() -> None:
     assert [learning_rate_factor(step, settings) for step in range(3)] == pytest.approx([1 / 3, 2 / 3, 1])
     assert learning_rate_factor(53, settings) == pytest.approx(0.5)
     assert learning_rate_factor(102, settings) < 0.01
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_gradients_released_early_give_the_same_weights(tmp_path: Path, optimizer: str) -> None:
+    plain = SETTINGS.model_copy(update={"clip": None, "optimizer": optimizer})
+    early = plain.model_copy(update={"release_gradients": True})
+    expected = train(tmp_path / "plain", plain)
+    assert_equal(train(tmp_path / "early", early), expected)
+
+    train(tmp_path / "parts", early.model_copy(update={"steps": 8}))
+    assert_equal(train(tmp_path / "parts", early, resume=True), expected)
+
+
+def test_no_gradient_outlives_the_backward_pass(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    class Watched(Model):
+        def forward(self, x: Tensor) -> Out:
+            out = super().forward(x)
+            out.total.register_hook(lambda _: seen.append(sum(p.grad is not None for p in self.parameters())))
+            first, *_, last = self.net.parameters()
+            first.register_hook(lambda _: seen.append(last.grad is not None))
+            return out
+
+    run(Watched(), batch_at, SETTINGS.model_copy(update={"clip": None, "release_gradients": True}), tmp_path, device="cpu")
+    assert set(seen) == {0}
+
+
+@pytest.mark.parametrize("given", [{"micro_batch": 2}, {"clip": 1.0}, {"precision": "fp16"}])
+def test_gradients_that_are_not_final_cannot_be_released(tmp_path: Path, given: dict[str, object]) -> None:
+    settings = SETTINGS.model_copy(update={"clip": None, "release_gradients": True, **given})
+    with pytest.raises(InputError, match=f"release_gradients = true: .*{next(iter(given))}"):
+        run(Model(), batch_at, settings, tmp_path, device="cpu")

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from siamese_diffusion.config import Config, SegmentConfig, build_config, dump_config, load_config, update
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.loop import generator, make_optimizer
+from siamese_diffusion.loop import generator
+from siamese_diffusion.optimizer import make_optimizer
 from siamese_diffusion.recipes import RECIPES
 from siamese_diffusion.segmentation import networks
 from siamese_diffusion.segmentation.batches import Arrays, Donors, batches

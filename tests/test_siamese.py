@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from siamese_diffusion.config import LoopConfig, MethodConfig
 from siamese_diffusion.diffusion.siamese import Losses, SiameseDiffusion, is_decoder
-from siamese_diffusion.loop import make_optimizer
+from siamese_diffusion.optimizer import make_optimizer
 
 GROUPS = ("controlnet", "decoder", "encoder")
 

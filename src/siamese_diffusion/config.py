@@ -65,6 +65,10 @@ class LoopConfig(Section):
         "adamw",
         description="adafactor keeps row and column means instead of 8 bytes of state a weight; sgd is Nesterov's, betas[0]",
     )
+    release_gradients: bool = Field(
+        False,
+        description="apply each gradient as soon as it is there and free it: the same weights; no micro_batch, no clip",
+    )
     workers: int = Field(0, ge=0, description="data loading processes")
     log_every: int = Field(20, ge=1, description="steps between lines of log.jsonl")
     sample_every: int = Field(500, ge=1, description="steps between sample grids (segmentation: validations)")

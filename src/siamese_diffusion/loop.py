@@ -5,7 +5,6 @@ random state is set from (seed, step) before every forward pass. So a checkpoint
 a resumed run is the same run bit for bit, and N processes draw the batches that one process would.
 """
 
-import math
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +24,7 @@ from siamese_diffusion import progress
 from siamese_diffusion.config import LoopConfig
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, read_jsonl, whole_folder, write_json, write_jsonl, write_text
+from siamese_diffusion.optimizer import learning_rate_factor, make_optimizer, release_gradients, require_whole_steps
 
 Batch = dict[str, Any]
 """Keyword arguments of the module's `forward`."""
@@ -78,15 +78,6 @@ def rows_of_epochs(step: int, rows: range, batch_size: int, count: int, seed: in
     return indices
 
 
-def learning_rate_factor(step: int, settings: LoopConfig) -> float:
-    """Factor on the learning rate at `step`, from 0: linear warm-up, then constant or half a cosine down to 0."""
-    if step < settings.warmup:
-        return (step + 1) / settings.warmup
-    if settings.schedule == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - settings.warmup) / max(1, settings.steps - settings.warmup)))
-
-
 def run(
     module: nn.Module,
     batch_at: BatchAt,
@@ -129,13 +120,17 @@ def run(
 
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = make_optimizer(module, settings, rate)
-    module.to(accelerator.device, memory_format=torch.channels_last)
+    module.to(accelerator.device)
+    module.to(memory_format=torch.channels_last)
     average = EMAModel(trained, decay=settings.ema, use_ema_warmup=True, power=0.75) if settings.ema else None
     start = 0
     if newest is not None:
         start = _load(newest, module, optimizer, average)
         progress.say(f"going on from step {start} of {settings.steps}")
     wrapped, optimizer = accelerator.prepare(module, optimizer)
+    if settings.release_gradients:
+        require_whole_steps(settings, accelerator.num_processes, len(steps_of(0)), clip_value)
+        release_gradients(optimizer.optimizer)
     loader = DataLoader(
         _Batches(batch_at, [part for step in range(start, settings.steps) for part in steps_of(step)]),
         batch_size=None,
@@ -199,27 +194,6 @@ def run(
     module.eval()
     if log is not None:
         log.close()
-
-
-def make_optimizer(
-    module: nn.Module, settings: LoopConfig, rate: Callable[[str], float] = lambda name: 1.0
-) -> torch.optim.Optimizer:
-    """AdamW, Adafactor (Shazeer & Stern, arXiv:1804.04235) or Nesterov's SGD over the trained parameters of `module`.
-
-    `rate` gives the factor on the learning rate of a parameter, by its name; each group carries its own as `factor`.
-    """
-    groups: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            groups.setdefault(rate(name), []).append(parameter)
-    trained = [
-        {"params": group, "lr": settings.learning_rate * factor, "factor": factor} for factor, group in groups.items()
-    ]
-    if settings.optimizer == "adafactor":
-        return torch.optim.Adafactor(trained, weight_decay=settings.weight_decay)
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(trained, momentum=settings.betas[0], weight_decay=settings.weight_decay, nesterov=True)
-    return torch.optim.AdamW(trained, betas=settings.betas, weight_decay=settings.weight_decay, fused=True)
 
 
 def make_accelerator(precision: str = "no", device: str = "auto") -> Accelerator:
