@@ -4,8 +4,7 @@ The straightforward sampler draws one image at a time through 50 guided DDIM ste
 variant adds one change to the one before; all run in turn, on the same weights. What keeps the result (the hint once,
 batches) is asserted to keep it.
 
-With `--run RUN --masks DATA --judge JUDGE` the same variants are drawn from a trained run, with its own guidance, and each
-set's mask fit is printed with its spread over seeds, so that what a change costs can be told from chance.
+With `--run RUN --masks DATA --judge JUDGE` see `sampling_quality.py`: what the changes cost in quality, on a trained run.
 """
 
 import argparse
@@ -18,15 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from train_step import SIZES, Bench
 
-from siamese_diffusion.data.loading import mask_hint, prompt_of, to_images
-from siamese_diffusion.data.pairs import find_masks, read_mask, square
 from siamese_diffusion.diffusion.backbone import sd15_scheduler
-from siamese_diffusion.diffusion.checkpoint import load_trained
 from siamese_diffusion.diffusion.sample import denoise, guided
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 
@@ -43,13 +38,15 @@ class Variant:
     interval: tuple[float, float] = (0.0, 1.0)
 
 
+STRAIGHTFORWARD = Variant("straightforward", "ddim", batch=1, hint_once=False)
 VARIANTS = (
-    Variant("straightforward", "ddim", batch=1, hint_once=False),
+    STRAIGHTFORWARD,
     Variant("hint embedded once", "ddim", batch=1),
     Variant("in batches", "ddim"),
     Variant("DPM-Solver++, 16 steps", steps=16),
     Variant("DPM-Solver++, 12 steps", steps=12),
     Variant("DPM-Solver++, 8 steps", steps=8),
+    Variant("UniPC, 8 steps", "unipc", 8),
     Variant("12 steps, guided at 0.2 to 0.9", steps=12, interval=(0.2, 0.9)),
 )
 
@@ -117,55 +114,6 @@ def speed(task: Task, noise: Tensor, count: int, repeats: int) -> list[dict[str,
     return rows
 
 
-def quality(run: Path, masks: Path, judge: Path, count: int, seeds: int) -> list[dict[str, Any]]:
-    """Mask fit of each variant on validation masks, the mean over seeds and their standard deviation."""
-    from siamese_diffusion.config import load_config
-    from siamese_diffusion.evaluation.fit import pair_scores
-    from siamese_diffusion.segmentation.train import load_network, predict
-
-    trained = load_trained(run)
-    config = trained.config
-    network, resolution = load_network(judge), load_config(judge / "config.yaml").segment.resolution
-    found = find_masks(masks, "val", count)
-    shapes = np.stack([square(read_mask(path), config.data.resolution) for _, path in found])
-    asked = np.stack([square(read_mask(path), resolution) for _, path in found])
-    backbone = trained.backbone
-    text = backbone.embed([prompt_of(config.data.label)] * len(found))
-    task = Task(
-        trained.model,
-        backbone.scheduler,
-        mask_hint(torch.from_numpy(shapes)),
-        text,
-        backbone.embed([""]).expand_as(text),
-        config.sample.guidance,
-        config.sample.mask_guidance,
-    )
-    side = config.data.resolution // backbone.factor
-    rows = []
-    for variant in (v for v in VARIANTS if v.name not in ("hint embedded once", "in batches")):
-        scores, start = [], time.perf_counter()
-        for seed in range(seeds):
-            noise = torch.randn(
-                len(found), trained.model.unet.config.in_channels, side, side, generator=torch.Generator().manual_seed(seed)
-            )
-            drawn = backbone.decode(task.draw(variant, noise, len(found)))
-            sized = torch.nn.functional.interpolate(drawn, (resolution, resolution), mode="bilinear", antialias=True)
-            scores.append(float(pair_scores(predict(network, to_images(sized), 16), asked)["dice"].mean()))
-        rows.append(
-            {
-                "variant": variant.name,
-                "fit": statistics.mean(scores),
-                "spread": statistics.stdev(scores) if seeds > 1 else None,
-                "seconds": (time.perf_counter() - start) / seeds / len(found),
-            }
-        )
-        print(
-            f"{variant.name:32} fit Dice {100 * statistics.mean(scores):.1f}, by seed {[round(100 * s, 1) for s in scores]}",
-            file=sys.stderr,
-        )
-    return rows
-
-
 def main(name: str, count: int, repeats: int) -> list[dict[str, Any]]:
     """Print a table on standard error."""
     size = SIZES[name]
@@ -190,11 +138,18 @@ if __name__ == "__main__":
     parser.add_argument("--count", type=int, default=8, help="images a variant")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--run", type=Path, help="a trained run, for quality")
-    parser.add_argument("--masks", type=Path, help="pairs with a val split")
+    parser.add_argument("--masks", type=Path, help="pairs with a train and a val split")
     parser.add_argument("--judge", type=Path, help="a run of `segment` on real pairs")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="JSON of the quality, written as it goes along")
+    parser.add_argument("--curve", type=Path, help="PNG of quality against seconds")
     arguments = parser.parse_args()
     if arguments.run:
-        print(json.dumps(quality(arguments.run, arguments.masks, arguments.judge, arguments.count, arguments.seeds)))
+        from sampling_quality import curve, quality
+
+        found = quality(arguments.run, arguments.masks, arguments.judge, arguments.count, arguments.seeds, arguments.out)
+        if arguments.curve:
+            curve(found, arguments.curve)
+        print(json.dumps(found))
     else:
         print(json.dumps(main(arguments.size, arguments.count, arguments.repeats)))
