@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from siamese_diffusion.config import Config, build_config
-from siamese_diffusion.data.pairs import find_pairs
+from siamese_diffusion.data.pairs import find_pairs, read_pair
 from siamese_diffusion.data.phantom import make_phantoms
+from siamese_diffusion.data.shards import ShardWriter
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.evaluation import extractors, perceptual
 from siamese_diffusion.evaluation.features import Extractor
@@ -221,3 +222,21 @@ def test_the_judges_features_are_of_its_deepest_map(name: str) -> None:
             maps: list[Tensor] = network.get_submodule("1.encoder")(network[0](batch / 255))
             deepest = maps[-1].mean((2, 3))
         torch.testing.assert_close(found, deepest / deepest.norm(dim=1, keepdim=True) * 512**0.5)
+
+
+def test_shards_are_scored_and_filtered_as_a_folder_is(folders: dict[str, Path], tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "made", size=5) as writer:
+        for pair in find_pairs(folders["made"]):
+            writer.write(pair.name, *read_pair(pair), pair.prompt or "", pair.extra)
+    found = evaluate(folders["real"], tmp_path / "made", tmp_path / "out", config(), folders["out"] / "judge", device="cpu")
+    expected = read_json(folders["out"] / "metrics.json")
+    for part in ("quality", "fit", "novelty", "appearance"):
+        assert json.loads(json.dumps(found[part])) == expected[part]
+    for scores, name in ((tmp_path / "out", "of-shards"), (folders["out"], "of-folder")):
+        filter_(scores, tmp_path / name, drop_flagged=True)
+    kept = [
+        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()}
+        for name in ("of-shards", "of-folder")
+    ]
+    assert kept[0]
+    assert kept[0] == kept[1]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from packed import NAMES, SIZE, picture, write
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -27,21 +28,6 @@ from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.diffusion.sample import sample
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import hash_files, read_json, read_jsonl
-
-SIZE = 4
-NAMES = ["a", "b", "c", "d", "e", "f.1", "f.2"]
-
-
-def picture(name: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    image = np.random.default_rng(list(name.encode())).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
-    return image, image[..., 0] > 127
-
-
-def write(folder: Path, names: list[str], resume: bool = False, size: int = 3, process: int = 0) -> None:
-    with ShardWriter(folder, resume, process, size) as writer:
-        for name in names:
-            if name not in writer.done:
-                writer.write(name, *picture(name), "A photo of polyp", {"seed": ord(name[0])})
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -115,7 +101,7 @@ def test_resumed_shards_are_the_undisturbed_ones(tmp_path: Path, killed_in: int)
         f"""
         import os, signal
         from pathlib import Path
-        from test_shards import NAMES, picture
+        from packed import NAMES, picture
         from siamese_diffusion.data import shards
         save = shards._png
         writer = shards.ShardWriter(Path({str(tmp_path / "cut")!r}), size=3)

@@ -6,7 +6,6 @@ Lives above the rooms: the network is `segmentation`'s, what is made of its answ
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from torch.nn import functional as F
 
 from siamese_diffusion import progress
 from siamese_diffusion.config import Config, load_config, update
-from siamese_diffusion.data.pairs import Pair, find_pairs, read_pair, splits, square, test_sets
+from siamese_diffusion.data.arrays import read_squared
+from siamese_diffusion.data.pairs import Pair, find_pairs, splits, test_sets
 from siamese_diffusion.evaluation.extractors import fingerprint
 from siamese_diffusion.evaluation.features import Extractor
 from siamese_diffusion.evaluation.fit import Scores, pair_scores, shuffled_fit
@@ -45,15 +45,8 @@ class Judge:
 
     def see(self, pairs: Sequence[Pair]) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.float32]]:
         """Images (N, R, R, 3), masks (N, R, R) and predictions (N, R, R) in [0, 1]."""
-
-        def read(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-            image, mask = read_pair(pair)
-            return square(image, self.resolution), square(mask, self.resolution)
-
-        with ThreadPoolExecutor() as pool:
-            both = list(pool.map(read, pairs))
-        images = np.stack([image for image, _ in both])
-        return images, np.stack([mask for _, mask in both]), predict(self.network, images, self.batch_size)
+        images, masks = read_squared(pairs, self.resolution)
+        return images, masks, predict(self.network, images, self.batch_size)
 
 
 def judge_of(real: Path, run: Path | None, out: Path, config: Config, resume: bool, device: str) -> Judge:

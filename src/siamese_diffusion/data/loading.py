@@ -17,12 +17,10 @@ from torch import Tensor
 
 from siamese_diffusion import progress
 from siamese_diffusion.config import DataConfig, LoopConfig
-from siamese_diffusion.data.pairs import Pair, read_image, read_pair, square
-from siamese_diffusion.files import write_whole
+from siamese_diffusion.data.arrays import CHUNK, Images, Masks, array_file, read_squared
+from siamese_diffusion.data.pairs import Pair, read_image, square
+from siamese_diffusion.files import alone
 from siamese_diffusion.loop import Batch, generator, rows_of_epochs
-
-Images = NDArray[np.uint8]  # (N, R, R, 3)
-Masks = NDArray[np.bool_]  # (N, R, R)
 
 FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
     "none": ((),),
@@ -33,19 +31,14 @@ FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
 
 
 def load_pairs(pairs: Sequence[Pair], resolution: int) -> tuple[Images, Masks]:
-    """Images (N, R, R, 3) and masks (N, R, R) at `resolution` pixels.
+    """Images (N, R, R, 3) and masks (N, R, R) at `resolution` pixels, in memory; for many, see `arrays.map_pairs`.
 
     Raises:
         InputError: a file cannot be read, or an image and its mask differ in size.
     """
-
-    def read(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        image, mask = read_pair(pair)
-        return square(image, resolution), square(mask, resolution)
-
-    with ThreadPoolExecutor() as pool:
-        both = list(progress.track(pool.map(read, pairs), "reading pairs", len(pairs)))
-    return np.stack([image for image, _ in both]), np.stack([mask for _, mask in both])
+    starts = progress.track(range(0, len(pairs), CHUNK), "reading pairs")
+    parts = [read_squared(pairs[start : start + CHUNK], resolution) for start in starts]
+    return np.concatenate([images for images, _ in parts]), np.concatenate([masks for _, masks in parts])
 
 
 def load_images(paths: Sequence[Path], resolution: int) -> Images:
@@ -61,7 +54,7 @@ def load_images(paths: Sequence[Path], resolution: int) -> Images:
 
 def to_tensor(images: Images) -> Tensor:
     """(N, R, R, 3) 0..255 to float (N, 3, R, R) in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(images, order="C")).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def to_images(tensor: Tensor) -> Images:
@@ -87,7 +80,7 @@ class LatentData:
         moments: (N, flips, 2, C, h, w) means and standard deviations of the scaled latents.
         embeddings: (P + 1, L, D) of the distinct prompts; the last is that of the empty one.
         prompts: (N,) index of each sample's embedding.
-        images, masks: for the hints; None for unlabelled images.
+        images, masks: for the hints, in memory or mapped; None for unlabelled images.
     """
 
     moments: NDArray[np.float32]
@@ -120,8 +113,8 @@ class LatentData:
         dropped = float(torch.rand((), generator=random)) < data.prompt_dropout
         sample["text"] = self.embeddings[-1 if dropped else self.prompts[index]]
         if self.images is not None and self.masks is not None:
-            mask = torch.from_numpy(self.masks[index]).float().expand(3, -1, -1)
-            image = torch.from_numpy(self.images[index]).permute(2, 0, 1).float() / 255
+            mask = torch.from_numpy(np.array(self.masks[index])).float().expand(3, -1, -1)  # copied: maps are read-only
+            image = torch.from_numpy(np.array(self.images[index])).permute(2, 0, 1).float() / 255
             sample["mask_hint"] = mask.flip(flips[flip])
             sample["image_hint"] = image.flip(flips[flip])
         return sample
@@ -140,7 +133,7 @@ def build_latents(
     """Encode every image, in each flip, and every distinct prompt once; read `cache` instead where it is there.
 
     Args:
-        images: (N, R, R, 3).
+        images: (N, R, R, 3), in memory or mapped.
         prompts: one a sample.
         encode: (B, 3, R, R) in [-1, 1] to the mean and standard deviation of the latents.
         embed: prompts to embeddings (P, L, D).
@@ -149,18 +142,13 @@ def build_latents(
         masks: (N, R, R) for labelled images.
         device: where `encode` runs.
     """
-    if not cache.exists():
-        chunks = []
-        for start in progress.track(range(0, len(images), 8), "encoding images"):
-            chunk = to_tensor(images[start : start + 8]).to(device)
-            variants = [torch.stack(encode(chunk.flip(axes)), 1).cpu() for axes in FLIPS[flip]]
-            chunks.append(torch.stack(variants, 1).numpy())
-
-        def save(path: Path) -> None:
-            with path.open("wb") as file:
-                np.save(file, np.concatenate(chunks))
-
-        write_whole(cache, save)
+    with alone(cache.parent):
+        if not cache.exists():
+            with array_file(cache, len(images)) as add:
+                for start in progress.track(range(0, len(images), 8), "encoding images"):
+                    chunk = to_tensor(images[start : start + 8]).to(device)
+                    variants = [torch.stack(encode(chunk.flip(axes)), 1).cpu() for axes in FLIPS[flip]]
+                    add(torch.stack(variants, 1).numpy())
     distinct = sorted(set(prompts))
     return LatentData(
         moments=np.load(cache, mmap_mode="r"),

@@ -1,23 +1,30 @@
 """Train a small backbone from unlabelled images, for users without Stable Diffusion's weights."""
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from diffusers import UNet2DConditionModel
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from siamese_diffusion.config import Config, dump_config
-from siamese_diffusion.data.loading import build_latents, load_images, prompt_of, to_tensor
+from siamese_diffusion.data.arrays import Images, forget, map_images, stamp
+from siamese_diffusion.data.loading import build_latents, prompt_of, to_tensor
 from siamese_diffusion.data.pairs import find_images
 from siamese_diffusion.diffusion.backbone import small_backbone
 from siamese_diffusion.diffusion.firststage import psnr
 from siamese_diffusion.diffusion.sample import denoise, save_grid
 from siamese_diffusion.diffusion.siamese import Schedule
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import hash_json, write_json, write_text
+from siamese_diffusion.files import write_json, write_text
 from siamese_diffusion.loop import Batch, generator, make_accelerator, run
+
+FITTED = 2**27
+"""The first stage is fitted to, and measured on, no more pixels than this: 14,500 images of 96, 910 of 384 pixels a side."""
 
 
 class BackboneLosses(NamedTuple):
@@ -64,17 +71,17 @@ def pretrain(
     paths = find_images(images, config.data.split)
     if len(paths) < 2:
         raise InputError(f"--images {images}: one image is not enough to train on")
-    arrays = load_images(paths, config.data.resolution)
-    tensors = to_tensor(arrays)
-    held_out = torch.arange(len(tensors)) % 10 == 9 if len(tensors) >= 20 else torch.zeros(len(tensors)).bool()
-    backbone = small_backbone(config.backbone, tensors[~held_out], config.pretrain.seed)
-    quality = psnr(backbone.vae, tensors[held_out] if held_out.any() else tensors)
+    arrays = map_images(paths, config.data.resolution, out / "cache")
+    held_out = np.arange(len(arrays)) % 10 == 9 if len(arrays) >= 20 else np.zeros(len(arrays), bool)
+    fitted, measured = np.flatnonzero(~held_out), np.flatnonzero(held_out if held_out.any() else ~held_out)
+    backbone = small_backbone(config.backbone, _some(arrays, fitted), config.pretrain.seed)
+    quality = psnr(backbone.vae, _some(arrays, measured))
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "config.yaml", dump_config(config))
 
     accelerator = make_accelerator(config.pretrain.precision, device)
     backbone.to(accelerator.device)
-    key = hash_json([[path.name for path in paths], config.data.model_dump(), config.backbone.model_dump()])
+    key = stamp(paths, config.data.model_dump(), config.backbone.model_dump(), config.pretrain.seed)
     prompt = prompt_of(config.data.label)
     data = build_latents(
         arrays,
@@ -120,7 +127,14 @@ def pretrain(
         "steps": config.pretrain.steps,
     }
     if accelerator.is_main_process:
+        forget(out / "cache")
         backbone.to("cpu").save(out / "backbone")
         write_json(out / "summary.json", result)
     PartialState().wait_for_everyone()  # the others are about to read it
     return result
+
+
+def _some(images: Images, chosen: NDArray[np.intp]) -> Tensor:
+    """The chosen images (N, 3, R, R) in [-1, 1]; evenly spaced ones among them where they have more pixels than `FITTED`."""
+    most = max(1, FITTED // images[0, ..., 0].size)
+    return to_tensor(images[chosen[:: math.ceil(len(chosen) / most)]])

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
 from siamese_diffusion.config import Config, default_config, dump_config, load_config, update
-from siamese_diffusion.data.loading import LatentData, build_latents, load_pairs, mask_hint, prompt_of
+from siamese_diffusion.data.arrays import forget, map_pairs, stamp
+from siamese_diffusion.data.loading import LatentData, build_latents, mask_hint, prompt_of, to_tensor
 from siamese_diffusion.data.pairs import find_pairs
 from siamese_diffusion.diffusion.backbone import Backbone, load_backbone
 from siamese_diffusion.diffusion.checkpoint import assemble, save_pipeline
@@ -16,7 +18,7 @@ from siamese_diffusion.diffusion.pretrain import pretrain
 from siamese_diffusion.diffusion.sample import denoise, guided, save_grid
 from siamese_diffusion.diffusion.siamese import is_decoder
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import hash_json, write_json, write_text
+from siamese_diffusion.files import write_json, write_text
 from siamese_diffusion.loop import Batch, generator, latest_checkpoint, make_accelerator, run
 
 
@@ -57,7 +59,7 @@ def train(
         _require_same(config, out)
     resolution = config.data.resolution
     pairs = find_pairs(data, config.data.split, config.data.limit, config.data.limit_seed)
-    images, masks = load_pairs(pairs, resolution)
+    images, masks = map_pairs(pairs, resolution, out / "cache")
     prompts = [pair.prompt or prompt_of(config.data.label) for pair in pairs]
 
     # ---- backbone -----------------------------------------------------------------------------------------------
@@ -66,7 +68,8 @@ def train(
         if not (pretrained / "summary.json").exists():
             pretrain(data, pretrained, config, resume=True, device=device)
         backbone = str(pretrained)
-    base = load_backbone(Path(backbone) / "backbone" if (Path(backbone) / "backbone").is_dir() else backbone)
+    inner = Path(backbone) / "backbone"
+    base = load_backbone(inner if inner.is_dir() else backbone)
     divisor = base.factor * 2 ** (len(base.unet.config.block_out_channels) - 1)
     if resolution % divisor:
         raise InputError(f"data.resolution = {resolution}: must be a multiple of {divisor} for this backbone")
@@ -75,7 +78,9 @@ def train(
     accelerator = make_accelerator(config.train.precision, device)
     write_text(out / "config.yaml", dump_config(config))
     base.to(accelerator.device)
-    key = hash_json([[pair.name for pair in pairs], str(data), str(backbone), config.data.model_dump()])
+    weights = [Path(backbone), *sorted(path for top in (inner, Path(backbone)) for path in (top / "vae").glob("*"))]
+    files = [*(pair.image for pair in pairs), *(path for path in weights if path.is_file())]
+    key = stamp(files, str(backbone), config.data.model_dump())
     latents = build_latents(
         images,
         prompts,
@@ -130,6 +135,7 @@ def train(
         "parameters": sum(p.numel() for p in model.parameters()),
     }
     if accelerator.is_main_process:
+        forget(out / "cache")
         save_pipeline(model, base.to("cpu"), out / "pipeline")
         write_json(out / "summary.json", result)
     PartialState().wait_for_everyone()
@@ -154,7 +160,7 @@ def _grid(data: LatentData, base: Backbone, model: Any, config: Config, path: Pa
     assert data.masks is not None
     assert data.images is not None
     count = min(8, len(data.masks))
-    hint = mask_hint(torch.from_numpy(data.masks[:count])).to(device)
+    hint = mask_hint(torch.from_numpy(np.array(data.masks[:count]))).to(device)
     text = data.embeddings[data.prompts[:count]].to(device)
     empty = data.embeddings[-1:].to(device).expand_as(text)
     noise = torch.randn(count, *data.moments.shape[-3:], generator=generator(config.train.seed, 4)).to(device)
@@ -163,5 +169,5 @@ def _grid(data: LatentData, base: Backbone, model: Any, config: Config, path: Pa
         model, hint, text, empty, config.sample.guidance, config.sample.mask_guidance, config.sample.guidance_interval
     )
     drawn = denoise(predict, noise, base.scheduler, config.sample.scheduler, config.sample.steps)
-    real: Tensor = torch.from_numpy(data.images[:count]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    real: Tensor = to_tensor(data.images[:count])
     save_grid([hint * 2 - 1, base.decode(drawn), real], path)

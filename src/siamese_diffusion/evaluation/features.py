@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from siamese_diffusion import progress
+from siamese_diffusion.data.arrays import array_file
 from siamese_diffusion.data.images import Pixels, read_image, square
 from siamese_diffusion.files import hash_files, hash_json, write_whole
 
@@ -133,19 +133,6 @@ def _save(path: Path, array: NDArray[np.float32]) -> None:
 
 
 def _join(path: Path, shards: Sequence[Path], count: int) -> None:
-    """One file of the shards, written piece by piece: a memory map would crash where the disk is full."""
-
-    def save(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            for number, shard in enumerate(shards):
-                array = np.load(shard)
-                if number == 0:
-                    header: dict[str, Any] = {
-                        "descr": np.lib.format.dtype_to_descr(array.dtype),
-                        "fortran_order": False,
-                        "shape": (count, *array.shape[1:]),
-                    }
-                    np.lib.format.write_array_header_1_0(file, header)
-                file.write(np.ascontiguousarray(array).tobytes())
-
-    write_whole(path, save)
+    with array_file(path, count) as add:
+        for shard in shards:
+            add(np.load(shard))

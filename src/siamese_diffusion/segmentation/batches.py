@@ -1,6 +1,7 @@
 """Batches of real, or real and synthetic, pairs: each a pure function of the seed and the step."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from siamese_diffusion.config import SegmentConfig
+from siamese_diffusion.data.arrays import map_pairs
 from siamese_diffusion.data.loading import load_pairs
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.errors import InputError
@@ -23,15 +25,15 @@ NUMBERED = 0.7
 
 
 class Arrays(NamedTuple):
-    """Square pairs in memory."""
+    """Square pairs, in memory or mapped from files."""
 
     images: NDArray[np.uint8]  # (N, R, R, 3)
     masks: NDArray[np.bool_]  # (N, R, R)
 
 
-def load(pairs: Sequence[Pair], resolution: int) -> Arrays:
-    """Read and square pairs; errors as in `data.loading.load_pairs`."""
-    return Arrays(*load_pairs(pairs, resolution))
+def load(pairs: Sequence[Pair], resolution: int, cache: Path | None = None) -> Arrays:
+    """Read and square pairs, through files in folder `cache` where there is one; errors as in `data.arrays.map_pairs`."""
+    return Arrays(*(load_pairs(pairs, resolution) if cache is None else map_pairs(pairs, resolution, cache)))
 
 
 def batches(real: Arrays, synthetic: Arrays | None, settings: SegmentConfig, names: Sequence[str] | None = None) -> BatchAt:
@@ -47,7 +49,7 @@ def batches(real: Arrays, synthetic: Arrays | None, settings: SegmentConfig, nam
     Raises:
         InputError: the scales and their weights do not fit together.
     """
-    sources = [_tensors(real)] + ([_tensors(synthetic)] if synthetic is not None else [])
+    sources = [real] + ([synthetic] if synthetic is not None else [])
     size = settings.batch_size
     drawn = torch.rand(settings.steps * size, generator=generator(settings.seed, 3))
     kinds = (drawn < settings.synthetic_share).long() if synthetic is not None else torch.zeros(len(drawn)).long()
@@ -60,12 +62,12 @@ def batches(real: Arrays, synthetic: Arrays | None, settings: SegmentConfig, nam
         chosen = []
         for row in rows:
             kind, place = int(kinds[turn * size + row]), int(places[turn * size + row])
-            images, masks = sources[kind]
-            (index,) = rows_of_epochs(place, range(1), 1, len(images), settings.seed + kind)
-            image = images[index]
+            source = sources[kind]
+            (index,) = rows_of_epochs(place, range(1), 1, len(source.images), settings.seed + kind)
+            image = torch.from_numpy(np.array(source.images[index])).movedim(2, 0).contiguous()  # copied: maps are read-only
             if donors is not None:
                 image = donors.recolour(image, settings, generator(settings.seed, 6, turn, row))
-            chosen.append((image, masks[index]))
+            chosen.append((image, torch.from_numpy(np.array(source.masks[index]))[None]))
         how = _draws()[settings.augmentation](size, generator(settings.seed, 4, turn)).rows(rows)
         images, masks = augment(torch.stack([pair[0] for pair in chosen]), torch.stack([pair[1] for pair in chosen]), how)
         images, masks = rescale(images, masks, side, soft=settings.multiscale == "cycle")
@@ -103,7 +105,7 @@ class Donors:
         listed = self.lists[0] if which < NUMBERED else self.lists[1]
         donor = listed[int(place * len(listed))]
         if donor not in self.known:
-            self.known[donor] = statistics(self.images[donor])
+            self.known[donor] = statistics(np.array(self.images[donor]))
         pixels = np.ascontiguousarray(image.movedim(0, 2).numpy())
         return torch.from_numpy(exchange(pixels, self.known[donor], settings.colour_overflow)).movedim(2, 0)
 
@@ -131,7 +133,3 @@ def _turn(step: int, settings: SegmentConfig, sides: list[int]) -> tuple[int, in
         return step, sides[0]
     weights = torch.tensor(settings.scale_weights or [1.0] * len(sides), dtype=torch.float64)
     return step, sides[int(torch.multinomial(weights, 1, generator=generator(settings.seed, 7, step)))]
-
-
-def _tensors(arrays: Arrays) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(arrays.images).movedim(3, 1).contiguous(), torch.from_numpy(arrays.masks)[:, None]

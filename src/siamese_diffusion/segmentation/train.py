@@ -4,29 +4,27 @@ Unusual in it: the epoch is picked on validation pairs, never on a test set, and
 exactly as many optimisation steps as the arm without.
 """
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from siamese_diffusion import loop, pictures, progress
+from siamese_diffusion import loop, progress
 from siamese_diffusion.config import Config, SegmentConfig, dump_config, load_config, update
-from siamese_diffusion.data.pairs import Pair, find_pairs, read_mask, splits, test_sets
+from siamese_diffusion.data.arrays import forget
+from siamese_diffusion.data.pairs import Pair, find_pairs, splits, test_sets
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import read_json, require_folder, write_json, write_text, write_whole
+from siamese_diffusion.files import read_json, require_folder, write_json, write_text
 from siamese_diffusion.segmentation import networks
-from siamese_diffusion.segmentation.batches import Arrays, batches, load
+from siamese_diffusion.segmentation.batches import batches, load
 from siamese_diffusion.segmentation.losses import LOSSES
-from siamese_diffusion.segmentation.metrics import SetScores, join, score, summary
+from siamese_diffusion.segmentation.metrics import summary
+from siamese_diffusion.segmentation.predicting import draw_samples, score_set, validate
+from siamese_diffusion.segmentation.predicting import predict as predict  # those who use a run import it from here
 from siamese_diffusion.segmentation.selection import Selection
 
 _HARMLESS = {"workers", "log_every", "checkpoint_every", "keep"}
@@ -107,22 +105,22 @@ def segment(
 
     begun, imagenet = _begin(settings, out)
     segmenter = Segmenter(begun, settings.loss)
-    held = load(validation, settings.resolution)
+    held = load(validation, settings.resolution, out / "cache")
     selection = Selection(out)
 
     def observe(step: int, module: nn.Module) -> dict[str, float]:
         assert isinstance(module, Segmenter)
-        probabilities = predict(module.network, held.images, settings.batch_size)
-        means = _score(probabilities, held).means()
+        scores, probabilities = validate(module.network, held, settings.batch_size)
+        means = scores.means()
         selection.add(step, means, module.network)
-        _samples(out / "samples" / f"step-{step:06d}.png", held, probabilities)
+        draw_samples(out / "samples" / f"step-{step:06d}.png", held, probabilities)
         return {"val_dice": means["mDice"], "val_iou": means["mIoU"]}
 
     loop.run(
         segmenter,
         batches(
-            load(real, settings.resolution),
-            load(made, settings.resolution) if made else None,
+            load(real, settings.resolution, out / "cache"),
+            load(made, settings.resolution, out / "cache") if made else None,
             settings,
             [pair.name for pair in real],
         ),
@@ -140,7 +138,8 @@ def segment(
         if not (out / "metrics.json").exists():
             best = selection.finish(segmenter.network)
             scores = {
-                name: _test(segmenter.network, pairs, out / "test" / f"{name}.csv", config) for name, pairs in tests.items()
+                name: score_set(segmenter.network, pairs, out / "test" / f"{name}.csv", settings)
+                for name, pairs in tests.items()
             }
             result = summary(scores)
             metrics = {
@@ -155,6 +154,7 @@ def segment(
                 "mean": result["mean"],
                 "weighted": result["weighted"],
             }
+            forget(out / "cache")
             write_json(out / "metrics.json", metrics)
     final: dict[str, Any] = read_json(out / "metrics.json")
     return final
@@ -174,37 +174,6 @@ def load_network(run: Path) -> nn.Module:
     except (RuntimeError, OSError) as error:
         raise InputError(f"{run / 'best.safetensors'}: cannot be loaded ({str(error).splitlines()[0]})") from None
     return network.eval()
-
-
-def predict(
-    network: nn.Module, images: NDArray[np.uint8], batch_size: int = 32, correction: bool = False
-) -> NDArray[np.float32]:
-    """Probabilities of the mask, where `network` lies and in its eval mode.
-
-    Args:
-        network: (B, 3, R, R) in [0, 1] -> (B, 1, R, R) logits.
-        images: uint8 (N, R, R, 3).
-        batch_size: images in one forward pass.
-        correction: apply SANet's probability correction, which changes no mask cut at 0.5.
-
-    Returns:
-        float32 (N, R, R) in [0, 1].
-    """
-    device = next(network.parameters()).device
-    training = network.training
-    network.eval()
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(images), batch_size):
-            part = torch.from_numpy(images[start : start + batch_size]).to(device).movedim(3, 1) / 255.0
-            logits = network(part).float()
-            if correction:
-                from siamese_diffusion.segmentation.colour import correct
-
-                logits = correct(logits)
-            parts.append(logits.sigmoid()[:, 0].cpu().numpy())
-    network.train(training)
-    return np.concatenate(parts) if parts else np.empty(images.shape[:3], np.float32)
 
 
 def test_pairs(folders: Sequence[Path]) -> dict[str, list[Pair]]:
@@ -306,39 +275,3 @@ def _claim(out: Path, config: Config, inputs: dict[str, Any], resume: bool) -> N
 def _essence(config: Config) -> dict[str, Any]:
     data = config.data.model_dump(include={"split", "limit", "limit_seed"})
     return data | config.segment.model_dump(exclude=_HARMLESS)
-
-
-def _score(probabilities: NDArray[np.float32], pairs: Arrays) -> SetScores:
-    return score(torch.from_numpy(probabilities), torch.from_numpy(pairs.masks))
-
-
-def _test(network: nn.Module, pairs: list[Pair], path: Path, config: Config) -> SetScores:
-    settings = config.segment
-    arrays = load(pairs, settings.resolution)
-    probabilities = predict(network, arrays.images, settings.batch_size, settings.correction)
-    if settings.score_at == "native":
-        scores = join([_native(each, read_mask(pair.mask)) for each, pair in zip(probabilities, pairs, strict=True)])
-    else:
-        scores = score(torch.from_numpy(probabilities), torch.from_numpy(arrays.masks), field=True)
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    columns = scores.columns()
-    table.writerow(["name", *columns])
-    for pair, *values in zip(pairs, *columns.values(), strict=True):
-        table.writerow([pair.name, *(f"{value:.6f}" for value in values)])
-    write_text(path, text.getvalue())
-    return scores
-
-
-def _native(probabilities: NDArray[np.float32], mask: NDArray[np.bool_]) -> SetScores:
-    resized = F.interpolate(torch.from_numpy(probabilities)[None, None], size=mask.shape, mode="bilinear")[0]
-    return score(resized, torch.from_numpy(mask)[None], field=True)
-
-
-def _samples(path: Path, pairs: Arrays, probabilities: NDArray[np.float32], count: int = 8) -> None:
-    tiles = []
-    for image, mask, probability in list(zip(*pairs, probabilities, strict=True))[:count]:
-        true = pictures.outline(image, mask, pictures.GREEN)
-        tiles.append(pictures.outline(true, probability > 0.5, pictures.MAGENTA))
-    rows = [tiles[i : i + 4] for i in range(0, len(tiles), 4)]
-    write_whole(path, pictures.grid(rows).save)

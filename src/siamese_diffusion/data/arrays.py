@@ -1,0 +1,128 @@
+"""Squared images and masks of many files as `.npy` files that are mapped into memory and never held there whole.
+
+Unusual in it: the files are written part by part and not through a memory map. The system kills a process that writes to a
+map on a full disk, and counts the pages that it has not written back as the process's memory.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siamese_diffusion import progress
+from siamese_diffusion.data.images import Pixels, read_image, square
+from siamese_diffusion.data.pairs import Pair, read_pair
+from siamese_diffusion.files import alone, hash_json, whole_file
+from siamese_diffusion.tars import is_member
+
+Images = NDArray[np.uint8]  # (N, R, R, 3)
+Masks = NDArray[np.bool_]  # (N, R, R)
+
+CHUNK = 64
+"""Files that are read side by side; no more are in memory at a time."""
+
+
+@contextmanager
+def array_file(path: Path, count: int) -> Iterator[Callable[[NDArray[Any]], None]]:
+    """Write a `.npy` file of `count` rows whole or not at all; yields a function that adds the next rows (n, ...).
+
+    Raises:
+        InputError: the disk is full.
+        ValueError: fewer or more rows were added.
+    """
+    added = 0
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+
+        def add(part: NDArray[Any]) -> None:
+            nonlocal added
+            if added == 0:
+                header: dict[str, Any] = {
+                    "descr": np.lib.format.dtype_to_descr(part.dtype),
+                    "fortran_order": False,
+                    "shape": (count, *part.shape[1:]),
+                }
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(np.ascontiguousarray(part).data)
+            added += len(part)
+
+        yield add
+        if added != count:
+            raise ValueError(f"{path}: {added} rows of {count}")
+
+
+def read_squared(pairs: Sequence[Pair], resolution: int) -> tuple[Images, Masks]:
+    """Images (N, R, R, 3) and masks (N, R, R) at `resolution` pixels; errors as in `read_pair`."""
+
+    def read(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        image, mask = read_pair(pair)
+        return square(image, resolution), square(mask, resolution)
+
+    with ThreadPoolExecutor() as pool:
+        both = list(pool.map(read, pairs))
+    return np.stack([image for image, _ in both]), np.stack([mask for _, mask in both])
+
+
+def map_pairs(pairs: Sequence[Pair], resolution: int, cache: Path) -> tuple[Images, Masks]:
+    """`read_squared`, through files in folder `cache` that are made once and mapped for reading.
+
+    Processes that need the same files wait for the one that makes them.
+
+    Raises:
+        InputError: a file cannot be read, an image and its mask differ in size, or the disk is full.
+    """
+    key = stamp([path for pair in pairs for path in (pair.image, pair.mask)], resolution)
+    files = cache / f"images-{key}.npy", cache / f"masks-{key}.npy"
+    with alone(cache):
+        if not all(file.exists() for file in files):
+            with array_file(files[0], len(pairs)) as add_images, array_file(files[1], len(pairs)) as add_masks:
+                for start in progress.track(range(0, len(pairs), CHUNK), "reading pairs"):
+                    images, masks = read_squared(pairs[start : start + CHUNK], resolution)
+                    add_images(images)
+                    add_masks(masks)
+    return np.load(files[0], mmap_mode="r"), np.load(files[1], mmap_mode="r")
+
+
+def map_images(paths: Sequence[Path], resolution: int, cache: Path) -> Images:
+    """The images (N, R, R, 3) of files without masks, as `map_pairs` does it; errors as there."""
+
+    def read(path: Path) -> Pixels:
+        return square(read_image(path), resolution)
+
+    file = cache / f"images-{stamp(paths, resolution)}.npy"
+    with alone(cache):
+        if not file.exists():
+            with ThreadPoolExecutor() as pool, array_file(file, len(paths)) as add:
+                for start in progress.track(range(0, len(paths), CHUNK), "reading images"):
+                    add(np.stack(list(pool.map(read, paths[start : start + CHUNK]))))
+    mapped: Images = np.load(file, mmap_mode="r")
+    return mapped
+
+
+def forget(cache: Path) -> None:
+    """Remove what `map_pairs` and `map_images` wrote; maps that are open stay good."""
+    for kind in ("images", "masks"):
+        for path in cache.glob(f"{kind}-*.npy"):
+            try:
+                path.unlink()
+            except OSError:  # another process was faster, or the system keeps files that are mapped
+                continue
+
+
+def stamp(paths: Sequence[Path], *more: Any) -> str:
+    """A key of files that changes when one of them is replaced: of their paths, sizes and times, and of `more` JSON values.
+
+    A member of an archive goes by its archive's size and time. A file that is not there counts too.
+    """
+    known: dict[Path, list[int]] = {}
+
+    def state(path: Path) -> list[int]:
+        file = path.parent if is_member(path) else path
+        if file not in known:
+            known[file] = [file.stat().st_size, file.stat().st_mtime_ns] if file.exists() else []
+        return known[file]
+
+    return hash_json([[[str(path.absolute()), *state(path)] for path in paths], *more])

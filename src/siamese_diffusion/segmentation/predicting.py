@@ -1,0 +1,112 @@
+"""What a segmentation network sees in images, and its scores: part by part, so that few images are in memory at a time."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+
+from siamese_diffusion import pictures, progress
+from siamese_diffusion.config import SegmentConfig
+from siamese_diffusion.data.arrays import read_squared
+from siamese_diffusion.data.pairs import Pair, read_mask
+from siamese_diffusion.files import write_text, write_whole
+from siamese_diffusion.segmentation.batches import Arrays
+from siamese_diffusion.segmentation.metrics import SetScores, join, score
+
+SHOWN = 8
+"""Validation pairs in `samples/`."""
+
+
+def predict(
+    network: nn.Module, images: NDArray[np.uint8], batch_size: int = 32, correction: bool = False
+) -> NDArray[np.float32]:
+    """Probabilities of the mask, where `network` lies and in its eval mode.
+
+    Args:
+        network: (B, 3, R, R) in [0, 1] -> (B, 1, R, R) logits.
+        images: uint8 (N, R, R, 3).
+        batch_size: images in one forward pass.
+        correction: apply SANet's probability correction, which changes no mask cut at 0.5.
+
+    Returns:
+        float32 (N, R, R) in [0, 1].
+    """
+    device = next(network.parameters()).device
+    training = network.training
+    network.eval()
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(images), batch_size):
+            part = torch.from_numpy(np.array(images[start : start + batch_size])).to(device).movedim(3, 1) / 255.0
+            logits = network(part).float()
+            if correction:
+                from siamese_diffusion.segmentation.colour import correct
+
+                logits = correct(logits)
+            parts.append(logits.sigmoid()[:, 0].cpu().numpy())
+    network.train(training)
+    return np.concatenate(parts) if parts else np.empty(images.shape[:3], np.float32)
+
+
+def _parts(count: int, batch_size: int) -> range:
+    """First places of parts of whole batches: an image is rounded with its batch, and few are in memory at a time."""
+    return range(0, count, batch_size * max(1, 256 // batch_size))
+
+
+def validate(network: nn.Module, pairs: Arrays, batch_size: int) -> tuple[SetScores, NDArray[np.float32]]:
+    """Scores of all pairs, and probabilities (SHOWN, R, R) of the first ones."""
+    scores, shown = [], []
+    parts = _parts(len(pairs.images), batch_size)
+    for start in parts:
+        images, masks = pairs.images[start : start + parts.step], pairs.masks[start : start + parts.step]
+        probabilities = predict(network, images, batch_size)
+        scores.append(score(torch.from_numpy(probabilities), torch.from_numpy(np.array(masks))))
+        shown.append(probabilities[: max(0, SHOWN - start)].copy())
+    return join(scores), np.concatenate(shown)
+
+
+def score_set(network: nn.Module, pairs: list[Pair], path: Path, settings: SegmentConfig) -> SetScores:
+    """Scores of a test set, also as a table, a line a pair, at `path`.
+
+    Raises:
+        InputError: a file cannot be read, or an image and its mask differ in size.
+    """
+    found = []
+    parts = _parts(len(pairs), settings.batch_size)
+    for start in progress.track(parts, f"testing on {path.stem}"):
+        part = pairs[start : start + parts.step]
+        images, masks = read_squared(part, settings.resolution)
+        probabilities = predict(network, images, settings.batch_size, settings.correction)
+        if settings.score_at == "native":
+            found += [_native(each, read_mask(pair.mask)) for each, pair in zip(probabilities, part, strict=True)]
+        else:
+            found.append(score(torch.from_numpy(probabilities), torch.from_numpy(masks), field=True))
+    scores = join(found)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    columns = scores.columns()
+    table.writerow(["name", *columns])
+    for pair, *values in zip(pairs, *columns.values(), strict=True):
+        table.writerow([pair.name, *(f"{value:.6f}" for value in values)])
+    write_text(path, text.getvalue())
+    return scores
+
+
+def _native(probabilities: NDArray[np.float32], mask: NDArray[np.bool_]) -> SetScores:
+    resized = F.interpolate(torch.from_numpy(probabilities)[None, None], size=mask.shape, mode="bilinear")[0]
+    return score(resized, torch.from_numpy(mask)[None], field=True)
+
+
+def draw_samples(path: Path, pairs: Arrays, probabilities: NDArray[np.float32]) -> None:
+    """A picture of the first pairs: outlines of their masks, and of `probabilities` (SHOWN, R, R) cut at one half."""
+    tiles = []
+    for image, mask, probability in zip(pairs.images[:SHOWN], pairs.masks[:SHOWN], probabilities, strict=True):
+        true = pictures.outline(image, mask, pictures.GREEN)
+        tiles.append(pictures.outline(true, probability > 0.5, pictures.MAGENTA))
+    rows = [tiles[i : i + 4] for i in range(0, len(tiles), 4)]
+    write_whole(path, pictures.grid(rows).save)
