@@ -118,6 +118,14 @@ def test_precision_recall_density_coverage_by_their_definitions() -> None:
     assert 0 < found["precision"].value < 1
 
 
+def test_the_interval_of_a_share_stays_one() -> None:
+    real, synthetic = two_sets(12, 12, 3, shift=0.1)
+    found = quality.precision_recall(real, synthetic) | quality.density_coverage(real, synthetic)
+    shares = [found[name] for name in ("precision", "recall", "coverage")]
+    assert all(0 <= share.low <= share.value <= share.high <= 1 for share in shares)
+    assert any(share.value > 0.9 for share in shares)  # where the interval around it would reach beyond 1
+
+
 def test_collapse_costs_recall_and_coverage_and_noise_costs_precision() -> None:
     random = np.random.default_rng(0)
     real = random.normal(size=(300, 4))

@@ -270,13 +270,15 @@ def _mmd(aa: Features, bb: Features, ab: Features, a: Weights, b: Weights) -> fl
 
 
 def _mean(values: NDArray[Any], seed: int) -> Estimate:
+    share = values.dtype == np.bool_  # whose interval does not leave [0, 1]
     values = values.astype(np.float64)
 
     def statistic(a: Weights, _: Weights) -> float:
         return float(a @ some / a.sum())
 
     some = sample_rows(values[:, None], seed)[:, 0]
-    return _bootstrap(statistic, float(values.mean()), len(values), len(values), seed, resamples=1000)
+    mean = _bootstrap(statistic, float(values.mean()), len(values), len(values), seed, resamples=1000)
+    return Estimate(mean.value, max(mean.low, 0.0), min(mean.high, 1.0)) if share else mean
 
 
 def _bootstrap(
