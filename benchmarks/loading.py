@@ -46,7 +46,8 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
 
     def row(self, i: int) -> tuple[Tensor, Tensor]:
         if self.cache is None:
-            image, mask = (square(pixels, self.resolution) for pixels in read_pair(self.pairs[i]))
+            image, mask = read_pair(self.pairs[i])
+            image, mask = square(image, self.resolution), square(mask, self.resolution)
         else:
             image, mask = np.array(self.cache[0][i]), np.array(self.cache[1][i])
         return torch.from_numpy(image).movedim(2, 0).contiguous() / 255, torch.from_numpy(np.array(mask))[None].float()

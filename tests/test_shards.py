@@ -256,7 +256,11 @@ def test_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     with ShardWriter(tmp_path, size=2) as writer:
         writer.write("a", *picture("a"), "", {})
-        for method, call in (("addfile", lambda: writer.write("b", *picture("b"), "", {})), ("close", writer.flush)):
+        calls: dict[str, Callable[[], None]] = {
+            "addfile": lambda: writer.write("b", *picture("b"), "", {}),
+            "close": writer.flush,
+        }
+        for method, call in calls.items():
             with monkeypatch.context() as patch:
                 patch.setattr(tarfile.TarFile, method, full)
                 with pytest.raises(InputError, match=r"000000\.tar: no space left on the disk"):

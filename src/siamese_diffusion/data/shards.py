@@ -165,12 +165,10 @@ class ShardWriter:
         self.flush()
         if self.process:
             return
-        shards = [
-            {"file": f"{FOLDER}/{shard.name}", "pairs": sum(name.endswith(".json") for name in index(shard))}
-            for shard in find_shards(self.folder)
-        ]
+        counts = {shard: sum(name.endswith(".json") for name in index(shard)) for shard in find_shards(self.folder)}
+        shards = [{"file": f"{FOLDER}/{shard.name}", "pairs": pairs} for shard, pairs in counts.items()]
         with writing(str(self.folder / MANIFEST)):
-            write_json(self.folder / MANIFEST, {"pairs": sum(int(entry["pairs"]) for entry in shards), "shards": shards})
+            write_json(self.folder / MANIFEST, {"pairs": sum(counts.values()), "shards": shards})
 
     def __enter__(self) -> "ShardWriter":
         return self
