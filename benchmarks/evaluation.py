@@ -86,7 +86,7 @@ def ours(real: Sequence[Path], made: Sequence[Path], extractor: Extractor, secon
         flipped = features(real, extractor, cache, RESOLUTION, flips=FLIPS)
         a, b = flipped[:, 0], features(made, extractor, cache, RESOLUTION)[:, 0]
     with timed(seconds, "distances"):
-        found = {name: call(a, b) for name, call in DISTANCES.items()}
+        found: dict[str, Any] = {name: call(a, b) for name, call in DISTANCES.items()}
     with timed(seconds, "neighbours"), patch.object(quality, "_bootstrap", value_only):
         estimates = quality.precision_recall(a, b, K_MANIFOLD) | quality.density_coverage(a, b, K_COVERAGE)
         found |= {name: estimate.value for name, estimate in estimates.items()}
@@ -132,7 +132,7 @@ def one_by_one(paths: Sequence[Path], extractor: Extractor, flips: Sequence[tupl
 
 def away(query: Array, rows: Array) -> Array:
     """Distances (N,) of one image."""
-    return np.sqrt(np.square(rows - query).sum(1))
+    return np.asarray(np.sqrt(np.square(rows - query).sum(1)))
 
 
 def reach_by_loop(rows: Array, k: int) -> Array:

@@ -51,14 +51,14 @@ def fitting_batch(run: Callable[[int], object], free: int) -> int:
         run: does the work on so many samples; called with 1 and 2, whose difference leaves out what all samples share.
         free: see `free_bytes`.
     """
-    peaks = []
+    peaks: list[int] = []
     for count in (1, 2):
         with Live() as live:
             run(count)
         peaks.append(live.peak)
     each = max(1, peaks[1] - peaks[0])
     fitting = min(LARGEST, max(1, int(SHARE * free) // each))
-    return 1 << (fitting.bit_length() - 1)
+    return int(1 << (fitting.bit_length() - 1))
 
 
 def free_bytes(device: torch.device) -> int:

@@ -272,7 +272,7 @@ def _fitting(probe: Callable[[int], None], engine: Accelerator, wanted: int) -> 
     free = free_bytes(engine.device)
     size = torch.tensor([fitting_batch(probe, free)], device=engine.device)
     share = max(1, wanted // engine.num_processes)
-    fitting = min(int(engine.gather(size).min()), 1 << (share.bit_length() - 1))
+    fitting = int(min(int(engine.gather(size).min()), 1 << (share.bit_length() - 1)))
     if engine.is_main_process:
         progress.say(f"batch_size auto: {fitting} images together ({free / 2**30:.1f} GiB free on {engine.device})")
     return fitting
