@@ -7,7 +7,6 @@ the arrays in memory, for N and 4 N pairs, each in a process of its own. Files a
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -87,14 +86,20 @@ def rates(pairs: list[Pair], resolution: int, repeats: int) -> list[dict[str, An
     return rows
 
 
+def resident_peak() -> float:
+    """MiB at the worst moment so far (Linux). Not `ru_maxrss`, which a child process takes over from its parent."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+
+
 def peak(data: Path, resolution: int, count: int, how: str) -> dict[str, float]:
     """MiB of resident memory before and at the worst moment of it, for `count` pairs (those of `data`, over and over)."""
     pairs = find_pairs(data, None)
     pairs = [pairs[i % len(pairs)] for i in range(count)]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = resident_peak()
     with tempfile.TemporaryDirectory() as folder:
         arrays = map_pairs(pairs, resolution, Path(folder)) if how == "cache" else load_pairs(pairs, resolution)
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        after = resident_peak()
         return {"before": before, "peak": after, "arrays": sum(array.nbytes for array in arrays) / 2**20}
 
 
