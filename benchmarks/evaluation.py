@@ -86,7 +86,7 @@ def ours(real: Sequence[Path], made: Sequence[Path], extractor: Extractor, secon
         flipped = features(real, extractor, cache, RESOLUTION, flips=FLIPS)
         a, b = flipped[:, 0], features(made, extractor, cache, RESOLUTION)[:, 0]
     with timed(seconds, "distances"):
-        found = {name: call(a, b) for name, call in DISTANCES.items()}
+        found: dict[str, Any] = {name: call(a, b) for name, call in DISTANCES.items()}
     with timed(seconds, "neighbours"), patch.object(quality, "_bootstrap", value_only):
         estimates = quality.precision_recall(a, b, K_MANIFOLD) | quality.density_coverage(a, b, K_COVERAGE)
         found |= {name: estimate.value for name, estimate in estimates.items()}
@@ -109,12 +109,9 @@ def without_interval(call: Callable[..., Any]) -> Callable[[Array, Array], float
 
 
 DISTANCES = {
-    name: without_interval(call)
-    for name, call in (
-        ("frechet", quality.frechet),
-        ("kernel", quality.kernel_distance),
-        ("similarity", quality.similarity),
-    )
+    "frechet": without_interval(quality.frechet),
+    "kernel": without_interval(quality.kernel_distance),
+    "similarity": without_interval(quality.similarity),
 }
 """The same arithmetic on both sides."""
 
@@ -132,7 +129,7 @@ def one_by_one(paths: Sequence[Path], extractor: Extractor, flips: Sequence[tupl
 
 def away(query: Array, rows: Array) -> Array:
     """Distances (N,) of one image."""
-    return np.sqrt(np.square(rows - query).sum(1))
+    return np.asarray(np.sqrt(np.square(rows - query).sum(1)))
 
 
 def reach_by_loop(rows: Array, k: int) -> Array:
@@ -180,7 +177,7 @@ def main(data: Path | None, synthetic: Path | None, count: int, repeats: int) ->
         for stage in taken[0]:
             ratios = [a[stage] / b[stage] for a, b in zip(runs["straightforward"], taken, strict=True)]
             median = statistics.median(spent[stage] for spent in taken)
-            row = {"side": name, "stage": stage, "seconds": median, "faster": statistics.median(ratios)}
+            row: dict[str, Any] = {"side": name, "stage": stage, "seconds": median, "faster": statistics.median(ratios)}
             rows.append({**row, "range": [min(ratios), max(ratios)], "real": len(real), "synthetic": len(made)})
             spread = f"({min(ratios):.1f} to {max(ratios):.1f})"
             print(f"{name:24}{stage:14}{median:7.2f} {row['faster']:7.1f} {spread}", file=sys.stderr)

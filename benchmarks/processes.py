@@ -108,7 +108,7 @@ def timed(task: str, folder: Path, name: str, processes: int, threads: int) -> f
 
 def step_seconds(run: Path) -> float:
     """Mean over the steps after the second, by the clock of the log."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
     events = EventAccumulator(str(run / "tensorboard")).Reload().Scalars("total")
     return float(events[-1].wall_time - events[1].wall_time) / (len(events) - 2)

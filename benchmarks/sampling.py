@@ -38,7 +38,7 @@ class Variant:
     interval: tuple[float, float] = (0.0, 1.0)
 
 
-STRAIGHTFORWARD = Variant("straightforward", "ddim", batch=1, hint_once=False)
+STRAIGHTFORWARD: Variant = Variant("straightforward", "ddim", batch=1, hint_once=False)
 VARIANTS = (
     STRAIGHTFORWARD,
     Variant("hint embedded once", "ddim", batch=1),

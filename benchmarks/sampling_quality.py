@@ -96,8 +96,15 @@ def quality(run: Path, data: Path, judge: Path, count: int, seeds: int, out: Pat
     shape = len(pairs), trained.model.unet.config.in_channels, *2 * (config.data.resolution // backbone.factor,)
     real = dict(zip(("fit", "distance"), scale.weigh(images), strict=True))
     rows: list[Row] = [
-        {"variant": variant.name, "scheduler": variant.scheduler, "steps": variant.steps, "plain": _plain(variant)}
-        | {key: [] for key in ("seconds", "fit", "distance")}
+        {
+            "variant": variant.name,
+            "scheduler": variant.scheduler,
+            "steps": variant.steps,
+            "plain": _plain(variant),
+            "seconds": [],
+            "fit": [],
+            "distance": [],
+        }
         for variant in VARIANTS
     ]
     found: dict[str, Any] = {

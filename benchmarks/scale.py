@@ -60,7 +60,7 @@ def _tflop(model: SiameseDiffusion, side: int, resolution: int) -> dict[str, flo
     def counted(loss: Callable[[], Tensor]) -> float:
         with FlopCounterMode(display=False) as counter:
             loss().backward()
-        return counter.get_total_flops() / 1e12
+        return float(counter.get_total_flops()) / 1e12
 
     def augmentation() -> Tensor:
         """The pass that the gate adds; `forward` asks which timesteps count, which a fake tensor cannot tell."""

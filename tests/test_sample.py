@@ -170,7 +170,8 @@ def test_solvers_recover_a_known_distribution(scheduler: str, steps: int) -> Non
 @pytest.mark.parametrize("steps", [1, 4, 25])
 def test_few_steps_begin_where_there_is_signal_and_stay_finite(scheduler: str, beta_schedule: str, steps: int) -> None:
     schedule = DDIMScheduler.from_config(sd15_schedule().config, beta_schedule=beta_schedule, prediction_type="v_prediction")
-    alphas, seen = schedule.alphas_cumprod, []
+    alphas = schedule.alphas_cumprod
+    seen: list[int] = []
 
     def predict(noisy: Tensor, t: Tensor) -> Tensor:
         """The exact v for data N(0, 0.3^2)."""

@@ -58,7 +58,8 @@ def fitting_batch(run: Callable[[int], object], free: int) -> int:
         peaks.append(live.peak)
     each = max(1, peaks[1] - peaks[0])
     fitting = min(LARGEST, max(1, int(SHARE * free) // each))
-    return 1 << (fitting.bit_length() - 1)
+    size: int = 1 << (fitting.bit_length() - 1)
+    return size
 
 
 def free_bytes(device: torch.device) -> int:

@@ -223,8 +223,8 @@ def sample(
     with writer:
         size = settings.batch_size
         if size == "auto":
-            drawn_before = next(iter(writer.rows.values()), {})
-            size = drawn_before.get("batch_size") or _fitting(probe, engine, len(wanted))
+            before = next((row.get("batch_size") for row in writer.rows.values()), None)
+            size = int(before) if before else _fitting(probe, engine, len(wanted))
         origin["batch_size"] = size
         _require_same(writer, origin, out)
         # Whole batches are redone, since rounding depends on the batch an image is drawn in.
@@ -262,7 +262,7 @@ def _fitting(probe: Callable[[int], None], engine: Accelerator, wanted: int) -> 
     free = free_bytes(engine.device)
     size = torch.tensor([fitting_batch(probe, free)], device=engine.device)
     share = max(1, wanted // engine.num_processes)
-    fitting = min(int(engine.gather(size).min()), 1 << (share.bit_length() - 1))
+    fitting: int = min(int(engine.gather(size).min()), 1 << (share.bit_length() - 1))
     if engine.is_main_process:
         progress.say(f"batch_size auto: {fitting} images together ({free / 2**30:.1f} GiB free on {engine.device})")
     return fitting
