@@ -54,7 +54,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         Image.fromarray(np.ascontiguousarray(changed)).save(made / "images" / f"{name}.png")
     rows = read_jsonl(made / "pairs.jsonl")
     write_jsonl(made / "pairs.jsonl", [{**row, "seed": 7, "method": "siamese"} for row in rows])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # ten steps make a judge whose few flags of fresh images hang on rounding
     evaluate(real, made, root / "out", config=config(), device="cpu")
+    torch.set_num_threads(threads)
     return {"real": real, "made": made, "out": root / "out"}
 
 
@@ -83,6 +86,7 @@ def test_planted_copies_are_flagged_with_their_originals(folders: dict[str, Path
     novelty = read_json(folders["out"] / "metrics.json")["novelty"]
     flagged = {row["synthetic"]: row for row in novelty["flagged"]}
     assert set(COPIES) <= set(flagged)
+    assert len(flagged) <= len(COPIES) + 1
     assert novelty["share_flagged"] == len(flagged) / 16
     for name, how in COPIES.items():
         assert flagged[name]["real"] == name
@@ -91,10 +95,8 @@ def test_planted_copies_are_flagged_with_their_originals(folders: dict[str, Path
     with (folders["out"] / "novelty.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert [row["name"] for row in table if row["flagged"] == "1"] == sorted(flagged)
-    # Of fresh images a few may lie below the threshold, the lowest score of 40 real ones; none comes near a copy.
     distance = {row["name"]: float(row["distance"]) for row in table}
     assert max(distance[name] for name in COPIES) < 0.1 * min(distance[name] for name in distance.keys() - COPIES.keys())
-    assert len(flagged) - len(COPIES) <= 0.25 * (len(table) - len(COPIES))
     for row in table:
         assert float(row["distance"]) == pytest.approx(min(float(row["judge"]), float(row["pixels"])))
 
