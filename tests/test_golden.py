@@ -107,6 +107,10 @@ def test_gradients(model: SiameseDiffusion, step: int) -> None:
     norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
     assert float(norm) == pytest.approx(float(recorded["grad_norm.global"]), rel=1e-4)
     parameters = under_their_names(model)
+    trained = sorted(name for name, parameter in parameters.items() if parameter.requires_grad)
+    assert len(trained) == 340
+    norms = [gradient.norm() if (gradient := parameters[name].grad) is not None else torch.zeros(()) for name in trained]
+    torch.testing.assert_close(torch.stack(norms), recorded["grad_norms"], rtol=1e-4, atol=1e-6)
     compared = [name.removeprefix("grad.") for name in recorded if name.startswith("grad.")]
     assert len(compared) == 14
     for name in compared:
