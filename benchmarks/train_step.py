@@ -18,7 +18,8 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -33,10 +34,12 @@ from siamese_diffusion.diffusion.backbone import sd15_scheduler
 from siamese_diffusion.diffusion.control import DenseControlNet, controlnet_for
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 from siamese_diffusion.memory import Live
-from siamese_diffusion.optimizer import make_optimizer
+from siamese_diffusion.optimizer import make_optimizer, release_gradients
 
 SCALE = 0.18215
 GIB = 2**30
+Kept = Literal["none", "costly", "all"]
+"""Activations: checkpointed, checkpointed selectively, or not."""
 
 
 @dataclass(frozen=True)
@@ -180,19 +183,28 @@ class Bench:
             loss = loss + (t <= 200) * error(third, self.noise)
         return loss.mean()
 
-    def checkpointing(self, on: bool, side: str) -> None:
+    def checkpointing(self, kept: Kept, side: str) -> None:
         """Of both networks; our own decoder passes do it themselves, so that the recomputation holds what they held."""
-        theirs = {self.model.unet: on and side == "plain", self.model.controlnet: on}
-        for net, enabled in theirs.items():
-            net.enable_gradient_checkpointing() if enabled else net.disable_gradient_checkpointing()
-        self.model.checkpointing = on
+        self.model.recompute = None
+        for net in (self.model.unet, self.model.controlnet):
+            net.disable_gradient_checkpointing()
+        if kept == "none" and side == "plain":
+            self.model.unet.enable_gradient_checkpointing()
+            self.model.controlnet.enable_gradient_checkpointing()
+        elif kept != "all":
+            self.model.enable_gradient_checkpointing(selective=kept == "costly")
 
-    def step(self, side: str, progress: float, checkpointing: bool) -> float:
+    def step(self, variant: "Variant", progress: float) -> float:
         """One step with its optimiser; the loss."""
-        self.checkpointing(checkpointing, side)
-        loss: Tensor = getattr(self, side)(progress)
+        self.checkpointing(variant.kept, variant.side)
+        self.model.joint = variant.release
+        loss: Tensor = getattr(self, variant.side)(progress)
+        hooks = release_gradients(self.optimizer) if variant.release else []
         loss.backward()
-        self.optimizer.step()
+        for hook in hooks:
+            hook.remove()
+        if not variant.release:
+            self.optimizer.step()
         self.optimizer.zero_grad()
         return float(loss.detach())
 
@@ -201,7 +213,7 @@ class Bench:
 class Change:
     name: str
     loss: Callable[["Bench", float], Tensor]
-    checkpointing: bool = True
+    kept: Kept = "none"
     release: bool = False  # gradients freed as soon as they are applied
     optimizer: str = "adamw"
     bf16: bool = False
@@ -213,8 +225,9 @@ CHANGES = (
     Change("+ encoder once, decoder held constant", lambda bench, progress: bench.plain(progress, True, True)),
     Change("+ both hints in one pass", lambda bench, progress: bench.plain(progress, True, True, True)),
     Change("+ augmentation where t <= 200", lambda bench, progress: bench.ours(progress)),
-    Change("+ activations kept: ours", lambda bench, progress: bench.ours(progress), checkpointing=False),
-    Change("ours, gradients released", lambda bench, progress: bench.ours(progress), release=True),
+    Change("+ activations kept: ours", lambda bench, progress: bench.ours(progress), kept="all"),
+    Change("+ cheap activations recomputed", lambda bench, progress: bench.ours(progress), kept="costly"),
+    Change("+ gradients released: ours, lean", lambda bench, progress: bench.ours(progress), kept="costly", release=True),
     Change("low memory", lambda bench, progress: bench.ours(progress), release=True, optimizer="adafactor", bf16=True),
 )
 """Those with a + add a change to the one before; `low memory` is the preset sd15-low-memory."""
@@ -247,7 +260,8 @@ def count(size: Size) -> list[dict[str, Any]]:
                 with FakeTensorMode(allow_non_fake_inputs=True), live:
                     bench = Bench(size, "ours" if number else "plain", fake=True)
                     bench.low = [row for row in range(len(bench.timesteps)) if low]
-                    bench.checkpointing(change.checkpointing, side)
+                    bench.checkpointing(change.kept, side)
+                    bench.model.joint = change.release
                     trained = [p for p in bench.model.parameters() if p.requires_grad]
                     if change.release:
                         for parameter in trained:
@@ -277,8 +291,19 @@ def _forget(parameter: Tensor) -> None:
     parameter.grad = None
 
 
-VARIANTS = {"plain": ("plain", True), "plain, not checkpointed": ("plain", False), "ours": ("ours", False)}
-"""Name: side, and whether activations are checkpointed."""
+@dataclass(frozen=True)
+class Variant:
+    side: str
+    kept: Kept
+    release: bool = False
+
+
+VARIANTS = {
+    "plain": Variant("plain", "none"),
+    "plain, not checkpointed": Variant("plain", "all"),
+    "ours": Variant("ours", "all"),
+    "ours, lean": Variant("ours", "costly", release=True),
+}
 GATES = {"before the gate": 0.2, "after the gate": 0.9}
 
 
@@ -288,16 +313,16 @@ def compare(size: Size, repeats: int) -> list[dict[str, Any]]:
     rows = []
     for gate, progress in GATES.items():
         seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
-        losses = {name: bench.step(*_arguments(name, progress)) for name in VARIANTS}  # and a warm-up
+        losses = {name: bench.step(VARIANTS[name], progress) for name in VARIANTS}  # and a warm-up
         for name, loss in losses.items():
             assert abs(loss - losses["plain"]) <= 1e-5 * abs(losses["plain"]), (name, losses)
         for _ in range(repeats):
             for name in VARIANTS:
                 start = time.perf_counter()
-                bench.step(*_arguments(name, progress))
+                bench.step(VARIANTS[name], progress)
                 seconds[name].append(time.perf_counter() - start)
         for name in VARIANTS:
-            call = _arguments(name, progress)
+            step = partial(bench.step, VARIANTS[name], progress)
             ratios = [a / b for a, b in zip(seconds["plain"], seconds[name], strict=True)]
             rows.append(
                 {
@@ -306,16 +331,11 @@ def compare(size: Size, repeats: int) -> list[dict[str, Any]]:
                     "seconds": statistics.median(seconds[name]),
                     "faster": statistics.median(ratios),
                     "faster_range": [min(ratios), max(ratios)],
-                    "tflop": _flops(lambda call=call: bench.step(*call)),  # type: ignore[misc]
-                    "peak_gib": _peak(bench, lambda call=call: bench.step(*call)),  # type: ignore[misc]
+                    "tflop": _flops(step),
+                    "peak_gib": _peak(bench, step),
                 }
             )
     return rows
-
-
-def _arguments(name: str, progress: float) -> tuple[str, float, bool]:
-    side, checkpointing = VARIANTS[name]
-    return side, progress, checkpointing
 
 
 def _flops(call: Callable[[], Any]) -> float:
@@ -337,12 +357,12 @@ def _peak(bench: Bench, call: Callable[[], Any]) -> float:
 
 def one_side(size: Size, name: str) -> dict[str, Any]:
     """One side alone: seconds of the second step of each gate, resident peak."""
-    side, checkpointing = VARIANTS[name]
-    bench = Bench(size, side)
+    variant = VARIANTS[name]
+    bench = Bench(size, variant.side)
     result: dict[str, Any] = {"variant": name}
     for gate, progress in GATES.items():
         start = time.perf_counter()
-        loss = bench.step(side, progress, checkpointing)
+        loss = bench.step(variant, progress)
         result[gate] = {"seconds": time.perf_counter() - start, "loss": loss}
         print(f"{name}, {gate}: {result[gate]['seconds']:.0f} s", file=sys.stderr, flush=True)
     result["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -353,14 +373,16 @@ def main(name: str, repeats: int) -> list[dict[str, Any]]:
     """Run a size; print a table on standard error."""
     if name == "sd15":
         rows = []
-        for variant in ("plain", "ours"):
+        for variant in ("plain", "ours", "ours, lean"):
             command = [sys.executable, __file__, "--size", name, "--side", variant]
             rows.append(json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout))
         for gate in GATES:
-            first, second = (row[gate]["loss"] for row in rows)
-            assert abs(first - second) <= 1e-5 * abs(first), (gate, first, second)
-            print(f"{gate}: {rows[0][gate]['seconds'] / rows[1][gate]['seconds']:.2f} times as fast", file=sys.stderr)
-        print(f"peak: {rows[1]['peak_gib'] / rows[0]['peak_gib']:.2f} of the straightforward step's", file=sys.stderr)
+            for row in rows:
+                first, second = rows[0][gate]["loss"], row[gate]["loss"]
+                assert abs(first - second) <= 1e-5 * abs(first), (gate, first, second)
+                faster = rows[0][gate]["seconds"] / row[gate]["seconds"]
+                share = row["peak_gib"] / rows[0]["peak_gib"]
+                print(f"{gate}, {row['variant']}: {faster:.2f} times as fast, peak {share:.2f}", file=sys.stderr)
         return rows
     rows = compare(SIZES[name], repeats)
     print(f"{'':16} {'':24} seconds  faster (range)        TFLOP  peak GiB", file=sys.stderr)

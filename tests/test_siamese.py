@@ -8,9 +8,11 @@ import pytest
 import torch
 from tiny import tiny_batch, tiny_siamese
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from siamese_diffusion.config import LoopConfig, MethodConfig
-from siamese_diffusion.diffusion.siamese import Losses, SiameseDiffusion, is_decoder
+from siamese_diffusion.diffusion.siamese import Losses, SiameseDiffusion, _differentiated, is_decoder
+from siamese_diffusion.memory import Live
 from siamese_diffusion.optimizer import make_optimizer
 
 GROUPS = ("controlnet", "decoder", "encoder")
@@ -247,14 +249,70 @@ def test_equals_the_straightforward_algorithm(prediction: str, progress: float) 
     assert_same(mine, other, [name for name, p in model.named_parameters() if p.requires_grad])
 
 
+@pytest.mark.parametrize("progress", [0.2, 0.8])
+def test_one_joint_pass_changes_no_gradient(progress: float) -> None:
+    model, batch = tiny_siamese(), tiny_batch((100, 999, 20, 400))
+    losses = model(**batch, progress=progress)
+    apart = gradients(model, losses.total)
+    model.joint = True
+    joint = model(**batch, progress=progress)
+    for term, one, another in zip(Losses._fields, losses, joint, strict=True):
+        torch.testing.assert_close(one, another, rtol=1e-5, atol=1e-7, msg=term)
+    assert bool(joint.augmentation > 0) == (progress > 1 / 3)
+    assert_same(apart, gradients(model, joint.total), apart)
+
+
+def test_half_precision_takes_no_gradient_before_its_loss_is_scaled() -> None:
+    """The early gradient of L_i ignores a loss scale, so in 16-bit floats it must not be taken."""
+    with torch.autocast("cpu", torch.float16):
+        _, prediction, slopes = _differentiated(lambda values: (values[0].sum(), values[0]), [torch.ones(2)])
+    assert slopes == []
+    _, prediction, slopes = _differentiated(lambda values: ((3 * values[0]).sum(), values[0]), [torch.ones(2)])
+    torch.testing.assert_close(slopes, [torch.full((2,), 3.0)])
+    assert not prediction.requires_grad
+
+
+def test_the_early_gradient_is_scaled_as_its_loss_is() -> None:
+    model, batch = tiny_siamese(), tiny_batch()
+    once = gradients(model, model(**batch, progress=0.8).image)
+    twice = gradients(model, 2 * model(**batch, progress=0.8).image)
+    assert once
+    assert_same({name: 2 * value for name, value in once.items()}, twice, once)
+
+
+def test_selective_checkpointing_keeps_what_takes_time() -> None:
+    """No matrix product or convolution again, but for the hint embedding's; and fewer bytes alive after the forward pass."""
+    model = tiny_siamese().train()
+    batch = {name: torch.cat([value] * 8) for name, value in tiny_batch().items()}  # so that weights are the least of it
+    flops, alive = {}, {}
+    for name in ("none", "selective", "all"):
+        model.recompute = None
+        if name != "none":
+            model.enable_gradient_checkpointing(name == "selective")
+        with FlopCounterMode(display=False) as counter:
+            model(**batch, progress=0.2).total.backward()
+        flops[name] = counter.get_total_flops()
+        model.zero_grad()
+        with Live() as live:
+            losses = model(**batch, progress=0.2)
+        alive[name] = live.bytes
+        del losses
+    with FlopCounterMode(display=False) as hints, torch.no_grad():
+        model.embed_hint(torch.cat([batch["mask_hint"], batch["image_hint"]]))
+    assert flops["none"] < flops["selective"] <= flops["none"] + hints.get_total_flops()
+    assert flops["selective"] < flops["all"]
+    assert alive["all"] < alive["selective"] < alive["none"]
+
+
+@pytest.mark.parametrize("selective", [False, True])
 @pytest.mark.parametrize("method", ["siamese", "adc"])
 @pytest.mark.parametrize("progress", [0.2, 0.8])
-def test_checkpointing_changes_no_gradient(progress: float, method: Literal["siamese", "adc"]) -> None:
+def test_checkpointing_changes_no_gradient(progress: float, method: Literal["siamese", "adc"], selective: bool) -> None:
     model = tiny_siamese(MethodConfig(name=method)).train()
     batch = tiny_batch()
     plain = gradients(model, model(**batch, progress=progress).total)
     plain_image = gradients(model, model(**batch, progress=progress).image)
-    model.enable_gradient_checkpointing()
+    model.enable_gradient_checkpointing(selective)
     again = gradients(model, model(**batch, progress=progress).total)
     again_image = gradients(model, model(**batch, progress=progress).image)
     assert plain.keys() == again.keys()

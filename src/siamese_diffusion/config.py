@@ -79,7 +79,10 @@ class LoopConfig(Section):
 
 class TrainConfig(LoopConfig):
     decoder_rate: float = Field(1.0, ge=0, description="factor on the learning rate of the UNet's decoder")
-    checkpointing: bool = Field(False, description="recompute activations: less memory, the same gradients, more time")
+    checkpointing: bool | Literal["selective"] = Field(
+        False,
+        description="recompute activations: less memory, more time, the same gradients; selective: only the cheap ones",
+    )
 
 
 class MethodConfig(Section):

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from siamese_diffusion.config import LoopConfig
 from siamese_diffusion.errors import InputError
@@ -56,11 +57,11 @@ def require_whole_steps(settings: LoopConfig, processes: int, parts: int, clip_v
             raise InputError(f"release_gradients = true: does not go with {bar}; set one of the two otherwise")
 
 
-def release_gradients(optimizer: torch.optim.Optimizer) -> None:
+def release_gradients(optimizer: torch.optim.Optimizer) -> list[RemovableHandle]:
     """Let `optimizer` change each parameter within the backward pass, once its gradient is whole, and free the gradient.
 
     A parameter that the rest of the backward pass still needs would be an error of autograd's, not a wrong gradient: it
-    counts the changes of what it has saved.
+    counts the changes of what it has saved. The handles returned end it.
     """
 
     def apply(group: dict[str, Any], parameter: Tensor) -> None:
@@ -70,6 +71,8 @@ def release_gradients(optimizer: torch.optim.Optimizer) -> None:
         optimizer.param_groups = groups
         parameter.grad = None
 
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.register_post_accumulate_grad_hook(partial(apply, group))
+    return [
+        parameter.register_post_accumulate_grad_hook(partial(apply, group))
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    ]

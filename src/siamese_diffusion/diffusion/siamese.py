@@ -8,8 +8,9 @@ ControlNet as one batch. Source: arXiv 2505.06068 (CVPR 2025); equations in the 
 What the network predicts is the backbone's: the noise, or v (Salimans & Ho 2022). "Prediction" below means either.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,10 +18,11 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from siamese_diffusion.config import MethodConfig
 from siamese_diffusion.diffusion.control import DenseControlNet
+from siamese_diffusion.diffusion.hint import DenseHintInput
 
 
 class Losses(NamedTuple):
@@ -39,6 +41,41 @@ class Encoded(NamedTuple):
     middle: Tensor  # (B, C, h', w')
     skips: tuple[Tensor, ...]
     time: Tensor  # (B, E) time embedding
+
+
+class Inputs(NamedTuple):
+    """What one pass of the ControlNet sees, B rows of each."""
+
+    noisy: Tensor
+    timesteps: Tensor
+    text: Tensor
+    hint: Tensor
+
+
+Recompute = Callable[..., Any]
+"""(function, *arguments) -> its result, recomputed in the backward pass."""
+
+_KEPT = [
+    operation.default
+    for name in (
+        "mm",
+        "addmm",
+        "bmm",
+        "baddbmm",
+        "convolution",
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_cudnn_attention",
+    )
+    if (operation := getattr(torch.ops.aten, name, None)) is not None
+]
+"""Operations whose time is worth the room of their results."""
+
+RECOMPUTE: dict[str, Recompute] = {
+    "all": partial(checkpoint, use_reentrant=False),
+    "selective": partial(checkpoint, use_reentrant=False, context_fn=partial(create_selective_checkpoint_contexts, _KEPT)),
+}
 
 
 class Schedule(nn.Module):
@@ -135,23 +172,29 @@ class SiameseDiffusion(nn.Module):
         self.method = method or MethodConfig()
         self.vae: Any = None
         """The first stage, frozen, where `load_original` found one; nothing here needs it."""
-        self.checkpointing = False
+        self.recompute: Recompute | None = None
+        self.joint = False
+        """Augmented rows pass the ControlNet together with the others, for which it first runs without them: each weight is
+        used once, so its gradient is whole as soon as the backward pass comes by it. Dearer by that run."""
         unet.requires_grad_(False)
         for part in (unet.up_blocks, unet.conv_norm_out, unet.conv_out, controlnet):
             part.requires_grad_(True)
         self.teacher = Teacher(unet, controlnet) if self.method.name == "adc" else None
 
-    def enable_gradient_checkpointing(self) -> None:
-        """Recompute activations in the backward pass: less memory, the same gradients."""
-        self.checkpointing = True
-        self.controlnet.enable_gradient_checkpointing()
-        if self.teacher is not None:
-            self.teacher.controlnet.enable_gradient_checkpointing()
+    def enable_gradient_checkpointing(self, selective: bool = False) -> None:
+        """Recompute activations in the backward pass: less memory, the same gradients.
+
+        Args:
+            selective: keep the results of convolutions, matrix products and attention, and recompute the rest
+                (normalisation, activation functions), which takes next to no time.
+        """
+        self.recompute = RECOMPUTE["selective" if selective else "all"]
+        for net in [self.controlnet] if self.teacher is None else [self.controlnet, self.teacher.controlnet]:
+            net.enable_gradient_checkpointing(self.recompute)
 
     def embed_hint(self, hint: Tensor) -> Tensor:
         """The Dense Hint Input alone, which no timestep changes: hint (B, 3, H, W) in [0, 1] to features (B, M, h, w)."""
-        features: Tensor = self.controlnet.controlnet_cond_embedding(hint)
-        return features
+        return _embed(self.controlnet, hint, self.recompute)
 
     def control(
         self, noisy: Tensor, timesteps: Tensor, text: Tensor, hint: Tensor | None = None, *, features: Tensor | None = None
@@ -165,7 +208,10 @@ class SiameseDiffusion(nn.Module):
             hint: (B, 3, H, W) in [0, 1].
             features: of the hint, from `embed_hint`, instead of it.
         """
-        return _residuals(self.controlnet, noisy, timesteps, text, hint, features)
+        if features is None:
+            assert hint is not None
+            features = self.embed_hint(hint)
+        return _residuals(self.controlnet, noisy, timesteps, text, features)
 
     def encode(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Encoded:
         """E(z_t), without gradients."""
@@ -191,31 +237,30 @@ class SiameseDiffusion(nn.Module):
             decoder: blocks to run instead of the UNet's.
         """
         net: Any = decoder or self.unet
-        x, skips = encoded.middle, encoded.skips
-        if control is not None:
-            x = x + control[-1]
-            skips = tuple(skip + residual for skip, residual in zip(skips, control[:-1], strict=True))
-        for block in net.up_blocks:
-            own, skips = skips[-len(block.resnets) :], skips[: -len(block.resnets)]
-            size = skips[-1].shape[2:] if skips else None
-            x = self._run(block, constant, x, own, encoded.time, upsample_size=size, **_text(block, text))
-        x = self._run(net.conv_norm_out, constant, x)
-        return self._run(net.conv_out, constant, net.conv_act(x))
+        run = partial(self._run, constant)
+        x, skips, _ = encoded if control is None else _steer(encoded, control)
+        for block in net.up_blocks:  # its parts one by one, so that no more than one of them is recomputed at a time
+            attentions = getattr(block, "attentions", [None] * len(block.resnets))
+            for resnet, attention in zip(block.resnets, attentions, strict=True):
+                x, skips = torch.cat([x, skips[-1]], dim=1), skips[:-1]
+                x = run(resnet, x, encoded.time)
+                if attention is not None:
+                    (x,) = run(attention, x, encoder_hidden_states=text, return_dict=False)
+            for upsampler in block.upsamplers or ():
+                x = run(upsampler, x, skips[-1].shape[2:])
+        x = run(net.conv_norm_out, x)
+        result: Tensor = run(net.conv_out, net.conv_act(x))
+        return result
 
-    def _run(self, module: nn.Module, constant: bool, *args: Any, **kwargs: Any) -> Tensor:
-        def call(*args: Any) -> Tensor:
+    def _run(self, constant: bool, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        def call(*args: Any) -> Any:
             # Inside the checkpointed function, so that the recomputation holds the parameters constant as well.
             if constant:
                 held = {name: parameter.detach() for name, parameter in module.named_parameters()}
-                result: Tensor = functional_call(module, held, args, kwargs)
-            else:
-                result = module(*args, **kwargs)
-            return result
+                return functional_call(module, held, args, kwargs)
+            return module(*args, **kwargs)
 
-        if self.checkpointing and torch.is_grad_enabled():
-            result: Tensor = checkpoint(call, *args, use_reentrant=False)
-            return result
-        return call(*args)
+        return self.recompute(call, *args) if self.recompute is not None and torch.is_grad_enabled() else call(*args)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, text: Tensor, control: Sequence[Tensor] | None = None) -> Tensor:
         """The network's own prediction (noise or v), (B, C, h, w)."""
@@ -278,37 +323,63 @@ class SiameseDiffusion(nn.Module):
         if self.teacher is not None:
             return self._adc(self.teacher, encoded, noisy, target, timesteps, text, mask_hint, image_hint, progress)
 
-        both = self.control(
-            noisy.repeat(2, 1, 1, 1), timesteps.repeat(2), text.repeat(2, 1, 1), torch.cat([mask_hint, image_hint])
-        )
-        from_mask, from_image = zip(*(residual.chunk(2) for residual in both), strict=True)
-        weight = self.image_weight(progress)
-        mixed = [
-            method.mask_weight * mask.detach() + weight * image for mask, image in zip(from_mask, from_image, strict=True)
-        ]
-        by_mask = self.decode(encoded, text, from_mask)
-        by_mixed = self.decode(encoded, text, mixed, constant=True)
+        mask = Inputs(noisy, timesteps, text, mask_hint)
+        image = mask._replace(hint=image_hint)
+        rows = self._augmented(timesteps, progress, low)
+        joint = self.joint and bool(rows)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not joint):
+            from_mask, from_image = self._controls([mask, image])
+
+        def by_image(residuals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+            mixed = self._mix(from_mask, residuals, self.image_weight(progress))
+            prediction = self.decode(encoded, text, mixed, constant=True)
+            return _error(prediction, target).mean(), prediction
+
+        image_loss, by_mixed, slopes = _differentiated(by_image, from_image)
+        if rows:
+            again, aim = self._redraw(_rows(mask, rows), _pick(by_mixed, rows), _pick(noise, rows))
+            if joint:
+                from_mask, from_image, from_again = self._controls([mask, image, again])
+            else:
+                from_again = self.control(*again)
+            both = _join([_steer(encoded, from_mask), _steer(self.encode(*again[:3]), from_again)])
+            by_mask, by_again = self.decode(both, torch.cat([text, again.text])).split([len(text), len(rows)])
+        else:
+            by_mask = self.decode(encoded, text, from_mask)
+        if slopes:
+            image_loss = _WithSlopes.apply(image_loss, slopes, *from_image)
 
         mask_loss = _error(by_mask, target).mean()
-        image_loss = _error(by_mixed, target).mean()
-        consistency = _error(by_mask, by_mixed.detach()).mean()
-        augmentation = zero
-        if method.augmentation > 0 and progress > method.augmentation_start:
-            low = (timesteps <= method.augmentation_timesteps).nonzero()[:, 0].tolist() if low is None else low
-        else:
-            low = ()
-        if low:
-            t, words, eps, before, mixture, hint = (
-                torch.stack([values[row] for row in low])  # by numbers and not by a tensor of them: no copy to the device
-                for values in (timesteps, text, noise, noisy, by_mixed.detach(), mask_hint)
-            )
-            estimate = self.schedule.clean(before, mixture, t)
-            again = self.schedule.add_noise(estimate, eps, t)
-            redrawn = self.predict(again, t, words, self.control(again, t, words, hint))
-            aim = self.schedule.target(estimate, eps, t)
-            augmentation = _error(redrawn, aim).sum() / len(timesteps)
+        consistency = _error(by_mask, by_mixed).mean()
+        augmentation = _error(by_again, aim).sum() / len(timesteps) if rows else zero
         total = mask_loss + image_loss + method.consistency * consistency + method.augmentation * augmentation
         return Losses(mask_loss, image_loss, consistency, augmentation, total)
+
+    def _augmented(self, timesteps: Tensor, progress: float, low: Sequence[int] | None) -> list[int]:
+        """The rows of the batch that L_a counts."""
+        method = self.method
+        if method.augmentation == 0 or progress <= method.augmentation_start:
+            return []
+        if low is None:
+            low = (timesteps <= method.augmentation_timesteps).nonzero()[:, 0].tolist()
+        return list(low)
+
+    def _controls(self, inputs: Sequence[Inputs]) -> list[list[Tensor]]:
+        """The residuals of each, from one pass of the ControlNet."""
+        residuals = self.control(*(torch.cat(values) for values in zip(*inputs, strict=True)))
+        parts = [residual.split([len(each.noisy) for each in inputs]) for residual in residuals]
+        return [list(each) for each in zip(*parts, strict=True)]
+
+    def _mix(self, from_mask: Sequence[Tensor], from_image: Sequence[Tensor], weight: float) -> list[Tensor]:
+        """c_mix = w_m sg(c_m) + w_i c_i."""
+        own = self.method.mask_weight
+        return [own * mask.detach() + weight * image for mask, image in zip(from_mask, from_image, strict=True)]
+
+    def _redraw(self, mask: Inputs, by_mixed: Tensor, noise: Tensor) -> tuple[Inputs, Tensor]:
+        """z_t' from Image-Diffusion's estimate of z0, with the same noise and timestep; and what to predict from it."""
+        estimate = self.schedule.clean(mask.noisy, by_mixed, mask.timesteps)
+        noisy = self.schedule.add_noise(estimate, noise, mask.timesteps)
+        return mask._replace(noisy=noisy), self.schedule.target(estimate, noise, mask.timesteps)
 
     def _adc(
         self,
@@ -326,7 +397,8 @@ class SiameseDiffusion(nn.Module):
         weighted by mask (1 - r) + (1 - mask) r, r the lesion's share, all at latent resolution."""
         method = self.method
         from_mask = self.control(noisy, timesteps, text, mask_hint)
-        from_image = _residuals(teacher.controlnet, noisy, timesteps, text, image_hint)
+        features = _embed(teacher.controlnet, image_hint, self.recompute)
+        from_image = _residuals(teacher.controlnet, noisy, timesteps, text, features)
         weight = self.image_weight(progress)
         mixed = [method.mask_weight * mask + weight * image for mask, image in zip(from_mask, from_image, strict=True)]
         by_mask = self.decode(encoded, text, from_mask)
@@ -352,14 +424,70 @@ def _encode(net: UNet2DConditionModel | DenseControlNet, x: Tensor, timesteps: T
     return Encoded(net.mid_block(x, time, **_text(net.mid_block, text)), skips, time)
 
 
-def _residuals(
-    net: DenseControlNet, noisy: Tensor, timesteps: Tensor, text: Tensor, hint: Tensor | None, features: Tensor | None = None
-) -> list[Tensor]:
-    if features is None:
-        features = net.controlnet_cond_embedding(hint)
+def _differentiated(
+    function: Callable[[Sequence[Tensor]], tuple[Tensor, Tensor]], inputs: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """A loss, its prediction, and the loss's gradients for `inputs`, taken at once.
+
+    Nothing but its loss needs what D' has computed, so that is freed before D runs. Where no gradient is wanted there is
+    none, nor in 16-bit floats: there a loss is scaled before its backward pass, or gradients vanish. Then the loss is an
+    ordinary one.
+    """
+    half = any(torch.is_autocast_enabled(d) and torch.get_autocast_dtype(d) == torch.float16 for d in ("cpu", "cuda"))
+    if half or not torch.is_grad_enabled():
+        loss, prediction = function(inputs)
+        return loss, prediction.detach(), []
+    leaves = [value.detach().requires_grad_() for value in inputs]
+    loss, prediction = function(leaves)
+    return loss.detach(), prediction.detach(), list(torch.autograd.grad(loss, leaves))
+
+
+class _WithSlopes(torch.autograd.Function):
+    """A loss whose gradients for `inputs` are known already."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, slopes: Sequence[Tensor], *inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(*slopes)
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(outer[0] * slope for slope in ctx.saved_tensors)
+
+
+def _embed(net: DenseControlNet, hint: Tensor, recompute: Recompute | None) -> Tensor:
+    """The hint embedding. Its first stages work at full resolution: keeping them takes much room and saves no time."""
+    embed: Any = net.controlnet_cond_embedding
+    if recompute is None or not torch.is_grad_enabled() or not isinstance(embed, DenseHintInput):
+        features: Tensor = embed(hint)
+        return features
+    fine = RECOMPUTE["all"](embed.features[:5], hint)
+    features = embed.project(recompute(embed.features[5:], fine))
+    return features
+
+
+def _residuals(net: DenseControlNet, noisy: Tensor, timesteps: Tensor, text: Tensor, features: Tensor) -> list[Tensor]:
     encoded = _encode(net, net.conv_in(noisy) + features, timesteps, text)
     down = [project(skip) for project, skip in zip(net.controlnet_down_blocks, encoded.skips, strict=True)]
     return [*down, net.controlnet_mid_block(encoded.middle)]
+
+
+def _pick(values: Tensor, rows: Sequence[int]) -> Tensor:
+    return torch.stack([values[row] for row in rows])  # by numbers and not by a tensor of them: no copy to the device
+
+
+def _rows(inputs: Inputs, rows: Sequence[int]) -> Inputs:
+    return Inputs(*(_pick(values, rows) for values in inputs))
+
+
+def _steer(encoded: Encoded, control: Sequence[Tensor]) -> Encoded:
+    skips = tuple(skip + residual for skip, residual in zip(encoded.skips, control[:-1], strict=True))
+    return Encoded(encoded.middle + control[-1], skips, encoded.time)
+
+
+def _join(parts: Sequence[Encoded]) -> Encoded:
+    skips = tuple(torch.cat(level) for level in zip(*(part.skips for part in parts), strict=True))
+    return Encoded(torch.cat([part.middle for part in parts]), skips, torch.cat([part.time for part in parts]))
 
 
 def _error(prediction: Tensor, target: Tensor) -> Tensor:

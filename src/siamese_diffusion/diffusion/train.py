@@ -99,7 +99,8 @@ def train(
         torch.manual_seed(config.train.seed)
         model = assemble(base, config)
     if config.train.checkpointing:
-        model.enable_gradient_checkpointing()
+        model.enable_gradient_checkpointing(config.train.checkpointing == "selective")
+    model.joint = config.train.release_gradients
     steps = base.scheduler.config.num_train_timesteps
 
     def batch_at(step: int, rows: range) -> Batch:
