@@ -28,7 +28,7 @@ def step(
     batch: int,
     resolution: int,
     method: Literal["siamese", "mask-only", "adc"],
-    checkpointing: bool,
+    checkpointing: bool | Literal["selective"],
     bf16: bool,
     optimizer: str,
 ) -> dict[str, float]:
@@ -38,7 +38,7 @@ def step(
         batch: samples of one forward pass.
         resolution: side in pixels.
         method: of `MethodConfig`.
-        checkpointing: recompute activations.
+        checkpointing: recompute activations: none, the cheap ones or all.
         bf16: autocast.
         optimizer: "adamw" or "adafactor".
     """
@@ -48,7 +48,7 @@ def step(
         unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)  # Stable Diffusion 1.5's shape
         model = SiameseDiffusion(unet, DenseControlNet(), torch.ones(1000), method=MethodConfig(name=method)).train()
         if checkpointing:
-            model.enable_gradient_checkpointing()
+            model.enable_gradient_checkpointing(checkpointing == "selective")
         live.peak = live.bytes
         with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
             losses = model(
@@ -102,7 +102,9 @@ def main(resolution: int = 384) -> None:
     check_state_bytes()
     rows = []
     print("method     batch checkpointing bf16 optimizer  weights  grads   state    peak GiB", file=sys.stderr)
-    for checkpointing, bf16, optimizer, batch in product((False, True), (False, True), ("adamw", "adafactor"), (1, 4)):
+    for checkpointing, bf16, optimizer, batch in product(
+        (False, "selective", True), (False, True), ("adamw", "adafactor"), (1, 4)
+    ):
         row = step(batch, resolution, "siamese", checkpointing, bf16, optimizer)
         rows.append({"batch": batch, "checkpointing": checkpointing, "bf16": bf16, "optimizer": optimizer, **row})
         figures = "".join(f"{value:8.2f}" for value in row.values())
