@@ -280,6 +280,27 @@ def test_the_early_gradient_is_scaled_as_its_loss_is() -> None:
     assert_same({name: 2 * value for name, value in once.items()}, twice, once)
 
 
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("checkpointing", ["none", "selective", "all"])
+def test_savers_of_memory_keep_the_gradients_of_mixed_precision(checkpointing: str, joint: bool) -> None:
+    model, batch = tiny_siamese().train(), tiny_batch((100, 999, 20, 400))
+
+    def run() -> dict[str, Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = model(**batch, progress=0.8)
+        return gradients(model, losses.total)
+
+    plain = run()
+    model.joint = joint
+    if checkpointing != "none":
+        model.enable_gradient_checkpointing(checkpointing == "selective")
+    saving = run()
+    assert plain.keys() == saving.keys()
+    both = [torch.cat([gradient.flatten() for gradient in each.values()]) for each in (plain, saving)]
+    assert float((both[0] - both[1]).norm()) <= 0.02 * float(both[0].norm())
+    assert torch.is_autocast_cache_enabled()
+
+
 def test_selective_checkpointing_keeps_what_takes_time() -> None:
     """No matrix product or convolution again, but for the hint embedding's; and fewer bytes alive after the forward pass."""
     model = tiny_siamese().train()

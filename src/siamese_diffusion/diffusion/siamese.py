@@ -10,8 +10,8 @@ What the network predicts is the backbone's: the noise, or v (Salimans & Ho 2022
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from functools import partial
-from typing import Any, NamedTuple
+from functools import partial, wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -52,6 +52,8 @@ class Inputs(NamedTuple):
     hint: Tensor
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Recompute = Callable[..., Any]
 """(function, *arguments) -> its result, recomputed in the backward pass."""
 
@@ -141,6 +143,27 @@ class Teacher(nn.Module):
         self.conv_norm_out = deepcopy(unet.conv_norm_out)
         self.conv_act = unet.conv_act
         self.conv_out = deepcopy(unet.conv_out)
+
+
+def _with_casts_of_their_own(forward: Callable[P, R]) -> Callable[P, R]:
+    """Under autocast, cast the weights at each use wherever a part runs twice, recomputed or at first without gradients.
+
+    Autocast keeps its casts for the second run, which then differs from the first: a recomputation saves other tensors, and
+    a cast made without gradients passes none on.
+    """
+
+    @wraps(forward)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        model = args[0]
+        assert isinstance(model, SiameseDiffusion)
+        before = torch.is_autocast_cache_enabled()
+        torch.set_autocast_cache_enabled(before and model.recompute is None and not model.joint)
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            torch.set_autocast_cache_enabled(before)
+
+    return wrapped
 
 
 class SiameseDiffusion(nn.Module):
@@ -279,6 +302,7 @@ class SiameseDiffusion(nn.Module):
             weight = 0.25 if self.method.name == "adc" else "linear"
         return progress if weight == "linear" else weight
 
+    @_with_casts_of_their_own
     def forward(
         self,
         latents: Tensor,
