@@ -633,7 +633,9 @@ def test_folders_may_be_given_on_the_command_line(write: Callable[..., Path], tm
         load_study(file, {"disks": tmp_path / "discs"})
 
 
-@pytest.mark.parametrize("name", ["study-kvasir", "study-isic2018", "study-kvasir-cpu", "study-kvasir25-cpu", "study-isic2018-cpu"])
+@pytest.mark.parametrize(
+    "name", ["study-kvasir", "study-isic2018", "study-kvasir-cpu", "study-kvasir25-cpu", "study-isic2018-cpu"]
+)
 def test_examples_are_valid(name: str) -> None:
     loaded = load_study(Path(__file__).parent.parent / "examples" / f"{name}.yaml")
     short = {"real", "copy-paste", "mask-only", "siamese"}
