@@ -14,8 +14,9 @@ from siamese_diffusion.data.pairs import find_pairs
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.files import hash_files, read_json, read_jsonl
 
-TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "siamese_diffusion"]
-"""What `accelerate launch` does for processes on CPUs."""
+TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--num_processes", "2"]
+TWO += ["--num_cpu_threads_per_process", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "siamese_diffusion"]
+"""`accelerate launch`; with --cpu it would start one process, whatever --num_processes says."""
 
 
 def call(*arguments: object) -> None:

@@ -1,8 +1,8 @@
 """A stage: one piece of work, its folder named by a hash of everything its result depends on.
 
-Not in the hash: settings that change how a stage runs but not what comes out (`HARMLESS`), where folders lie, and what an
-arm is called. In it: the content of input files, and the keys of the stages it builds on. So a stage is done exactly when
-its folder says so, whoever did it and when.
+Not in the hash: settings that change how a stage runs but, rounding aside, not what comes out (`HARMLESS`), where folders
+lie, and what an arm is called. In it: the content of input files, and the keys of the stages it builds on. So a stage is
+done exactly when its folder says so, whoever did it and when.
 """
 
 from concurrent.futures import ThreadPoolExecutor
