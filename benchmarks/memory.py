@@ -102,9 +102,8 @@ def main(resolution: int = 384) -> None:
     check_state_bytes()
     rows = []
     print("method     batch checkpointing bf16 optimizer  weights  grads   state    peak GiB", file=sys.stderr)
-    for checkpointing, bf16, optimizer, batch in product(
-        (False, "selective", True), (False, True), ("adamw", "adafactor"), (1, 4)
-    ):
+    ways: list[bool | Literal["selective"]] = [False, "selective", True]
+    for checkpointing, bf16, optimizer, batch in product(ways, (False, True), ("adamw", "adafactor"), (1, 4)):
         row = step(batch, resolution, "siamese", checkpointing, bf16, optimizer)
         rows.append({"batch": batch, "checkpointing": checkpointing, "bf16": bf16, "optimizer": optimizer, **row})
         figures = "".join(f"{value:8.2f}" for value in row.values())
