@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from siamese_diffusion.config import LoopConfig, MethodConfig
-from siamese_diffusion.diffusion.siamese import Losses, SiameseDiffusion, _differentiated, is_decoder
+from siamese_diffusion.diffusion.saving import differentiated
+from siamese_diffusion.diffusion.siamese import Losses, SiameseDiffusion, is_decoder
 from siamese_diffusion.memory import Live
 from siamese_diffusion.optimizer import make_optimizer
 
@@ -265,9 +266,9 @@ def test_one_joint_pass_changes_no_gradient(progress: float) -> None:
 def test_half_precision_takes_no_gradient_before_its_loss_is_scaled() -> None:
     """The early gradient of L_i ignores a loss scale, so in 16-bit floats it must not be taken."""
     with torch.autocast("cpu", torch.float16):
-        _, prediction, slopes = _differentiated(lambda values: (values[0].sum(), values[0]), [torch.ones(2)])
+        _, prediction, slopes = differentiated(lambda values: (values[0].sum(), values[0]), [torch.ones(2)])
     assert slopes == []
-    _, prediction, slopes = _differentiated(lambda values: ((3 * values[0]).sum(), values[0]), [torch.ones(2)])
+    _, prediction, slopes = differentiated(lambda values: ((3 * values[0]).sum(), values[0]), [torch.ones(2)])
     torch.testing.assert_close(slopes, [torch.full((2,), 3.0)])
     assert not prediction.requires_grad
 

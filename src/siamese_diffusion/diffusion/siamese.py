@@ -8,21 +8,21 @@ ControlNet as one batch. Source: arXiv 2505.06068 (CVPR 2025); equations in the 
 What the network predicts is the backbone's: the noise, or v (Salimans & Ho 2022). "Prediction" below means either.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
-from functools import partial, wraps
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from siamese_diffusion.config import MethodConfig
 from siamese_diffusion.diffusion.control import DenseControlNet
 from siamese_diffusion.diffusion.hint import DenseHintInput
+from siamese_diffusion.diffusion.saving import RECOMPUTE, Recompute, WithSlopes, differentiated, with_casts_of_their_own
 
 
 class Losses(NamedTuple):
@@ -50,34 +50,6 @@ class Inputs(NamedTuple):
     timesteps: Tensor
     text: Tensor
     hint: Tensor
-
-
-P = ParamSpec("P")
-R = TypeVar("R")
-Recompute = Callable[..., Any]
-"""(function, *arguments) -> its result, recomputed in the backward pass."""
-
-_KEPT = [
-    operation.default
-    for name in (
-        "mm",
-        "addmm",
-        "bmm",
-        "baddbmm",
-        "convolution",
-        "_scaled_dot_product_flash_attention",
-        "_scaled_dot_product_flash_attention_for_cpu",
-        "_scaled_dot_product_efficient_attention",
-        "_scaled_dot_product_cudnn_attention",
-    )
-    if (operation := getattr(torch.ops.aten, name, None)) is not None
-]
-"""Operations whose time is worth the room of their results."""
-
-RECOMPUTE: dict[str, Recompute] = {
-    "all": partial(checkpoint, use_reentrant=False),
-    "selective": partial(checkpoint, use_reentrant=False, context_fn=partial(create_selective_checkpoint_contexts, _KEPT)),
-}
 
 
 class Schedule(nn.Module):
@@ -143,27 +115,6 @@ class Teacher(nn.Module):
         self.conv_norm_out = deepcopy(unet.conv_norm_out)
         self.conv_act = unet.conv_act
         self.conv_out = deepcopy(unet.conv_out)
-
-
-def _with_casts_of_their_own(forward: Callable[P, R]) -> Callable[P, R]:
-    """Under autocast, cast the weights at each use wherever a part runs twice, recomputed or at first without gradients.
-
-    Autocast keeps its casts for the second run, which then differs from the first: a recomputation saves other tensors, and
-    a cast made without gradients passes none on.
-    """
-
-    @wraps(forward)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        model = args[0]
-        assert isinstance(model, SiameseDiffusion)
-        before = torch.is_autocast_cache_enabled()
-        torch.set_autocast_cache_enabled(before and model.recompute is None and not model.joint)
-        try:
-            return forward(*args, **kwargs)
-        finally:
-            torch.set_autocast_cache_enabled(before)
-
-    return wrapped
 
 
 class SiameseDiffusion(nn.Module):
@@ -302,7 +253,7 @@ class SiameseDiffusion(nn.Module):
             weight = 0.25 if self.method.name == "adc" else "linear"
         return progress if weight == "linear" else weight
 
-    @_with_casts_of_their_own
+    @with_casts_of_their_own
     def forward(
         self,
         latents: Tensor,
@@ -359,7 +310,7 @@ class SiameseDiffusion(nn.Module):
             prediction = self.decode(encoded, text, mixed, constant=True)
             return _error(prediction, target).mean(), prediction
 
-        image_loss, by_mixed, slopes = _differentiated(by_image, from_image)
+        image_loss, by_mixed, slopes = differentiated(by_image, from_image)
         if rows:
             again, aim = self._redraw(_rows(mask, rows), _pick(by_mixed, rows), _pick(noise, rows))
             if joint:
@@ -371,7 +322,7 @@ class SiameseDiffusion(nn.Module):
         else:
             by_mask = self.decode(encoded, text, from_mask)
         if slopes:
-            image_loss = _WithSlopes.apply(image_loss, slopes, *from_image)
+            image_loss = WithSlopes.apply(image_loss, slopes, *from_image)
 
         mask_loss = _error(by_mask, target).mean()
         consistency = _error(by_mask, by_mixed).mean()
@@ -446,37 +397,6 @@ def _encode(net: UNet2DConditionModel | DenseControlNet, x: Tensor, timesteps: T
         x, seen = block(x, time, **_text(block, text))
         skips += seen
     return Encoded(net.mid_block(x, time, **_text(net.mid_block, text)), skips, time)
-
-
-def _differentiated(
-    function: Callable[[Sequence[Tensor]], tuple[Tensor, Tensor]], inputs: Sequence[Tensor]
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """A loss, its prediction, and the loss's gradients for `inputs`, taken at once.
-
-    Nothing but its loss needs what D' has computed, so that is freed before D runs. Where no gradient is wanted there is
-    none, nor in 16-bit floats: there a loss is scaled before its backward pass, or gradients vanish. Then the loss is an
-    ordinary one.
-    """
-    half = any(torch.is_autocast_enabled(d) and torch.get_autocast_dtype(d) == torch.float16 for d in ("cpu", "cuda"))
-    if half or not torch.is_grad_enabled():
-        loss, prediction = function(inputs)
-        return loss, prediction.detach(), []
-    leaves = [value.detach().requires_grad_() for value in inputs]
-    loss, prediction = function(leaves)
-    return loss.detach(), prediction.detach(), list(torch.autograd.grad(loss, leaves))
-
-
-class _WithSlopes(torch.autograd.Function):
-    """A loss whose gradients for `inputs` are known already."""
-
-    @staticmethod
-    def forward(ctx: Any, loss: Tensor, slopes: Sequence[Tensor], *inputs: Tensor) -> Tensor:
-        ctx.save_for_backward(*slopes)
-        return loss.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *(outer[0] * slope for slope in ctx.saved_tensors)
 
 
 def _embed(net: DenseControlNet, hint: Tensor, recompute: Recompute | None) -> Tensor:

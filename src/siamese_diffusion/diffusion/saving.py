@@ -1,0 +1,87 @@
+"""What lets a training step take less memory without another gradient: recomputation, and a loss differentiated early."""
+
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Recompute = Callable[..., Any]
+"""(function, *arguments) -> its result, recomputed in the backward pass."""
+
+_KEPT = [
+    operation.default
+    for name in (
+        "mm",
+        "addmm",
+        "bmm",
+        "baddbmm",
+        "convolution",
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_cudnn_attention",
+    )
+    if (operation := getattr(torch.ops.aten, name, None)) is not None
+]
+"""Operations whose time is worth the room of their results."""
+
+RECOMPUTE: dict[str, Recompute] = {
+    "all": partial(checkpoint, use_reentrant=False),
+    "selective": partial(checkpoint, use_reentrant=False, context_fn=partial(create_selective_checkpoint_contexts, _KEPT)),
+}
+
+
+def with_casts_of_their_own(forward: Callable[P, R]) -> Callable[P, R]:
+    """Under autocast, cast the weights at each use wherever a part runs twice, recomputed or at first without gradients.
+
+    Autocast keeps its casts for the second run, which then differs from the first: a recomputation saves other tensors, and
+    a cast made without gradients passes none on.
+    """
+
+    @wraps(forward)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        model: Any = args[0]
+        before = torch.is_autocast_cache_enabled()
+        torch.set_autocast_cache_enabled(before and model.recompute is None and not model.joint)
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            torch.set_autocast_cache_enabled(before)
+
+    return wrapped
+
+
+def differentiated(
+    function: Callable[[Sequence[Tensor]], tuple[Tensor, Tensor]], inputs: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """A loss, its prediction, and the loss's gradients for `inputs`, taken at once.
+
+    Nothing but its loss needs what D' has computed, so that is freed before D runs. Where no gradient is wanted there is
+    none, nor in 16-bit floats: there a loss is scaled before its backward pass, or gradients vanish. Then the loss is an
+    ordinary one.
+    """
+    half = any(torch.is_autocast_enabled(d) and torch.get_autocast_dtype(d) == torch.float16 for d in ("cpu", "cuda"))
+    if half or not torch.is_grad_enabled():
+        loss, prediction = function(inputs)
+        return loss, prediction.detach(), []
+    leaves = [value.detach().requires_grad_() for value in inputs]
+    loss, prediction = function(leaves)
+    return loss.detach(), prediction.detach(), list(torch.autograd.grad(loss, leaves))
+
+
+class WithSlopes(torch.autograd.Function):
+    """A loss whose gradients for `inputs` are known already."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, slopes: Sequence[Tensor], *inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(*slopes)
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(outer[0] * slope for slope in ctx.saved_tensors)
