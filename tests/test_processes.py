@@ -41,6 +41,18 @@ def test_two_processes_train_as_one(tmp_path: Path, run: Path, pairs: Path, back
     assert apart < 0.02 * moved
 
 
+def test_the_launcher_starts_as_many_processes_as_it_is_told(
+    tmp_path: Path, pairs: Path, backbone: Path, tiny: Config
+) -> None:
+    """Three samples cannot be shared by two; one process would take them."""
+    (tmp_path / "tiny.yaml").write_text(dump_config(tiny))
+    command = [*TWO, "train", "--data", pairs, "--out", tmp_path / "two", "--backbone", backbone, "--device", "cpu"]
+    command += ["--config", tmp_path / "tiny.yaml", "--set", "train.batch_size=3"]
+    result = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, check=False)
+    assert "batch_size = 3: must be a multiple of 2 processes" in " ".join(result.stderr.split())
+    assert result.returncode != 0
+
+
 def test_two_processes_share_out_the_pairs(tmp_path: Path, run: Path, pairs: Path) -> None:
     command = ["sample", "--checkpoint", run, "--masks", pairs, "--device", "cpu", "--out"]
     call("-m", "siamese_diffusion", *command, tmp_path / "one")
