@@ -1,6 +1,7 @@
 """Several processes do what one does: the same losses and weights, the same folder of pairs."""
 
 import filecmp
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,10 @@ TWO += ["--num_cpu_threads_per_process", "1", "--mixed_precision", "no", "--dyna
 
 
 def call(*arguments: object) -> None:
-    result = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, check=False)
+    """On one thread each: images are the same bit for bit only on the same number of threads."""
+    command = [sys.executable, *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
 
 
