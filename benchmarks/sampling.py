@@ -47,7 +47,7 @@ VARIANTS = (
     Variant("DPM-Solver++, 12 steps", steps=12),
     Variant("DPM-Solver++, 8 steps", steps=8),
     Variant("UniPC, 8 steps", "unipc", 8),
-    Variant("12 steps, guided at 0.2 to 0.9", steps=12, interval=(0.2, 0.9)),
+    Variant("UniPC, 8 steps, guided at 0 to 0.8", "unipc", 8, interval=(0.0, 0.8)),
 )
 
 
@@ -140,14 +140,18 @@ if __name__ == "__main__":
     parser.add_argument("--run", type=Path, help="a trained run, for quality")
     parser.add_argument("--masks", type=Path, help="pairs with a train and a val split")
     parser.add_argument("--judge", type=Path, help="a run of `segment` on real pairs")
+    parser.add_argument("--split", default="val", help="whose masks are drawn")
+    parser.add_argument("--only", nargs="+", default=[], help="variants whose names end so, beside the straightforward one")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="JSON of the quality, written as it goes along")
     parser.add_argument("--curve", type=Path, help="PNG of quality against seconds")
     arguments = parser.parse_args()
     if arguments.run:
-        from sampling_quality import curve, quality
+        from sampling_quality import chosen, curve, quality
 
-        found = quality(arguments.run, arguments.masks, arguments.judge, arguments.count, arguments.seeds, arguments.out)
+        variants = chosen(arguments.only)
+        where = arguments.run, arguments.masks, arguments.judge
+        found = quality(*where, arguments.count, arguments.seeds, arguments.out, arguments.split, variants)
         if arguments.curve:
             curve(found, arguments.curve)
         print(json.dumps(found))

@@ -1,16 +1,19 @@
 """Quality against time of the samplers: `python benchmarks/sampling.py --run RUN --masks DATA --judge JUDGE`.
 
-Every variant draws the same validation masks from the same noise, all variants in turn for each seed, with the run's own
-guidance. Two figures of each set: the fit to its masks (Dice of the judge, a segmentation network that saw real pairs
-only) and the kernel distance of the judge's features to those of the real training images, which is what stands in for
-KID without Inception's weights. `by seed` differences from the straightforward sampler tell a cost from chance.
+Every variant draws the same masks (of `--split`, by default validation) from the same noise, all variants in turn for each
+seed, with the run's own guidance. Two figures of each set: the fit to its masks (Dice of the judge, a segmentation network
+that saw real pairs only) and the kernel distance of the judge's features to those of the real training images, which is
+what stands in for KID without Inception's weights. `by seed` differences from the straightforward sampler tell a cost from
+chance.
 
-The real validation images with those masks are the reference: what a perfect generator would reach.
+The real images with those masks are the reference: what a perfect generator would reach. A variant chosen on one split is
+to be confirmed on another: `--split test --only "UniPC, 8 steps, guided at 0.0 to 0.8"`.
 """
 
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,21 +67,37 @@ class Scale:
         return float(fit), kernel_distance(self.real, self.features(sized)).estimate.value
 
 
-def quality(run: Path, data: Path, judge: Path, count: int, seeds: int, out: Path | None = None) -> dict[str, Any]:
+def chosen(endings: Sequence[str]) -> tuple[Variant, ...]:
+    """The straightforward sampler and those variants whose names end so; none given: all."""
+    return tuple(v for v in VARIANTS if not endings or v == STRAIGHTFORWARD or v.name.endswith(tuple(endings)))
+
+
+def quality(
+    run: Path,
+    data: Path,
+    judge: Path,
+    count: int,
+    seeds: int,
+    out: Path | None = None,
+    split: str = "val",
+    variants: Sequence[Variant] = VARIANTS,
+) -> dict[str, Any]:
     """Fit, distance and seconds an image of every variant and seed.
 
     Args:
         run: of `train`.
-        data: real pairs with the splits `train` and `val`.
+        data: real pairs with the splits `train` and `split`.
         judge: run of `segment` on real pairs.
-        count: validation masks.
+        count: masks.
         seeds: how often all is drawn.
         out: JSON, rewritten after every set of images.
+        split: whose masks are drawn.
+        variants: the straightforward one first.
     """
     trained = load_trained(run)
     config, backbone = trained.config, trained.backbone
     device = next(trained.model.parameters()).device
-    pairs = find_pairs(data, "val")[:count]
+    pairs = find_pairs(data, split)[:count]
     images, masks = load_pairs(pairs, config.data.resolution)
     scale = Scale(judge_of(data, judge, judge, config, False, str(device)), data, np.zeros((0, 0, 0), bool))
     side = scale.judge.resolution
@@ -98,21 +117,22 @@ def quality(run: Path, data: Path, judge: Path, count: int, seeds: int, out: Pat
     rows: list[Row] = [
         {"variant": variant.name, "scheduler": variant.scheduler, "steps": variant.steps, "plain": _plain(variant)}
         | {key: [] for key in ("seconds", "fit", "distance")}
-        for variant in VARIANTS
+        for variant in variants
     ]
     found: dict[str, Any] = {
         "run": str(run),
+        "split": split,
         "count": len(pairs),
         "guidance": [task.guidance, task.mask_guidance],
         "threads": torch.get_num_threads(),
         "real": real,
         "rows": rows,
     }
-    print(f"real validation images: fit {100 * real['fit']:.1f}, distance {real['distance']:.4f}", file=sys.stderr)
-    task.draw(VARIANTS[-1], torch.zeros(shape), min(8, len(pairs)))  # warm
+    print(f"the real images: fit {100 * real['fit']:.1f}, distance {real['distance']:.4f}", file=sys.stderr)
+    task.draw(variants[-1], torch.zeros(shape), min(8, len(pairs)))  # warm
     for seed in range(seeds):
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-        for variant, row in zip(VARIANTS, rows, strict=True):
+        for variant, row in zip(variants, rows, strict=True):
             start = time.perf_counter()
             drawn = to_images(backbone.decode(task.draw(variant, noise, len(pairs))))
             row["seconds"].append((time.perf_counter() - start) / len(pairs))
@@ -161,7 +181,7 @@ def curve(found: dict[str, Any], path: Path) -> None:
     for axis, key, label in zip(
         axes, ("fit", "distance"), ("mask fit, Dice (higher is better)", "kernel distance (lower is better)"), strict=True
     ):
-        axis.axhline(found["real"][key], color="0.6", linestyle=":", label="real validation images")
+        axis.axhline(found["real"][key], color="0.6", linestyle=":", label="the real images")
         centre, spread = _mean(first[key])
         axis.axhspan(centre - spread, centre + spread, color="0.92", zorder=0)
         groups = {name: [row for row in rest if row["scheduler"] == name and row["plain"]] for name in SOLVERS}
