@@ -1,12 +1,16 @@
 """The command line: start-up, exit statuses, and that no traceback reaches a user."""
 
+import io
 import json
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+
+from siamese_diffusion.cli import main
 
 COMMANDS = ("demo", "check", "phantoms", "pretrain", "train", "sample", "evaluate", "segment", "import", "export")
 
@@ -15,6 +19,20 @@ def call(*arguments: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "siamese_diffusion", *map(str, arguments)], capture_output=True, text=True, check=False
     )
+
+
+def call_here(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    """The same in this process, which has its libraries already; an error that is not caught is the test's."""
+    command = ["siamese-diffusion", *map(str, arguments)]
+    with (
+        redirect_stdout(io.StringIO()) as output,
+        redirect_stderr(io.StringIO()) as errors,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return subprocess.CompletedProcess(command, int(ended.value.code or 0), output.getvalue(), errors.getvalue())
 
 
 def assert_refused(result: "subprocess.CompletedProcess[str]", *words: str) -> None:
@@ -73,7 +91,11 @@ def test_help_imports_nothing_heavy() -> None:
     ],
 )
 def test_wrong_input_is_one_line_and_status_2(arguments: list[str], words: list[str], folders: dict[str, Path]) -> None:
-    assert_refused(call(*(argument.format(**folders) for argument in arguments)), *words)
+    assert_refused(call_here(*(argument.format(**folders) for argument in arguments)), *words)
+
+
+def test_a_process_refuses_as_well(folders: dict[str, Path]) -> None:
+    assert_refused(call("train", "--data", folders["corrupt"], "--out", folders["out"]), "torn.png")
 
 
 @pytest.fixture
