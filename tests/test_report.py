@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from siamese_diffusion.report import Figure, Section, Table, labelled_rows, loss_curves, write_report
@@ -20,6 +21,14 @@ def test_page_is_whole_and_escaped(tmp_path: Path) -> None:
     assert "<b>" not in page
     inline = page.split("data:image/png;base64,")[1].split('"')[0]
     assert Image.open(io.BytesIO(base64.b64decode(inline))).size[0] > 100
+
+
+@pytest.mark.parametrize("name", ["siamese, without online augmentation, 1600 steps", "W" * 60])
+def test_a_long_name_is_not_cut_off(name: str) -> None:
+    png = labelled_rows({"real": [np.zeros((8, 8, 3), np.uint8)] * 2, name: [np.zeros((8, 8, 3), np.uint8)] * 2})
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+    assert pixels[:, :4].min() == 255
+    assert pixels.min() == 0
 
 
 def test_curves_leave_out_what_was_never_logged(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -56,21 +57,27 @@ def labelled_rows(rows: Mapping[str, Sequence[NDArray[np.uint8]]], size: float =
     """A PNG of rows of pictures, each row with its name at the left.
 
     Args:
-        rows: name to uint8 (H, W, 3) pictures, as many in every row.
+        rows: name to uint8 (H, W, 3) pictures, as many in every row. Long names are wrapped.
         size: inches a picture.
     """
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.textpath import TextPath
 
     columns = max(len(pictures) for pictures in rows.values())
-    canvas = Canvas(figsize=(columns * size + 1.1, len(rows) * size), dpi=110)
+    names = {name: textwrap.wrap(name, 16) for name in rows}
+    widest = max(TextPath((0, 0), line, size=9).get_extents().width for lines in names.values() for line in lines) / 72
+    margin = max(1.1, widest + 0.3)  # inches
+    canvas = Canvas(figsize=(columns * size + margin, len(rows) * size), dpi=110)
     axes = canvas.subplots(len(rows), columns, squeeze=False)
     for (name, pictures), line in zip(rows.items(), axes, strict=True):
         for axis in line:
             axis.axis("off")
         for axis, picture in zip(line, pictures, strict=False):
             axis.imshow(picture, interpolation="nearest")
-        line[0].text(-0.12, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
-    canvas.subplots_adjust(left=1.1 / (columns * size + 1.1), right=1, top=1, bottom=0, wspace=0.03, hspace=0.04)
+        text = "\n".join(names[name])
+        line[0].text(-0.12, 0.5, text, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
+    left = margin / (columns * size + margin)
+    canvas.subplots_adjust(left=left, right=1, top=1, bottom=0, wspace=0.03, hspace=0.04)
     return _png(canvas)
 
 
