@@ -33,7 +33,7 @@ from siamese_diffusion.segmentation.train import predict
 
 STEPS = (4, 6, 8, 10, 12, 16, 25)
 SOLVERS = {"dpm": "DPM-Solver++", "unipc": "UniPC"}
-INTERVALS = ((0.0, 0.8), (0.2, 0.9), (0.3, 1.0))
+INTERVALS = ((0.0, 0.8), (0.0, 0.9), (0.2, 0.9), (0.3, 1.0))
 VARIANTS = (
     STRAIGHTFORWARD,
     *(Variant(f"{SOLVERS[name]}, {steps} steps", name, steps) for name in SOLVERS for steps in STEPS),
