@@ -31,6 +31,7 @@ _KEPT = [
 """Operations whose time is worth the room of their results."""
 
 WIDE, NARROW = 4, 320
+"""How many times as wide as its input, and how narrow that is at most, for a product to be recomputed."""
 
 
 def _policy(_: Any, operation: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
