@@ -98,7 +98,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         rows = "".join(f"{name},{score},0,0\n" for name, score in scores.items())
         (out / "fit.csv").write_text(f"name,dice,iou,boundary\n{rows}")
         fit = {"dice": {"mean": 0.5}, "shuffled": {"mean": 0.25}, "judge": {"dice": 0.75}}
-        (out / "metrics.json").write_text(json.dumps({"fit": fit}))
+        novelty = {"share_flagged": 0.1, "false_alarm_rate": 0.02}
+        appearance = {"difference": {"gradient": np.log(0.8), "sharpness": np.log(0.5)}}
+        (out / "metrics.json").write_text(json.dumps({"fit": fit, "novelty": novelty, "appearance": appearance}))
 
     def segment(train: Path, test: list[Path], synthetic: list[Path] | None, out: Path, config: Config, **rest: Any) -> None:
         begin("segment", out, config)
@@ -311,6 +313,64 @@ def test_figures_are_those_of_a_paired_t_test(
     for name in ("table.md", "table.tex", "report.html"):
         line = next(part for part in (tmp_path / "out" / name).read_text().split("siamese") if mean in part)
         assert change.lstrip("-") in line
+
+
+def test_arms_are_compared_with_another_arm_too(
+    write: Callable[..., Path], calls: Calls, with_pictures: None, tmp_path: Path
+) -> None:
+    arms = {"real": None, "mask-only": {"masks": "random"}, "siamese": {"masks": "random"}, "copy-paste": None}
+    file = write(arms=arms, against="mask-only", metrics=["mDice"])
+    study(file, tmp_path / "out")
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    metrics = {row["arm"]: row["metrics"]["mDice"] for row in table["rows"]}
+    assert (table["against"], metrics["real"]["against"], metrics["mask-only"]["against"]) == ("mask-only", None, None)
+    values = [list(metrics[arm]["values"].values()) for arm in ("siamese", "mask-only", "real")]
+    for key, other in (("against", values[1]), ("difference", values[2])):
+        interval = ttest_rel(values[0], other).confidence_interval(0.95)
+        assert (metrics["siamese"][key]["low"], metrics["siamese"][key]["high"]) == pytest.approx(tuple(interval))
+    with (tmp_path / "out" / "table.csv").open() as csv_file:
+        line = next(row for row in csv.DictReader(csv_file) if (row["arm"], row["metric"]) == ("siamese", "mDice"))
+    found = metrics["siamese"]["against"]
+    assert [float(line[f"against{name}"]) for name in ("", "_low", "_high")] == pytest.approx(
+        [found["mean"], found["low"], found["high"]], abs=1e-6
+    )
+    shown = f"{100 * found['mean']:+.1f} [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]"
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "| mDice - real | mDice - mask-only |" in text
+    assert shown in text
+    assert "mDice -- mask-only" in (tmp_path / "out" / "table.tex").read_text()
+    study(write(arms=arms, metrics=["mDice"]), tmp_path / "out")
+    assert "- mask-only" not in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_fit_is_compared_image_by_image_where_masks_and_noise_are_the_same(
+    write: Callable[..., Path], calls: Calls, with_pictures: None, tmp_path: Path
+) -> None:
+    arms: Changes = {"real": None, "mask-only": {"ratio": 2}, "siamese": {"ratio": 3}, "copy-paste": None}
+    arms["varied"] = {"kind": "siamese", "masks": "random"}
+    study(write(arms=arms, against="mask-only"), tmp_path / "out")
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    sets = {row["arm"]: row for row in table["synthetic"]}
+    assert [sets[arm]["against"] for arm in ("mask-only", "copy-paste", "varied")] == [None, None, None]
+    fits: dict[str, dict[str, float]] = {}
+    for path in (tmp_path / "out").glob("stages/score-*/stage.json"):
+        with (path.parent / "fit.csv").open() as file:
+            _, what, arm, *_ = json.loads(path.read_text())["label"].split(", ")
+            fits[f"{arm}, {what[-7:]}"] = {row["name"]: float(row["dice"]) for row in csv.DictReader(file)}
+    changes = [
+        fits[f"siamese, {part}"][name] - dice
+        for part in ("round 1", "round 2")
+        for name, dice in fits[f"mask-only, {part}"].items()
+    ]
+    assert sets["siamese"]["against"]["n"] == len(changes) == 12  # 6 masks in the two rounds that both have
+    assert sets["siamese"]["against"]["mean"] == pytest.approx(np.mean(changes), abs=1e-6)
+    assert sets["siamese"]["against"]["low"] < sets["siamese"]["against"]["mean"] < sets["siamese"]["against"]["high"]
+    siamese = {name: sets["siamese"][name] for name in ("gradient", "sharpness", "flagged", "false_alarms")}
+    assert siamese == pytest.approx({"gradient": 0.8, "sharpness": 0.5, "flagged": 0.1, "false_alarms": 0.02})
+    for name in ("table.md", "report.html"):
+        text = (tmp_path / "out" / name).read_text()
+        assert "Are they sharp, and are they new?" in text
+        assert "0.50" in text
 
 
 def test_one_seed_has_no_interval_and_equal_values_no_width() -> None:
@@ -599,6 +659,8 @@ def test_a_given_backbone_is_known_by_its_content(write: Callable[..., Path], ca
         ({"seeds": {"segmentation": [1, 1]}}, ["seeds.segmentation", "twice"]),
         ({"seeds": {"segmentation": [1, 2, 3], "diffusion": [1, 2]}}, ["seeds.diffusion", "give one, or as many"]),
         ({"workers": 0}, ["workers = 0"]),
+        ({"against": "mask_only"}, ["against = 'mask_only'", "arms: mask-only, siamese"]),
+        ({"against": "real"}, ["against = 'real'", "besides real"]),
         ({"judge": {"settings": {"segment.stpes": 2}}}, ["judge.settings", "segment.steps"]),
     ],
 )

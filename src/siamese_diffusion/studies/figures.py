@@ -14,7 +14,8 @@ from siamese_diffusion.data.pairs import Pair, find_pairs, read_pair
 from siamese_diffusion.files import read_json, write_whole
 from siamese_diffusion.report import Figure, Section, Table, labelled_rows, write_report
 from siamese_diffusion.studies.plan import Made, Plan
-from siamese_diffusion.studies.table import OVER_SETS, Row, by_network, cells, note, synthetic_sets
+from siamese_diffusion.studies.sets import Row, set_tables, synthetic_sets
+from siamese_diffusion.studies.table import OVER_SETS, by_network, cells, note
 
 SHOWN = 8
 """Pairs of each arm in a sample grid."""
@@ -182,9 +183,9 @@ def _page(plan: Plan, rows: list[Row], curves: list[Figure], grids: list[Figure]
     done = sum(run.stage.done for run in plan.runs)
     tables = []
     for (data, network), part in by_network(rows).items():
-        header, body = cells(part, file.metrics)
+        header, body = cells(part, file)
         body = [[_tight(cell) for cell in line] for line in body]
-        tables.append(Table(header, body, f"{data}, {network}. {note(part, file.confidence)}"))
+        tables.append(Table(header, body, f"{data}, {network}. {note(part, file)}"))
     sections = [
         Section(
             "Does segmentation improve?",
@@ -196,16 +197,8 @@ def _page(plan: Plan, rows: list[Row], curves: list[Figure], grids: list[Figure]
     ]
     if curves:
         sections.append(Section("How much does it take?", "", figures=curves))
-    sets = [_set_line(row) for row in synthetic_sets(plan)]
-    if sets:
-        text = (
-            "A judge that was trained on real pairs only looks at each synthetic image. Fit is the Dice of what it finds "
-            "with the mask that the image is for; against shuffled masks it shows what chance gives; the judge's own Dice "
-            "is on real validation pairs."
-        )
-        header = ["arm", "data", "real pairs", "diffusion seed", "kept / considered"]
-        header += ["fit of all drawn", "fit of kept", "shuffled", "judge on real"]
-        sections.append(Section("Do the images obey their masks?", text, tables=[Table(header, sets)]))
+    for title, text, header, body in set_tables(synthetic_sets(plan), file.against):
+        sections.append(Section(title, text, tables=[Table(header, [[_tight(cell) for cell in line] for line in body])]))
     if grids:
         sections.append(Section("Real and synthetic pairs", "The first pairs of each arm, by name.", figures=grids))
     sections.append(_how(plan))
@@ -239,18 +232,6 @@ def _tight(cell: str) -> str:
     """Kept on one line by a browser: spaces and hyphens that do not break, and a minus before a number."""
     minus = re.sub(r"(^|[\s\[])-(?=\d)", "\\1\u2212", cell)
     return minus.replace(" ", "\u00a0").replace("-", "\u2011")
-
-
-def _set_line(row: Row) -> list[str]:
-    shown = [row[name] for name in ("drawn", "fit_kept", "shuffled", "judge")]
-    return [
-        _tight(row["arm"]),
-        row["data"],
-        str(row["pairs"]),
-        str(row["diffusion_seed"]),
-        _tight(f"{row['kept']} / {row['considered']}"),
-        *("" if value is None else f"{100 * value:.1f}" for value in shown),
-    ]
 
 
 def _how(plan: Plan) -> Section:

@@ -82,6 +82,7 @@ class StudyFile(Section):
     networks: Annotated[dict[Name, Settings], BeforeValidator(_named)] = Field(default={"unet": {}}, min_length=1)
     seeds: Seeds = Seeds()
     arms: Annotated[dict[Label, ArmEntry], BeforeValidator(_filled)] = Field(min_length=1)
+    against: Label | None = Field(None, description="the arm that the others are compared with besides the real one")
     judge: Judge = Judge()
     score: bool = Field(True, description="measure how well synthetic images obey their masks, filtered or not")
     metrics: list[str] = Field(["mDice", "mIoU"], min_length=1, description="of the table; the JSON and CSV have all")

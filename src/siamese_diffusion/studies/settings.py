@@ -118,6 +118,9 @@ def load_study(path: Path, folders: dict[str, Path] | None = None, workers: int 
     doubled = {arm.name for arm in arms if sum(other.name == arm.name for other in arms) > 1}
     if doubled:
         raise InputError(f"{origin}: arms: two are called {min(doubled)}; ratios are named in the arm, as in 'siamese x2'")
+    synthetic = [arm.name for arm in arms if arm.synthetic]
+    if file.against is not None and file.against not in synthetic:
+        raise InputError(f"{origin}: against = {file.against!r}: no such arm besides real; arms: {', '.join(synthetic)}")
     networks = {name: _network(name, entry, origin) for name, entry in file.networks.items()}
     study = Study(file, origin, values, arms, networks)
     for name, source in file.data.items():

@@ -1,4 +1,4 @@
-"""The study's table: means, spreads and paired differences to `real`, as Markdown, CSV, LaTeX and JSON.
+"""The study's table: means, spreads and paired differences to `real` and to an arm of choice; Markdown, CSV, LaTeX, JSON.
 
 A difference pairs runs of one segmentation seed: same real pairs, same initial weights, same number of steps. Its interval
 is Student's t over seeds. It covers the spread between segmentation seeds, and between trainings of the generator only
@@ -18,8 +18,11 @@ from scipy.stats import t as student
 
 from siamese_diffusion.files import write_json, write_text
 from siamese_diffusion.studies.plan import Plan, Run
+from siamese_diffusion.studies.schema import StudyFile
+from siamese_diffusion.studies.sets import Row, set_tables, synthetic_sets
 
-Row = dict[str, Any]
+Results = list[tuple[Run, dict[str, Any]]]
+"""Runs with what each returned."""
 
 OVER_SETS = ("mean", "weighted")
 """Rows over several test sets: each set counts once, or each image."""
@@ -49,9 +52,10 @@ def collect(plan: Plan) -> list[Row]:
 
     A row holds `data`, `pairs`, `network`, `test`, `arm`, `kind`, `family`, `ratio`, `min_fit`, `synthetic` (numbers of
     synthetic pairs), `seeds`, `diffusion_seeds`, `steps`, and `metrics`: by name, `mean`, `sd` (None for one seed),
-    `values` by seed, and `difference` to the real arm (None for that arm, and where no seed has both).
+    `values` by seed, and `paired` differences: `difference` to the real arm, and `against` the arm that the study names
+    (None for that arm itself, for `real`, and where no seed has both).
     """
-    groups: dict[tuple[str, int, str], dict[str, list[tuple[Run, dict[str, Any]]]]] = {}
+    groups: dict[tuple[str, int, str], dict[str, Results]] = {}
     for run in plan.runs:
         if run.stage.done:
             arms = groups.setdefault((run.cell.data, len(run.cell.real), run.network), {})
@@ -59,58 +63,20 @@ def collect(plan: Plan) -> list[Row]:
     order = [arm.name for arm in plan.study.arms]
     rows = []
     for arms in groups.values():
-        base = arms.get(plan.study.real.name, [])
+        base, against = arms.get(plan.study.real.name, []), arms.get(plan.study.file.against or "", [])
         tests = list(dict.fromkeys(name for runs in arms.values() for _, result in runs for name in _tested(result)))
         for test in tests:
             for name in sorted(arms, key=order.index):
-                rows.append(_row(test, arms[name], base, plan.study.file.confidence))
-    return rows
-
-
-def synthetic_sets(plan: Plan) -> list[Row]:
-    """A row for every synthetic set that is chosen: how many pairs, and how well they obey their masks.
-
-    `drawn` and `shuffled` are mean Dice over all pairs drawn, of the judge's prediction with their own masks and with
-    those of other pairs, `judge` its Dice on real validation pairs; None where not measured.
-    """
-    rows = []
-    for made in plan.made:
-        if not made.chosen.done:
-            continue
-        scores = [stage.result["fit"] for stage in made.scores if stage.done] if all(s.done for s in made.scores) else []
-
-        def mean(values: Iterable[float]) -> float | None:
-            listed = list(values)
-            return statistics.fmean(listed) if listed else None
-
-        rows.append(
-            {
-                "data": made.cell.data,
-                "pairs": len(made.cell.real),
-                "arm": made.arm.name,
-                "kind": made.arm.kind,
-                "diffusion_seed": made.diffusion_seed,
-                "ratio": made.arm.ratio,
-                "min_fit": made.arm.min_fit,
-                "run": made.arm.run,
-                **{name: made.chosen.result[name] for name in ("wanted", "considered", "kept")},
-                "fit_kept": made.chosen.result["fit"],
-                "drawn": mean(fit["dice"]["mean"] for fit in scores),
-                "shuffled": mean(fit["shuffled"]["mean"] for fit in scores),
-                "judge": mean(fit["judge"]["dice"] for fit in scores),
-                "folder": str((made.chosen.folder / "pairs").relative_to(plan.root)),
-            }
-        )
+                rows.append(_row(test, arms[name], base, against, plan.study.file.confidence))
     return rows
 
 
 def write_tables(plan: Plan, out: Path) -> list[Row]:
     """Write `table.md`, `table.csv`, `table.tex` and `table.json` of the runs that are done; returns the rows."""
     rows = collect(plan)
-    metrics, confidence = plan.study.file.metrics, plan.study.file.confidence
     write_text(out / "table.md", markdown(plan, rows))
     write_text(out / "table.csv", _csv(rows))
-    write_text(out / "table.tex", _latex(rows, metrics, confidence))
+    write_text(out / "table.tex", _latex(rows, plan.study.file))
     runs = [
         {
             "data": run.cell.data,
@@ -124,19 +90,22 @@ def write_tables(plan: Plan, out: Path) -> list[Row]:
         }
         for run in plan.runs
     ]
-    summary = {"title": plan.study.file.title, "confidence": confidence, "rows": rows}
+    file = plan.study.file
+    summary = {"title": file.title, "confidence": file.confidence, "against": file.against, "rows": rows}
     write_json(out / "table.json", {**summary, "synthetic": synthetic_sets(plan), "runs": runs})
     return rows
 
 
 def markdown(plan: Plan, rows: list[Row]) -> str:
-    """The table as Markdown, a section for each data set and network."""
+    """The table as Markdown, a section for each data set and network, and what is known of the synthetic sets."""
     done = sum(run.stage.done for run in plan.runs)
     lines = [f"# {plan.study.file.title}", "", f"{done} of {len(plan.runs)} segmentation runs are done.", ""]
     for (data, network), part in by_network(rows).items():
-        header, body = cells(part, plan.study.file.metrics)
+        header, body = cells(part, plan.study.file)
         lines += [f"## {data}, {network}", "", _line(header), "|" + "---|" * len(header)]
-        lines += [*(_line(row) for row in body), "", note(part, plan.study.file.confidence), ""]
+        lines += [*(_line(row) for row in body), "", note(part, plan.study.file), ""]
+    for title, text, header, body in set_tables(synthetic_sets(plan), plan.study.file.against):
+        lines += [f"## {title}", "", text, "", _line(header), "|" + "---|" * len(header), *(_line(row) for row in body), ""]
     return "\n".join(lines)
 
 
@@ -148,19 +117,21 @@ def by_network(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
     return parts
 
 
-def cells(rows: list[Row], metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Header and text of the table: figures times 100, mean and standard deviation, difference and interval."""
+def cells(rows: list[Row], file: StudyFile) -> tuple[list[str], list[list[str]]]:
+    """Header and text of the table: figures times 100, mean and standard deviation, differences and their intervals."""
+    compared = [("difference", "real"), *([("against", file.against)] if file.against else [])]
     several = len({row["test"] for row in rows}) > 1  # one alone is named in the note
     header = ["arm", "real pairs", "synthetic", *(["test set"] if several else [])]
-    shown = [name for name in metrics if any(name in row["metrics"] for row in rows)]
+    shown = [name for name in file.metrics if any(name in row["metrics"] for row in rows)]
     for name in shown:
-        header += [name, f"{name} - real"]
+        header += [name, *(f"{name} - {other}" for _, other in compared)]
     body = []
     for row in rows:
         line = [row["arm"], str(row["pairs"]), _range(row["synthetic"]), *([row["test"]] if several else [])]
         for name in shown:
             figures = row["metrics"].get(name)
-            line += [_spread(figures), _difference(figures)] if figures else ["", ""]
+            line.append(_spread(figures) if figures else "")
+            line += [_difference(figures[key]) if figures else "" for key, _ in compared]
         body.append(line)
     counts = [len(row["seeds"]) for row in rows]
     if len(set(counts)) > 1:  # a study at work; else the note below the table says it once
@@ -170,7 +141,7 @@ def cells(rows: list[Row], metrics: Sequence[str]) -> tuple[list[str], list[list
     return header, body
 
 
-def note(rows: list[Row], confidence: float) -> str:
+def note(rows: list[Row], file: StudyFile) -> str:
     """What the figures are, on which test set if there is one, and over which seeds."""
     tests = {row["test"] for row in rows}
     where = f"Test set: {min(tests)}. " if len(tests) == 1 else ""
@@ -178,31 +149,28 @@ def note(rows: list[Row], confidence: float) -> str:
     diffusion = sorted({seed for row in rows for seed in row["diffusion_seeds"]})
     steps = sorted({step for row in rows for step in row["steps"]})
     took = f"{steps[0]} optimisation steps in every run" if len(steps) == 1 else f"steps DIFFER between runs: {steps}"
+    to = f"differences to real and to {file.against}" if file.against else "difference to real"
     return (
-        f"{where}Figures x 100: mean ± standard deviation over segmentation seeds ({_list(seeds)}), difference to real of "
-        f"the same seed [{100 * confidence:g} % t interval]. Diffusion seeds: {_list(diffusion) or 'none'}. {took}."
+        f"{where}Figures x 100: mean ± standard deviation over segmentation seeds ({_list(seeds)}), {to} of the same seed "
+        f"[{100 * file.confidence:g} % t interval]. Diffusion seeds: {_list(diffusion) or 'none'}. {took}."
     )
 
 
-def _row(
-    test: str, runs: list[tuple[Run, dict[str, Any]]], base: list[tuple[Run, dict[str, Any]]], confidence: float
-) -> Row:
+def _row(test: str, runs: Results, base: Results, against: Results, confidence: float) -> Row:
     arm, cell = runs[0][0].arm, runs[0][0].cell
-    reached = {run.seed: _tested(result).get(test, {}) for run, result in runs}
-    against = {run.seed: _tested(result).get(test, {}) for run, result in base} if arm.synthetic else {}
+    reached = _by_seed(test, runs)
+    others = {"difference": base, "against": against}
     metrics: dict[str, Any] = {}
     for name in dict.fromkeys(key for figures in reached.values() for key in figures if key != "count"):
         values = {seed: figures[name] for seed, figures in reached.items() if name in figures}
-        common = [seed for seed in values if name in against.get(seed, {})]
         metrics[name] = {
             "mean": statistics.fmean(values.values()),
             "sd": statistics.stdev(values.values()) if len(values) > 1 else None,
             "values": {str(seed): value for seed, value in values.items()},
-            "difference": paired([values[s] for s in common], [against[s][name] for s in common], confidence)
-            | {"seeds": common}
-            if common
-            else None,
         }
+        for key, other in others.items():
+            found = arm.synthetic and other and other[0][0].arm != arm
+            metrics[name][key] = _paired(name, values, _by_seed(test, other), confidence) if found else None
     return {
         "data": cell.data,
         "pairs": len(cell.real),
@@ -221,6 +189,19 @@ def _row(
     }
 
 
+def _by_seed(test: str, runs: Results) -> dict[int, dict[str, float]]:
+    return {run.seed: _tested(result).get(test, {}) for run, result in runs}
+
+
+def _paired(
+    name: str, values: dict[int, float], others: dict[int, dict[str, float]], confidence: float
+) -> dict[str, Any] | None:
+    common = [seed for seed in values if name in others.get(seed, {})]
+    if not common:
+        return None
+    return paired([values[s] for s in common], [others[s][name] for s in common], confidence) | {"seeds": common}
+
+
 def _tested(result: dict[str, Any]) -> dict[str, dict[str, float]]:
     sets: dict[str, dict[str, Any]] = dict(result["test"])
     if len(sets) > 1:
@@ -236,24 +217,27 @@ def _csv(rows: list[Row]) -> str:
     table = csv.writer(text, lineterminator="\n")
     keys = ("data", "pairs", "network", "test", "arm", "kind", "ratio", "min_fit", "synthetic", "seeds", "diffusion_seeds")
     figures = ("mean", "sd", "difference", "difference_sd", "low", "high", "n")
-    table.writerow([*keys, "steps", "metric", *figures])
+    compared = ("against", "against_sd", "against_low", "against_high", "against_n")
+    table.writerow([*keys, "steps", "metric", *figures, *compared])
     for row in rows:
         for name, metric in row["metrics"].items():
-            difference = metric["difference"] or dict.fromkeys(("mean", "sd", "low", "high", "n"))
-            values = [metric["mean"], metric["sd"], *(difference[key] for key in ("mean", "sd", "low", "high"))]
+            values = [metric["mean"], metric["sd"]]
+            for other in ("difference", "against"):
+                found = metric[other] or {}
+                values += [found.get(key) for key in ("mean", "sd", "low", "high", "n")]
             fixed = [_list(row[key]) if isinstance(row[key], list) else row[key] for key in keys]
-            shown = ["" if value is None else f"{value:.6f}" for value in values]
-            table.writerow([*fixed, _list(row["steps"]), name, *shown, difference["n"] or ""])
+            shown = [f"{value:.6f}" if isinstance(value, float) else value for value in values]
+            table.writerow([*fixed, _list(row["steps"]), name, *shown])
     return text.getvalue()
 
 
-def _latex(rows: list[Row], metrics: Sequence[str], confidence: float) -> str:
+def _latex(rows: list[Row], file: StudyFile) -> str:
     """One `tabular` (booktabs) for each data set and network."""
     parts = []
     for (data, network), part in by_network(rows).items():
-        header, body = cells(part, metrics)
+        header, body = cells(part, file)
         lines = [
-            f"% {data}, {network}. {note(part, confidence)}",
+            f"% {data}, {network}. {note(part, file)}",
             rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
             r"\toprule",
             " & ".join(_tex(cell) for cell in header) + r" \\",
@@ -289,8 +273,7 @@ def _spread(figures: dict[str, Any]) -> str:
     return mean if figures["sd"] is None else f"{mean} ± {100 * figures['sd']:.1f}"
 
 
-def _difference(figures: dict[str, Any]) -> str:
-    difference = figures["difference"]
+def _difference(difference: dict[str, Any] | None) -> str:
     if difference is None:
         return ""
     mean = f"{100 * difference['mean']:+.1f}"

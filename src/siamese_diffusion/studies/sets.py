@@ -1,0 +1,166 @@
+"""The synthetic sets of a study: how many pairs there are, whether they obey their masks, are sharp, and are new.
+
+All figures are what `evaluate` found in the rounds that a set is taken from.
+"""
+
+import math
+import statistics
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from siamese_diffusion.evaluation.fit import interval
+from siamese_diffusion.filtering import read_fits
+from siamese_diffusion.studies.plan import Made, Plan
+
+Row = dict[str, Any]
+
+_WHOSE = ["arm", "data", "real pairs", "diffusion seed"]
+
+
+class SetTable(NamedTuple):
+    """A table with its question and what its columns are."""
+
+    title: str
+    text: str
+    header: list[str]
+    body: list[list[str]]
+
+
+def synthetic_sets(plan: Plan) -> list[Row]:
+    """A row for every synthetic set that is chosen.
+
+    `wanted`, `considered` and `kept` are numbers of pairs. Of all pairs drawn, None where not measured: `drawn` and
+    `shuffled` are mean Dice of the judge's prediction with their own masks and with those of other pairs, `judge` its Dice
+    on real validation pairs; `gradient` and `sharpness` are edge strength and Laplacian variance as shares of the real
+    images'; `flagged` is the share that is suspiciously near to a training image, `false_alarms` the same of real images.
+    `against` is the mean difference in fit to the arm that the study names, see `_fit_difference`.
+    """
+    reference = {
+        (id(made.cell), made.diffusion_seed): made for made in plan.made if made.arm.name == plan.study.file.against
+    }
+    rows = []
+    for made in plan.made:
+        if not made.chosen.done:
+            continue
+        found = [stage.result for stage in made.scores] if all(stage.done for stage in made.scores) else []
+        other = reference.get((id(made.cell), made.diffusion_seed))
+        rows.append(
+            {
+                "data": made.cell.data,
+                "pairs": len(made.cell.real),
+                "arm": made.arm.name,
+                "kind": made.arm.kind,
+                "diffusion_seed": made.diffusion_seed,
+                "ratio": made.arm.ratio,
+                "min_fit": made.arm.min_fit,
+                "run": made.arm.run,
+                **{name: made.chosen.result[name] for name in ("wanted", "considered", "kept")},
+                "fit_kept": made.chosen.result["fit"],
+                "drawn": _mean(found, lambda result: result["fit"]["dice"]["mean"]),
+                "shuffled": _mean(found, lambda result: result["fit"]["shuffled"]["mean"]),
+                "judge": _mean(found, lambda result: result["fit"]["judge"]["dice"]),
+                "gradient": _share(found, "gradient"),
+                "sharpness": _share(found, "sharpness"),
+                "flagged": _mean(found, lambda result: result["novelty"]["share_flagged"]),
+                "false_alarms": _mean(found, lambda result: result["novelty"]["false_alarm_rate"]),
+                "against": _fit_difference(made, other) if other is not None else None,
+                "folder": str((made.chosen.folder / "pairs").relative_to(plan.root)),
+            }
+        )
+    return rows
+
+
+def set_tables(rows: list[Row], against: str | None) -> list[SetTable]:
+    """What `synthetic_sets` found, for people; what was not measured at all is left out."""
+    if not rows:
+        return []
+    tables = [_obedience(rows, against)]
+    if any(row["flagged"] is not None for row in rows):
+        tables.append(_likeness(rows))
+    return tables
+
+
+def _obedience(rows: list[Row], against: str | None) -> SetTable:
+    text = (
+        "A judge that was trained on real pairs only looks at each synthetic image. Fit is the Dice of what it finds "
+        "with the mask that the image is for; against shuffled masks it shows what chance gives; the judge's own Dice "
+        "is on real validation pairs."
+    )
+    header = [*_WHOSE, "kept / considered", "fit of all drawn"]
+    if against:
+        header.append(f"fit - {against}")
+        text += (
+            f" Fit - {against}: the difference for the same masks and the same noise, image by image, with its 95 % "
+            "bootstrap interval over the real masks."
+        )
+    header += ["fit of kept", "shuffled", "judge on real"]
+    body = []
+    for row in rows:
+        figures = [_points(row["drawn"]), *([_change(row["against"])] if against else [])]
+        figures += [_points(row[name]) for name in ("fit_kept", "shuffled", "judge")]
+        body.append([*_whose(row), f"{row['kept']} / {row['considered']}", *figures])
+    return SetTable("Do the images obey their masks?", text, header, body)
+
+
+def _likeness(rows: list[Row]) -> SetTable:
+    text = (
+        "Edge strength (mean gradient) and sharpness (variance of the Laplacian) are shares of the real training images'. "
+        "Flagged: images suspiciously near to a training image. False alarms: the share of real images that the same "
+        "threshold flags."
+    )
+    header = [*_WHOSE, "edge strength", "sharpness", "flagged, %", "false alarms, %"]
+    body = []
+    for row in rows:
+        shares = ["" if row[name] is None else f"{row[name]:.2f}" for name in ("gradient", "sharpness")]
+        body.append([*_whose(row), *shares, _points(row["flagged"]), _points(row["false_alarms"])])
+    return SetTable("Are they sharp, and are they new?", text, header, body)
+
+
+def _fit_difference(made: Made, other: Made) -> dict[str, Any] | None:
+    """Mean difference in Dice, image by image, where both arms drew for the same masks from the same noise.
+
+    Returns:
+        `mean`, `low`, `high` (95 %, bootstrap over the real masks that the rounds' masks come from), and `n` images.
+        None for the arm itself, for other masks, and until both are scored.
+    """
+    drawn = made.arm.diffusion and other.arm.diffusion
+    if made is other or not drawn or made.arm.recipe != other.arm.recipe:
+        return None
+    both = list(zip(made.scores, other.scores, strict=False))
+    if not both or not all(stage.done for pair in both for stage in pair):
+        return None
+    by_mask: dict[str, list[float]] = {}
+    for mine, theirs in both:
+        own, fits = (read_fits(stage.folder / "fit.csv") for stage in (mine, theirs))
+        for name in own.keys() & fits.keys():
+            by_mask.setdefault(name, []).append(own[name][0] - fits[name][0])
+    means = np.array([statistics.fmean(by_mask[name]) for name in sorted(by_mask)])
+    return interval(means) | {"n": sum(map(len, by_mask.values()))}
+
+
+def _mean(found: list[Row], figure: Callable[[Row], float | None]) -> float | None:
+    listed = [value for value in map(figure, found) if value is not None]
+    return statistics.fmean(listed) if listed else None
+
+
+def _share(found: list[Row], name: str) -> float | None:
+    """The geometric mean over the rounds: the figure is a log ratio."""
+    mean = _mean(found, lambda result: result["appearance"]["difference"][name])
+    return None if mean is None else math.exp(mean)
+
+
+def _whose(row: Row) -> list[str]:
+    return [row["arm"], row["data"], str(row["pairs"]), str(row["diffusion_seed"])]
+
+
+def _points(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def _change(difference: dict[str, Any] | None) -> str:
+    if difference is None:
+        return ""
+    mean, low, high = (f"{100 * difference[key]:+.1f}" for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
