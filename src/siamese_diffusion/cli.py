@@ -1,5 +1,6 @@
 """The command line: parse, call the function of the same name, print. Nothing heavy is imported before it is needed."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -391,4 +392,9 @@ def rate_score(
 
 def main() -> None:
     """Run the command line."""
-    app()
+    try:
+        app()
+    finally:
+        distributed = sys.modules.get("torch.distributed")  # not imported for commands that do without torch
+        if distributed is not None and distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()  # joins its threads, which else may abort the process as it ends
