@@ -9,10 +9,14 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+import torch
 
 from siamese_diffusion.cli import main
 
-COMMANDS = ("demo", "check", "phantoms", "pretrain", "train", "sample", "evaluate", "segment", "import", "export")
+COMMANDS = (
+    *("demo", "check", "phantoms", "pretrain", "train", "sample", "evaluate", "filter", "segment", "study"),
+    *("import", "export", "data", "rate"),
+)
 
 
 def call(*arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -130,6 +134,16 @@ def test_json_is_the_only_thing_on_standard_output(folders: dict[str, Path]) -> 
     result = call("check", folders["pairs"], "--json")
     assert result.returncode == 0
     assert json.loads(result.stdout)
+
+
+def test_a_process_of_several_leaves_their_group_at_its_end(folders: dict[str, Path], tmp_path: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        assert call_here("check", folders["pairs"]).returncode == 0
+        assert not torch.distributed.is_initialized()
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def test_usage_error_is_status_2() -> None:

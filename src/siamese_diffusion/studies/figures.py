@@ -229,9 +229,9 @@ def _gains(rows: list[Row], metric: str) -> str:
 
 
 def _tight(cell: str) -> str:
-    """Kept on one line by a browser: spaces and hyphens that do not break, and a minus before a number."""
+    """Broken by a browser before an interval only: spaces and hyphens that do not break, and a minus before a number."""
     minus = re.sub(r"(^|[\s\[])-(?=\d)", "\\1\u2212", cell)
-    return minus.replace(" ", "\u00a0").replace("-", "\u2011")
+    return re.sub(r" (?!\[)", "\u00a0", minus).replace("-", "\u2011")
 
 
 def _how(plan: Plan) -> Section:
