@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from recorded import recording
 from scipy.ndimage import correlate, distance_transform_edt
 
-from siamese_diffusion.segmentation.field import field_scores, stretch, sweep
+from siamese_diffusion.segmentation.field import FIGURES, field_scores, stretch, sweep
 from siamese_diffusion.segmentation.metrics import join, score, summary
 
 
@@ -103,7 +103,8 @@ def test_they_join_the_plain_scores_and_the_summary() -> None:
     result = summary({"whole": whole, "small": small})
     assert result["mean"] is not None
     assert result["weighted"] is not None
-    for name in ("mDice", "mIoU", "meanDic", "meanIoU", "maxDic", "maxIoU", "wFm", "Sm", "meanEm", "maxEm", "MAE"):
+    assert set(FIGURES) == whole.means().keys() - {"mDice", "mIoU", "count"}
+    for name in ("mDice", "mIoU", *FIGURES):
         large, little = whole.means()[name], small.means()[name]
         assert result["mean"][name] == pytest.approx((large + little) / 2)
         assert result["weighted"][name] == pytest.approx((6 * large + 2 * little) / 8)

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+FIGURES = ("meanDic", "meanIoU", "wFm", "Sm", "meanEm", "MAE", "maxDic", "maxIoU", "maxEm")
+"""What `FieldScores.means` has of a set."""
+
 
 class FieldScores(NamedTuple):
     """Per-image scores of one set; curves run over the thresholds from 1 down to 0."""

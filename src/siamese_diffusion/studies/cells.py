@@ -45,6 +45,9 @@ def make_cell(study: Study, data: str, source: DataSource, limit: int | None) ->
     values = merge(study.values, nested(source.settings, study.origin), {"data": {"limit": limit}})
     settings = build_config(values, f"{study.origin}: data.{data}").data
     assert source.test is not None
+    real = find_pairs(source.train, settings.split)
+    if limit is not None and limit > len(real):
+        raise InputError(f"{study.origin}: pairs: {limit} are more than the {len(real)} training pairs of {source.train}")
     real = find_pairs(source.train, settings.split, limit, settings.limit_seed)
     if len(real) < 2:
         raise InputError(f"{source.train}: a study needs at least two training pairs")

@@ -10,10 +10,12 @@ from typing import Any, Literal, get_args
 from siamese_diffusion.config import Config, MethodConfig, build_config, preset_names, read_preset, read_yaml
 from siamese_diffusion.data.masks import RECIPES
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.segmentation.field import FIGURES
 from siamese_diffusion.studies.schema import ArmEntry, DataSource, StudyFile, parse
 
 METHODS: tuple[str, ...] = get_args(MethodConfig.model_fields["name"].annotation)
 KINDS = ("real", "copy-paste", *METHODS)
+METRICS = ("mDice", "mIoU", *FIGURES)
 
 Values = dict[str, Any]
 """Settings by section, as `config.build_config` takes them."""
@@ -121,6 +123,9 @@ def load_study(path: Path, folders: dict[str, Path] | None = None, workers: int 
     synthetic = [arm.name for arm in arms if arm.synthetic]
     if file.against is not None and file.against not in synthetic:
         raise InputError(f"{origin}: against = {file.against!r}: no such arm besides real; arms: {', '.join(synthetic)}")
+    unknown = [name for name in file.metrics if name not in METRICS]
+    if unknown:
+        raise InputError(f"{origin}: metrics: {unknown[0]!r} is unknown; metrics: {', '.join(METRICS)}")
     networks = {name: _network(name, entry, origin) for name, entry in file.networks.items()}
     study = Study(file, origin, values, arms, networks)
     for name, source in file.data.items():
