@@ -95,11 +95,12 @@ def _obedience(rows: list[Row], against: str | None) -> SetTable:
             f" Fit - {against}: the difference for the same masks and the same noise, image by image, with its 95 % "
             "bootstrap interval over the real masks."
         )
-    header += ["fit of kept", "shuffled", "judge on real"]
+    filtered = any(row["fit_kept"] is not None for row in rows)
+    header += [*(["fit of kept"] if filtered else []), "shuffled", "judge on real"]
     body = []
     for row in rows:
         figures = [_points(row["drawn"]), *([_change(row["against"])] if against else [])]
-        figures += [_points(row[name]) for name in ("fit_kept", "shuffled", "judge")]
+        figures += [_points(row[name]) for name in (*(["fit_kept"] if filtered else []), "shuffled", "judge")]
         body.append([*_whose(row), f"{row['kept']} / {row['considered']}", *figures])
     return SetTable("Do the images obey their masks?", text, header, body)
 
