@@ -114,7 +114,7 @@ def test_local_timm_weights_with_or_without_a_classifier(tmp_path: Path) -> None
     with pytest.raises(InputError, match="lacks layer3"):
         extractors.create(f"timm:resnet10t@{file}", CPU)
     file.write_bytes(b"nothing")
-    with pytest.raises(InputError, match="cannot be read as safetensors"):
+    with pytest.raises(InputError, match="cannot be read as weights"):
         extractors.create(f"timm:resnet10t@{file}", CPU)
 
 

@@ -1,6 +1,7 @@
 """The training loop: resume, interruption, accumulation, averages."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,6 +144,18 @@ def test_needs_resume_for_a_folder_in_use(tmp_path: Path) -> None:
 def test_keeps_the_newest_checkpoints(tmp_path: Path) -> None:
     train(tmp_path, SETTINGS.model_copy(update={"keep": 1}))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000012"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "ema.safetensors"])
+def test_without_a_torn_checkpoint_the_one_before_it_serves(tmp_path: Path, name: str) -> None:
+    whole = train(tmp_path / "whole")
+    newest = latest_checkpoint(tmp_path / "whole")
+    assert newest is not None
+    (newest / name).write_bytes((newest / name).read_bytes()[:50])
+    with pytest.raises(InputError, match=rf"{name}: cannot be read as weights .*; without .*{newest.name}"):
+        train(tmp_path / "whole", resume=True)
+    shutil.rmtree(newest)
+    assert_equal(train(tmp_path / "whole", resume=True), whole)
 
 
 def test_accumulation_equals_one_pass(tmp_path: Path) -> None:

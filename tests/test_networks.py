@@ -190,7 +190,7 @@ def test_other_weights_are_refused_by_name(tmp_path: Path) -> None:
         assert part in str(caught.value)
     broken = tmp_path / "broken.pth"
     broken.write_bytes(b"no weights")
-    with pytest.raises(InputError, match=r"broken.pth: not a file of weights"):
+    with pytest.raises(InputError, match=r"broken.pth: cannot be read as weights"):
         load_published("unet_plain", broken)
     with pytest.raises(InputError, match=r"nowhere.pth: no such file"):
         load_published("unet_plain", tmp_path / "nowhere.pth")

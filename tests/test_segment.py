@@ -75,6 +75,10 @@ def test_it_learns_discs_and_the_saved_network_is_the_scored_one(disc_pairs: Dis
     assert probabilities.dtype == np.float32
     scores = score(torch.from_numpy(probabilities), torch.from_numpy(arrays.masks))
     assert float(scores.dice.mean()) == pytest.approx(metrics["test"]["discs"]["mDice"], abs=1e-3)
+    weights = tmp_path / "run/best.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"best.safetensors: cannot be read as weights"):
+        load_network(tmp_path / "run")
 
 
 def test_synthetic_pairs_change_the_weights_but_not_the_number_of_steps(disc_pairs: DiscPairs, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Training on pairs, and the small backbone under it."""
 
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -108,6 +109,16 @@ def test_small_backbone_is_trained_where_none_is_named(tmp_path: Path, pairs: Pa
     train(pairs, tmp_path / "run", "small", config=tiny, device="cpu")
     assert (tmp_path / "run/pretrain/backbone/unet/diffusion_pytorch_model.safetensors").exists()
     assert load_trained(tmp_path / "run").model.schedule.prediction == "v_prediction"
+
+
+@pytest.mark.parametrize("part", ["vae", "unet", "text_encoder"])
+def test_a_torn_backbone_is_one_line(backbone: Path, tmp_path: Path, part: str) -> None:
+    shutil.copytree(backbone / "backbone", tmp_path / "torn")
+    weights = next((tmp_path / "torn" / part).glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"torn: no backbone could be loaded from there \(") as caught:
+        load_backbone(tmp_path / "torn")
+    assert "\n" not in str(caught.value)
 
 
 def test_backbone_loads_as_it_was_saved(backbone: Path) -> None:

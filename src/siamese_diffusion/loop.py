@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
@@ -25,6 +25,7 @@ from siamese_diffusion.config import LoopConfig
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, read_jsonl, whole_folder, write_json, write_jsonl, write_text
 from siamese_diffusion.optimizer import learning_rate_factor, make_optimizer, release_gradients, require_whole_steps
+from siamese_diffusion.tensors import read_tensors
 
 Batch = dict[str, Any]
 """Keyword arguments of the module's `forward`."""
@@ -242,14 +243,16 @@ def _save(folder: Path, step: int, module: nn.Module, optimizer: Any, average: E
 
 def _load(folder: Path, module: nn.Module, optimizer: Any, average: EMAModel | None) -> int:
     try:
-        module.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
-        optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+        module.load_state_dict(read_tensors(folder / "model.safetensors"), strict=False)
+        optimizer.load_state_dict(read_tensors(folder / "optimizer.pt"))
         step = int(read_json(folder / "state.json")["step"])
         if average is not None:
-            stored = load_file(folder / "ema.safetensors")
+            stored = read_tensors(folder / "ema.safetensors")
             for i, value in enumerate(average.shadow_params):
                 value.copy_(stored[str(i)])
             average.optimization_step = step
+    except InputError as error:
+        raise InputError(f"{error}; without {folder}, --resume goes on from the checkpoint before it") from None
     except (RuntimeError, ValueError, KeyError, OSError) as error:
         raise InputError(f"{folder}: does not fit these settings ({str(error).splitlines()[0]})") from None
     return step

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -132,7 +133,7 @@ def load_parts(source: str | Path, parts: Sequence[str]) -> dict[str, Any]:
     }
     try:
         loaded = {part: loaders[part]() for part in parts}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"--backbone {source}: no backbone could be loaded from there ({reason})") from None
     for part in loaded.values():

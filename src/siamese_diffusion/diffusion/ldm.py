@@ -4,19 +4,18 @@ Unusual in it: the mapping is a list of (ours, theirs) name prefixes built from 
 read in either direction, and a key that is left over is named.
 """
 
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from siamese_diffusion.diffusion.control import DenseControlNet
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.tensors import read_tensors
 
 Names = Iterator[tuple[str, str]]
 
@@ -63,15 +62,7 @@ def read_state(path: Path | str) -> dict[str, Tensor]:
     Raises:
         InputError: no such file, or it holds anything but tensors; nothing in it is executed.
     """
-    path = Path(path)
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except Exception as error:
-        raise InputError(f"{path}: cannot be read as weights ({str(error).splitlines()[0]})") from None
+    loaded = read_tensors(Path(path), mapped=True)
     state = loaded.get("state_dict", loaded.get("module", loaded)) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path}: not a state dict")

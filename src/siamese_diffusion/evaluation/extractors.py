@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.evaluation.features import Extractor
+from siamese_diffusion.tensors import read_tensors
 
 CLIP = "openai/clip-vit-large-patch14-336"
 DINOV2 = "vit_large_patch14_dinov2.lvd142m"
@@ -133,13 +134,7 @@ def _timm(name: str, model: str, file: Path | None, device: torch.device, argume
 
 def _load(module: nn.Module, file: Path, name: str) -> None:
     """Weights of a timm model with or without its classifier, which is not used."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        weights = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{file}: cannot be read as safetensors ({str(error).splitlines()[0]})") from None
+    weights = read_tensors(file)
     try:
         missing = module.load_state_dict(weights, strict=False).missing_keys
     except RuntimeError:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from siamese_diffusion import loop, progress
@@ -26,6 +25,7 @@ from siamese_diffusion.segmentation.metrics import summary
 from siamese_diffusion.segmentation.predicting import draw_samples, score_set, validate
 from siamese_diffusion.segmentation.predicting import predict as predict  # those who use a run import it from here
 from siamese_diffusion.segmentation.selection import Selection
+from siamese_diffusion.tensors import read_tensors
 
 _HARMLESS = {"workers", "log_every", "checkpoint_every", "keep"}
 """Settings that may change between the parts of a resumed run: they do not change its result."""
@@ -164,14 +164,15 @@ def load_network(run: Path) -> nn.Module:
     """The selected network of a finished run of `segment`, on the CPU, in eval mode.
 
     Raises:
-        InputError: `run` is no finished run of `segment`.
+        InputError: `run` is no finished run of `segment`, or its weights are torn.
     """
     if not (run / "metrics.json").exists() or not (run / "best.safetensors").exists():
         raise InputError(f"{run}: not a finished run of segment (it has no metrics.json and best.safetensors)")
+    state = read_tensors(run / "best.safetensors")
     network = networks.create(load_config(run / "config.yaml").segment.network)
     try:
-        network.load_state_dict(load_file(run / "best.safetensors"))
-    except (RuntimeError, OSError) as error:
+        network.load_state_dict(state)
+    except RuntimeError as error:
         raise InputError(f"{run / 'best.safetensors'}: cannot be loaded ({str(error).splitlines()[0]})") from None
     return network.eval()
 

@@ -10,17 +10,14 @@
 A file may hold the state dict itself or keep it under `state_dict`, and its keys may begin with `module.`.
 """
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.tensors import read_tensors
 
 NETWORKS = ("sanet", "polyp_pvt", "ctnet", "unet_plain")
 """Those whose authors' key names are known."""
@@ -42,7 +39,7 @@ def load_published(name: str, source: Path | Mapping[str, Any]) -> nn.Module:
     if name not in NETWORKS:
         raise InputError(f"{name}: no published weights are known; choose from {', '.join(NETWORKS)}")
     where = str(source) if isinstance(source, Path) else f"weights of {name}"
-    state = _plain(_read(source) if isinstance(source, Path) else source, where)
+    state = _plain(read_tensors(source) if isinstance(source, Path) else source, where)
     renamed = {network_key(name, key): key for key in state}
     network = create(name)
     expected = network.state_dict()
@@ -70,18 +67,6 @@ def network_key(name: str, key: str) -> str:
 
         return "backbone." + timm_key(key.removeprefix("backbone."))
     return key
-
-
-def _read(path: Path) -> Any:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: not a file of weights, .pth or .safetensors ({reason})") from None
 
 
 def _plain(content: Any, where: str) -> dict[str, Tensor]:
