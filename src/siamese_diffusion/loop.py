@@ -252,7 +252,9 @@ def _load(folder: Path, module: nn.Module, optimizer: Any, average: EMAModel | N
                 value.copy_(stored[str(i)])
             average.optimization_step = step
     except InputError as error:
-        raise InputError(f"{error}; without {folder}, --resume goes on from the checkpoint before it") from None
+        raise InputError(
+            f"{error}; without {folder}, --resume goes on from the checkpoint before it, or begins anew"
+        ) from None
     except (RuntimeError, ValueError, KeyError, OSError) as error:
         raise InputError(f"{folder}: does not fit these settings ({str(error).splitlines()[0]})") from None
     return step
