@@ -14,6 +14,14 @@ def test_dump_reads_back(tmp_path: Path) -> None:
     assert load_config(tmp_path / "config.yaml") == config
 
 
+def test_a_bare_no_is_no_precision(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("train: {precision: bf16}\npretrain: {precision: no}\n")
+    config = load_config(tmp_path / "mine.yaml", ["train.precision=no"])
+    assert (config.train.precision, config.pretrain.precision) == ("no", "no")
+    with pytest.raises(InputError, match="pretrain.precision = True"):
+        load_config(None, ["pretrain.precision=yes"])
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_are_valid(name: str) -> None:
     assert isinstance(load_config(name), Config)

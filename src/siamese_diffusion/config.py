@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.recipes import RECIPES
@@ -47,6 +47,10 @@ class BackboneConfig(Section):
     schedule: Literal["squaredcos_cap_v2", "scaled_linear"] = Field("squaredcos_cap_v2", description="noise schedule")
 
 
+Precision = Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(lambda value: "no" if value is False else value)]
+"""A bare `no` is false to YAML."""
+
+
 class LoopConfig(Section):
     """One optimisation: the same settings for the backbone, the two diffusions and a segmentation network."""
 
@@ -60,7 +64,7 @@ class LoopConfig(Section):
     weight_decay: float = Field(0.01, ge=0)
     clip: float | None = Field(None, gt=0, description="largest global gradient norm; default: not clipped")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of the weights; 0: none")
-    precision: Literal["no", "fp16", "bf16"] = Field("no", description="mixed precision")
+    precision: Precision = Field("no", description="mixed precision")
     optimizer: Literal["adamw", "adafactor", "sgd"] = Field(
         "adamw",
         description="adafactor keeps row and column means instead of 8 bytes of state a weight; sgd is Nesterov's, betas[0]",
