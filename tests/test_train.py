@@ -151,7 +151,40 @@ def test_pipeline_loads_in_plain_diffusers(run: Path) -> None:
         ("data", "resolution", 36, "multiple of 8"),
     ],
 )
-def test_settings_that_do_not_fit(tmp_path: Path, pairs: Path, section: str, name: str, value: object, word: str) -> None:
+def test_settings_that_do_not_fit(
+    tmp_path: Path, pairs: Path, section: str, name: str, value: object, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = build_config({**TINY, section: {**TINY[section], name: value}}, "tests")
+    refuse_reading(monkeypatch)
     with pytest.raises(InputError, match=word):
         pretrain(pairs, tmp_path / "run", config, device="cpu")
+    with pytest.raises(InputError, match=word):
+        train(pairs, tmp_path / "run", config=config, device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resolution_that_a_given_backbone_cannot_take(
+    tmp_path: Path, pairs: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_reading(monkeypatch)
+    config = build_config({**TINY, "data": {**TINY["data"], "resolution": 36}}, "tests")
+    with pytest.raises(InputError, match=r"data\.resolution = 36: must be a multiple of 8 for this backbone"):
+        train(pairs, tmp_path / "run", str(backbone), config=config, device="cpu")
+
+
+def refuse_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a large folder takes minutes, after which a refusal comes too late."""
+
+    def read(*arguments: object) -> None:
+        raise AssertionError("images are read before the settings are checked")
+
+    for name in ("train.map_pairs", "pretrain.map_images"):
+        monkeypatch.setattr(f"siamese_diffusion.diffusion.{name}", read)
+
+
+def test_a_torn_pipeline_is_named_as_it_was_given(tmp_path: Path, run: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    weights = tmp_path / "run/pipeline/unet/diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"^--checkpoint .*pipeline: no backbone could be loaded from there \("):
+        load_trained(tmp_path / "run")

@@ -44,6 +44,11 @@ class Backbone:
         """Image side over latent side."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
+    @property
+    def divisor(self) -> int:
+        """What the image side must be a multiple of."""
+        return int(self.factor * 2 ** (len(self.unet.config.block_out_channels) - 1))
+
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (B, C, h, w), scaled, of the latents of images (B, 3, H, W) in [-1, 1]."""
@@ -101,23 +106,24 @@ class Backbone:
         }
 
 
-def load_backbone(source: str | Path) -> Backbone:
+def load_backbone(source: str | Path, option: str = "--backbone") -> Backbone:
     """Load a backbone.
 
     Args:
         source: a folder in diffusers' layout, a hub id, "sd15" for Stable Diffusion 1.5 from the hub, or one file of
             Stable Diffusion 1.x weights (`.ckpt`, `.safetensors`; nothing in it is executed), whose tokenizer comes
             from a folder `tokenizer/` beside it or from the hub.
+        option: the one that named `source`, for the error.
 
     Raises:
         InputError: there is no backbone at `source`, or a key of the file is missing, left over or of the wrong shape.
     """
     if Path(source).suffix in _FILES:
         return _from_file(Path(source))
-    return Backbone(**load_parts(source, _PARTS))
+    return Backbone(**load_parts(source, _PARTS, option))
 
 
-def load_parts(source: str | Path, parts: Sequence[str]) -> dict[str, Any]:
+def load_parts(source: str | Path, parts: Sequence[str], option: str = "--backbone") -> dict[str, Any]:
     """Some parts of a backbone in diffusers' layout: a folder, a hub id or "sd15".
 
     Raises:
@@ -135,7 +141,7 @@ def load_parts(source: str | Path, parts: Sequence[str]) -> dict[str, Any]:
         loaded = {part: loaders[part]() for part in parts}
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"--backbone {source}: no backbone could be loaded from there ({reason})") from None
+        raise InputError(f"{option} {source}: no backbone could be loaded from there ({reason})") from None
     for part in loaded.values():
         if isinstance(part, nn.Module):
             part.float().eval()  # weights may be stored in half precision
@@ -183,13 +189,8 @@ _SAMPLING: dict[str, Any] = {"clip_sample": False, "set_alpha_to_one": False, "s
 """The original's DDIM: timesteps 981 ... 1, and the last step ends at the alpha of timestep 0, not at 1."""
 
 
-def small_backbone(settings: BackboneConfig, images: Tensor, seed: int = 0) -> Backbone:
-    """An untrained small backbone whose first stage is fitted to `images`.
-
-    Args:
-        settings: its shape.
-        images: (N, 3, H, W) in [-1, 1].
-        seed: of the initial weights.
+def require_shape(settings: BackboneConfig, resolution: int) -> None:
+    """Refuse a small backbone that cannot be built for images of this side, in pixels.
 
     Raises:
         InputError: the shape does not fit together, or the resolution cannot be divided that often.
@@ -201,9 +202,27 @@ def small_backbone(settings: BackboneConfig, images: Tensor, seed: int = 0) -> B
         raise InputError(f"backbone.patch = {settings.patch}: must be a power of two")
     if any(channels % 16 for channels in settings.channels):
         raise InputError(f"backbone.channels = {list(settings.channels)}: must be multiples of 16")
-    divisor = settings.patch * 2 ** (levels - 1)
-    if images.shape[-1] % divisor:
-        raise InputError(f"data.resolution = {images.shape[-1]}: must be a multiple of {divisor} for this backbone")
+    require_divisible(resolution, settings.patch * 2 ** (levels - 1))
+
+
+def require_divisible(resolution: int, divisor: int) -> None:
+    """Refuse a resolution that first stage and UNet cannot halve as often as they do: `divisor` is by how much."""
+    if resolution % divisor:
+        raise InputError(f"data.resolution = {resolution}: must be a multiple of {divisor} for this backbone")
+
+
+def small_backbone(settings: BackboneConfig, images: Tensor, seed: int = 0) -> Backbone:
+    """An untrained small backbone whose first stage is fitted to `images`.
+
+    Args:
+        settings: its shape.
+        images: (N, 3, H, W) in [-1, 1].
+        seed: of the initial weights.
+
+    Raises:
+        InputError: as `require_shape`.
+    """
+    require_shape(settings, images.shape[-1])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         down = tuple("CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in settings.attention)

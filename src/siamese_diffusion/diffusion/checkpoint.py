@@ -58,7 +58,7 @@ def load_trained(run: Path) -> Trained:
         if (run / "checkpoints").is_dir():
             raise InputError(f"--checkpoint {run}: training has not finished; run `train` again with --resume")
         raise InputError(f"--checkpoint {run}: not a run folder (it has no pipeline/)")
-    backbone = load_backbone(pipeline)
+    backbone = load_backbone(pipeline, "--checkpoint")
     try:
         controlnet = DenseControlNet.from_pretrained(pipeline, subfolder="controlnet", use_safetensors=True)
     except (OSError, ValueError) as error:

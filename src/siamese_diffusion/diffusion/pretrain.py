@@ -15,7 +15,7 @@ from siamese_diffusion.config import Config, dump_config
 from siamese_diffusion.data.arrays import Images, forget, map_images, stamp
 from siamese_diffusion.data.loading import build_latents, prompt_of, to_tensor
 from siamese_diffusion.data.pairs import find_images
-from siamese_diffusion.diffusion.backbone import small_backbone
+from siamese_diffusion.diffusion.backbone import require_shape, small_backbone
 from siamese_diffusion.diffusion.firststage import psnr
 from siamese_diffusion.diffusion.sample import denoise, save_grid
 from siamese_diffusion.diffusion.siamese import Schedule
@@ -68,6 +68,7 @@ def pretrain(
         InputError: no images, settings that do not fit, or an `out` that holds a run already.
     """
     config = config or Config()
+    require_shape(config.backbone, config.data.resolution)
     paths = find_images(images, config.data.split)
     if len(paths) < 2:
         raise InputError(f"--images {images}: one image is not enough to train on")

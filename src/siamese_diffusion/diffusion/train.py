@@ -12,7 +12,7 @@ from siamese_diffusion.config import Config, default_config, dump_config, load_c
 from siamese_diffusion.data.arrays import forget, map_pairs, stamp
 from siamese_diffusion.data.loading import LatentData, build_latents, mask_hint, prompt_of, to_tensor
 from siamese_diffusion.data.pairs import find_pairs
-from siamese_diffusion.diffusion.backbone import Backbone, load_backbone
+from siamese_diffusion.diffusion.backbone import Backbone, load_backbone, require_divisible, require_shape
 from siamese_diffusion.diffusion.checkpoint import assemble, save_pipeline
 from siamese_diffusion.diffusion.pretrain import pretrain
 from siamese_diffusion.diffusion.sample import denoise, guided, save_grid
@@ -59,26 +59,27 @@ def train(
         _require_same(config, out)
     resolution = config.data.resolution
     pairs = find_pairs(data, config.data.split, config.data.limit, config.data.limit_seed)
-    images, masks = map_pairs(pairs, resolution, out / "cache")
     prompts = [pair.prompt or prompt_of(config.data.label) for pair in pairs]
 
     # ---- backbone -----------------------------------------------------------------------------------------------
+    pretrained = out / "pretrain"
+    base = None
     if backbone == "small":
-        pretrained = out / "pretrain"
+        require_shape(config.backbone, resolution)
+        backbone = str(pretrained)
+    else:
+        base = _load(backbone, resolution)
+    images, masks = map_pairs(pairs, resolution, out / "cache")  # a bad one should be known before hours of training
+    if base is None:
         if not (pretrained / "summary.json").exists():
             pretrain(data, pretrained, config, resume=True, device=device)
-        backbone = str(pretrained)
-    inner = Path(backbone) / "backbone"
-    base = load_backbone(inner if inner.is_dir() else backbone)
-    divisor = base.factor * 2 ** (len(base.unet.config.block_out_channels) - 1)
-    if resolution % divisor:
-        raise InputError(f"data.resolution = {resolution}: must be a multiple of {divisor} for this backbone")
+        base = _load(backbone, resolution)
 
     # ---- latents and embeddings, once ---------------------------------------------------------------------------
     accelerator = make_accelerator(config.train.precision, device)
     write_text(out / "config.yaml", dump_config(config))
     base.to(accelerator.device)
-    weights = [Path(backbone), *sorted(path for top in (inner, Path(backbone)) for path in (top / "vae").glob("*"))]
+    weights = [Path(backbone), *sorted((_inner(backbone) / "vae").glob("*"))]
     files = [*(pair.image for pair in pairs), *(path for path in weights if path.is_file())]
     key = stamp(files, str(backbone), config.data.model_dump())
     latents = build_latents(
@@ -141,6 +142,19 @@ def train(
         write_json(out / "summary.json", result)
     PartialState().wait_for_everyone()
     return result
+
+
+def _inner(backbone: str) -> Path:
+    """Where the backbone itself is: a run of `pretrain` holds it in a folder."""
+    inner = Path(backbone) / "backbone"
+    return inner if inner.is_dir() else Path(backbone)
+
+
+def _load(backbone: str, resolution: int) -> Backbone:
+    inner = _inner(backbone)
+    base = load_backbone(inner if inner.is_dir() else backbone)  # or the name of one on a hub
+    require_divisible(resolution, base.divisor)
+    return base
 
 
 def _require_same(config: Config, out: Path) -> None:
