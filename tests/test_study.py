@@ -34,13 +34,13 @@ from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.studies import study as module
+from siamese_diffusion.studies.differences import paired
 from siamese_diffusion.studies.figures import DOSES, dose_response, write_pictures
 from siamese_diffusion.studies.plan import make_plan
 from siamese_diffusion.studies.running import Claim, command_line, threads
 from siamese_diffusion.studies.settings import load_study
 from siamese_diffusion.studies.stages import COMMANDS
 from siamese_diffusion.studies.study import study
-from siamese_diffusion.studies.table import paired
 
 SPLITS = {
     "train": [f"{i:03d}" for i in range(8)],
@@ -97,7 +97,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         scores = {pair.name: number("fit", pair.name, of(synthetic)) for pair in find_pairs(synthetic)}
         rows = "".join(f"{name},{score},0,0\n" for name, score in scores.items())
         (out / "fit.csv").write_text(f"name,dice,iou,boundary\n{rows}")
-        fit = {"dice": {"mean": 0.5}, "shuffled": {"mean": 0.25}, "judge": {"dice": 0.75}}
+        fit = {"dice": {"mean": float(np.mean(list(scores.values())))}, "shuffled": {"mean": 0.25}, "judge": {"dice": 0.75}}
         novelty = {"share_flagged": 0.1, "false_alarm_rate": 0.02}
         appearance = {"difference": {"gradient": np.log(0.8), "sharpness": np.log(0.5)}}
         (out / "metrics.json").write_text(json.dumps({"fit": fit, "novelty": novelty, "appearance": appearance}))
@@ -341,6 +341,33 @@ def test_arms_are_compared_with_another_arm_too(
     assert "mDice -- mask-only" in (tmp_path / "out" / "table.tex").read_text()
     study(write(arms=arms, metrics=["mDice"]), tmp_path / "out")
     assert "- mask-only" not in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_trainings_of_a_diffusion_are_summed_up_each_counting_once(
+    write: Callable[..., Path], calls: Calls, with_pictures: None, tmp_path: Path
+) -> None:
+    arms = {"real": None, "mask-only": {"ratio": 2}, "siamese": {"ratio": 2}}
+    seeds = {"segmentation": [0, 1, 2], "diffusion": [3, 4, 5]}
+    study(write(arms=arms, against="mask-only", seeds=seeds, confidence=0.9), tmp_path / "out")
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    fits = {arm: [row["drawn"] for row in table["synthetic"] if row["arm"] == arm] for arm in ("mask-only", "siamese")}
+    assert len(set(fits["siamese"])) == 3
+    found = {row["arm"]: row for row in table["over_trainings"]}
+    assert found.keys() == fits.keys()
+    siamese = found["siamese"]
+    assert siamese["diffusion_seeds"] == [3, 4, 5]
+    assert siamese["drawn"] == pytest.approx(np.mean(fits["siamese"]))
+    assert siamese["drawn_sd"] == pytest.approx(np.std(fits["siamese"], ddof=1))
+    interval = ttest_rel(fits["siamese"], fits["mask-only"]).confidence_interval(0.9)
+    assert (siamese["against"]["low"], siamese["against"]["high"]) == pytest.approx(tuple(interval))
+    assert found["mask-only"]["against"] is None
+    line = next(
+        line for line in (tmp_path / "out/table.md").read_text().splitlines() if "siamese | discs | 6 | 3, 4" in line
+    )
+    assert f"{100 * siamese['drawn']:.1f} ± {100 * siamese['drawn_sd']:.1f}" in line
+    assert f"{100 * siamese['against']['mean']:+.1f} [{100 * siamese['against']['low']:+.1f}, " in line
+    study(write(arms=arms, against="mask-only"), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "table.json").read_text())["over_trainings"] == []
 
 
 def test_fit_is_compared_image_by_image_where_masks_and_noise_are_the_same(
@@ -703,7 +730,8 @@ def test_examples_are_valid(path: Path) -> None:
     loaded = load_study(path)
     kinds = {"real", "copy-paste", "mask-only", "siamese", "adc"}
     left_out: dict[str, set[str]] = {"study-kvasir": set(), "study-isic2018": set()}
-    left_out |= {f"study-kvasir25-{name}-cpu": {"adc", "copy-paste"} for name in ("16", "long", "sanet")}
+    left_out |= {name: set() for name in ("study-kvasir100-cpu", "study-isic2018-100-cpu")}
+    left_out |= {f"study-kvasir25-{name}-cpu": {"adc", "copy-paste"} for name in ("16", "long", "sanet", "three")}
     assert {arm.kind for arm in loaded.arms} == kinds - left_out.get(path.stem, {"adc"})
     assert len(loaded.file.seeds.segmentation) >= 3
 

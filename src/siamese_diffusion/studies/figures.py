@@ -197,7 +197,7 @@ def _page(plan: Plan, rows: list[Row], curves: list[Figure], grids: list[Figure]
     ]
     if curves:
         sections.append(Section("How much does it take?", "", figures=curves))
-    for title, text, header, body in set_tables(synthetic_sets(plan), file.against):
+    for title, text, header, body in set_tables(synthetic_sets(plan), file):
         sections.append(Section(title, text, tables=[Table(header, [[_tight(cell) for cell in line] for line in body])]))
     if grids:
         sections.append(Section("Real and synthetic pairs", "The first pairs of each arm, by name.", figures=grids))

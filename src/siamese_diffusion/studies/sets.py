@@ -12,11 +12,19 @@ import numpy as np
 
 from siamese_diffusion.evaluation.fit import interval
 from siamese_diffusion.filtering import read_fits
+from siamese_diffusion.studies.differences import paired, shown
 from siamese_diffusion.studies.plan import Made, Plan
+from siamese_diffusion.studies.schema import StudyFile
 
 Row = dict[str, Any]
 
 _WHOSE = ["arm", "data", "real pairs", "diffusion seed"]
+
+_MEANS = (
+    *("kept", "considered", "fit_kept", "drawn", "shuffled", "judge"),
+    *("gradient", "sharpness", "flagged", "false_alarms"),
+)
+"""Figures of a set that are averaged over trainings."""
 
 
 class SetTable(NamedTuple):
@@ -72,36 +80,79 @@ def synthetic_sets(plan: Plan) -> list[Row]:
     return rows
 
 
-def set_tables(rows: list[Row], against: str | None) -> list[SetTable]:
-    """What `synthetic_sets` found, for people; what was not measured at all is left out."""
+def over_trainings(rows: list[Row], confidence: float = 0.95) -> list[Row]:
+    """A row for every data set, number of pairs and arm with more than one diffusion seed, each set counting once.
+
+    Args:
+        rows: from `synthetic_sets`.
+        confidence: of the interval.
+
+    Returns:
+        `data`, `pairs`, `arm`, `diffusion_seeds`; the means of `kept`, `considered`, `fit_kept`, `drawn`, `shuffled`,
+        `judge`, `gradient`, `sharpness`, `flagged` and `false_alarms`, None where not measured for each; `drawn_sd`; and
+        `against`, the mean over trainings of the difference in fit with its t interval, as `paired` returns it.
+    """
+    groups: dict[tuple[str, int, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["data"], row["pairs"], row["arm"]), []).append(row)
+    found = []
+    for (data, pairs, arm), sets in groups.items():
+        if len(sets) < 2:
+            continue
+        means = {name: _mean_of_all(sets, name) for name in _MEANS}
+        differences = [row["against"]["mean"] for row in sets if row["against"] is not None]
+        found.append(
+            {
+                "data": data,
+                "pairs": pairs,
+                "arm": arm,
+                "diffusion_seeds": [row["diffusion_seed"] for row in sets],
+                **means,
+                "drawn_sd": None if means["drawn"] is None else statistics.stdev(row["drawn"] for row in sets),
+                "against": paired(differences, [0.0] * len(differences), confidence) if differences else None,
+            }
+        )
+    return found
+
+
+def set_tables(rows: list[Row], file: StudyFile) -> list[SetTable]:
+    """What `synthetic_sets` and `over_trainings` found, for people; what was not measured at all is left out."""
     if not rows:
         return []
-    tables = [_obedience(rows, against)]
+    means = over_trainings(rows, file.confidence)
+    tables = [_obedience(rows, means, file)]
     if any(row["flagged"] is not None for row in rows):
-        tables.append(_likeness(rows))
+        tables.append(_likeness([*rows, *means]))
     return tables
 
 
-def _obedience(rows: list[Row], against: str | None) -> SetTable:
+def _obedience(rows: list[Row], means: list[Row], file: StudyFile) -> SetTable:
     text = (
         "A judge that was trained on real pairs only looks at each synthetic image. Fit is the Dice of what it finds "
         "with the mask that the image is for; against shuffled masks it shows what chance gives; the judge's own Dice "
         "is on real validation pairs."
     )
     header = [*_WHOSE, "kept / considered", "fit of all drawn"]
-    if against:
-        header.append(f"fit - {against}")
+    if file.against:
+        header.append(f"fit - {file.against}")
         text += (
-            f" Fit - {against}: the difference for the same masks and the same noise, image by image, with its 95 % "
+            f" Fit - {file.against}: the difference for the same masks and the same noise, image by image, with its 95 % "
             "bootstrap interval over the real masks."
+        )
+    if means:
+        text += " A line for several diffusion seeds is their mean, ± the standard deviation over trainings" + (
+            f", and the difference's {100 * file.confidence:g} % t interval over them." if file.against else "."
         )
     filtered = any(row["fit_kept"] is not None for row in rows)
     header += [*(["fit of kept"] if filtered else []), "shuffled", "judge on real"]
     body = []
-    for row in rows:
-        figures = [_points(row["drawn"]), *([_change(row["against"])] if against else [])]
+    for row in [*rows, *means]:
+        fit = _points(row["drawn"])
+        if row.get("drawn_sd") is not None:
+            fit += f" ± {_points(row['drawn_sd'])}"
+        figures = [fit, *([shown(row["against"])] if file.against else [])]
         figures += [_points(row[name]) for name in (*(["fit_kept"] if filtered else []), "shuffled", "judge")]
-        body.append([*_whose(row), f"{row['kept']} / {row['considered']}", *figures])
+        body.append([*_whose(row), f"{row['kept']:g} / {row['considered']:g}", *figures])
     return SetTable("Do the images obey their masks?", text, header, body)
 
 
@@ -146,6 +197,11 @@ def _mean(found: list[Row], figure: Callable[[Row], float | None]) -> float | No
     return statistics.fmean(listed) if listed else None
 
 
+def _mean_of_all(sets: list[Row], name: str) -> float | None:
+    values = [row[name] for row in sets if row[name] is not None]
+    return statistics.fmean(values) if len(values) == len(sets) else None
+
+
 def _share(found: list[Row], name: str) -> float | None:
     """The geometric mean over the rounds: the figure is a log ratio."""
     mean = _mean(found, lambda result: result["appearance"]["difference"][name])
@@ -153,15 +209,9 @@ def _share(found: list[Row], name: str) -> float | None:
 
 
 def _whose(row: Row) -> list[str]:
-    return [row["arm"], row["data"], str(row["pairs"]), str(row["diffusion_seed"])]
+    seeds = row["diffusion_seeds"] if "diffusion_seeds" in row else [row["diffusion_seed"]]
+    return [row["arm"], row["data"], str(row["pairs"]), ", ".join(map(str, seeds))]
 
 
 def _points(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"
-
-
-def _change(difference: dict[str, Any] | None) -> str:
-    if difference is None:
-        return ""
-    mean, low, high = (f"{100 * difference[key]:+.1f}" for key in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"

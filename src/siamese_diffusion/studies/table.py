@@ -7,44 +7,23 @@ where each has a diffusion seed of its own; not the choice of the training pairs
 
 import csv
 import io
-import math
 import re
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import t as student
-
 from siamese_diffusion.files import write_json, write_text
+from siamese_diffusion.studies.differences import paired, shown
 from siamese_diffusion.studies.plan import Plan, Run
 from siamese_diffusion.studies.schema import StudyFile
-from siamese_diffusion.studies.sets import Row, set_tables, synthetic_sets
+from siamese_diffusion.studies.sets import Row, over_trainings, set_tables, synthetic_sets
 
 Results = list[tuple[Run, dict[str, Any]]]
 """Runs with what each returned."""
 
 OVER_SETS = ("mean", "weighted")
 """Rows over several test sets: each set counts once, or each image."""
-
-
-def paired(values: Sequence[float], base: Sequence[float], confidence: float = 0.95) -> dict[str, Any]:
-    """Mean of the differences of pairs with its t interval.
-
-    Args:
-        values, base: two figures of the same seed at the same place.
-        confidence: of the interval, 0 to 1.
-
-    Returns:
-        `mean`, `sd` (of the differences, n - 1), `low`, `high` (the last three None for one pair), and `n`.
-    """
-    differences = [a - b for a, b in zip(values, base, strict=True)]
-    n, mean = len(differences), statistics.fmean(differences)
-    if n < 2:
-        return {"mean": mean, "sd": None, "low": None, "high": None, "n": n}
-    sd = statistics.stdev(differences)
-    half = float(student.ppf((1 + confidence) / 2, n - 1)) * sd / math.sqrt(n)
-    return {"mean": mean, "sd": sd, "low": mean - half, "high": mean + half, "n": n}
 
 
 def collect(plan: Plan) -> list[Row]:
@@ -92,7 +71,9 @@ def write_tables(plan: Plan, out: Path) -> list[Row]:
     ]
     file = plan.study.file
     summary = {"title": file.title, "confidence": file.confidence, "against": file.against, "rows": rows}
-    write_json(out / "table.json", {**summary, "synthetic": synthetic_sets(plan), "runs": runs})
+    made = synthetic_sets(plan)
+    trainings = over_trainings(made, file.confidence)
+    write_json(out / "table.json", {**summary, "synthetic": made, "over_trainings": trainings, "runs": runs})
     return rows
 
 
@@ -104,7 +85,7 @@ def markdown(plan: Plan, rows: list[Row]) -> str:
         header, body = cells(part, plan.study.file)
         lines += [f"## {data}, {network}", "", _line(header), "|" + "---|" * len(header)]
         lines += [*(_line(row) for row in body), "", note(part, plan.study.file), ""]
-    for title, text, header, body in set_tables(synthetic_sets(plan), plan.study.file.against):
+    for title, text, header, body in set_tables(synthetic_sets(plan), plan.study.file):
         lines += [f"## {title}", "", text, "", _line(header), "|" + "---|" * len(header), *(_line(row) for row in body), ""]
     return "\n".join(lines)
 
@@ -122,16 +103,16 @@ def cells(rows: list[Row], file: StudyFile) -> tuple[list[str], list[list[str]]]
     compared = [("difference", "real"), *([("against", file.against)] if file.against else [])]
     several = len({row["test"] for row in rows}) > 1  # one alone is named in the note
     header = ["arm", "real pairs", "synthetic", *(["test set"] if several else [])]
-    shown = [name for name in file.metrics if any(name in row["metrics"] for row in rows)]
-    for name in shown:
+    named = [name for name in file.metrics if any(name in row["metrics"] for row in rows)]
+    for name in named:
         header += [name, *(f"{name} - {other}" for _, other in compared)]
     body = []
     for row in rows:
         line = [row["arm"], str(row["pairs"]), _range(row["synthetic"]), *([row["test"]] if several else [])]
-        for name in shown:
+        for name in named:
             figures = row["metrics"].get(name)
             line.append(_spread(figures) if figures else "")
-            line += [_difference(figures[key]) if figures else "" for key, _ in compared]
+            line += [shown(figures[key]) if figures else "" for key, _ in compared]
         body.append(line)
     counts = [len(row["seeds"]) for row in rows]
     if len(set(counts)) > 1:  # a study at work; else the note below the table says it once
@@ -226,8 +207,8 @@ def _csv(rows: list[Row]) -> str:
                 found = metric[other] or {}
                 values += [found.get(key) for key in ("mean", "sd", "low", "high", "n")]
             fixed = [_list(row[key]) if isinstance(row[key], list) else row[key] for key in keys]
-            shown = [f"{value:.6f}" if isinstance(value, float) else value for value in values]
-            table.writerow([*fixed, _list(row["steps"]), name, *shown])
+            rounded = [f"{value:.6f}" if isinstance(value, float) else value for value in values]
+            table.writerow([*fixed, _list(row["steps"]), name, *rounded])
     return text.getvalue()
 
 
@@ -271,15 +252,6 @@ def _line(row: Sequence[str]) -> str:
 def _spread(figures: dict[str, Any]) -> str:
     mean = f"{100 * figures['mean']:.1f}"
     return mean if figures["sd"] is None else f"{mean} ± {100 * figures['sd']:.1f}"
-
-
-def _difference(difference: dict[str, Any] | None) -> str:
-    if difference is None:
-        return ""
-    mean = f"{100 * difference['mean']:+.1f}"
-    if difference["low"] is None:
-        return mean
-    return f"{mean} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
 
 
 def _range(counts: list[int]) -> str:
