@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from siamese_diffusion.config import LoopConfig, MethodConfig
 from siamese_diffusion.diffusion.saving import differentiated
-from siamese_diffusion.diffusion.siamese import Losses, SiameseDiffusion, is_decoder
+from siamese_diffusion.diffusion.siamese import Losses, SiameseDiffusion, is_decoder, is_hint
 from siamese_diffusion.memory import Live
 from siamese_diffusion.optimizer import make_optimizer
 
@@ -36,6 +36,24 @@ def reached(model: SiameseDiffusion, loss: Tensor) -> set[str]:
         for name, parameter in model.named_parameters()
         if parameter.grad is not None and parameter.grad.abs().max() > 0
     }
+
+
+def test_hint_embeddings_are_known_by_name() -> None:
+    model = tiny_siamese(MethodConfig(name="adc"))
+    assert model.teacher is not None
+    nets = (model.controlnet.controlnet_cond_embedding, model.teacher.controlnet.controlnet_cond_embedding)
+    found = {id(parameter) for name, parameter in model.named_parameters() if is_hint(name)}
+    assert found == {id(parameter) for net in nets for parameter in net.parameters()}
+
+
+def test_hint_strength_is_the_change_that_a_mask_makes() -> None:
+    model = tiny_siamese()
+    hint = (torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    change = model.embed_hint(hint) - model.embed_hint(torch.zeros(3, 3, 32, 32))
+    assert model.hint_strength(hint) == pytest.approx(float(change.detach().square().mean().sqrt()))
+    assert model.hint_strength(torch.zeros(2, 3, 32, 32)) == pytest.approx(0, abs=1e-6)
+    torch.nn.init.zeros_(model.controlnet.controlnet_cond_embedding.project.weight)
+    assert model.hint_strength(hint) == 0
 
 
 @pytest.mark.parametrize(

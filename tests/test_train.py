@@ -105,6 +105,26 @@ def test_mask_only_trains_through_the_same_code(tmp_path: Path, pairs: Path, bac
     assert all(row["total"] == row["mask"] and row["image"] == 0 for row in rows)
 
 
+def test_the_hint_embedding_learns_at_its_own_rate_and_a_blind_controlnet_is_told(
+    tmp_path: Path, pairs: Path, backbone: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert Config().train.hint_rate < 1  # the small backbone's rate kills it
+    assert load_config("sd15-paper").train.hint_rate == load_config("sd15-low-memory").train.hint_rate == 1
+    held = build_config({**TINY, "train": {**TINY["train"], "hint_rate": 0, "sample_every": 3}}, "tests")
+    train(pairs, tmp_path / "run", str(backbone), config=held, device="cpu")
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.count("does not see its masks (hint strength 0.0e+00)") == 2
+    assert "lower train.hint_rate, now 0" in told
+    assert [row["hint"] for row in read_jsonl(tmp_path / "run/log.jsonl") if "hint" in row] == [0, 0]
+    assert any(row["hint"] > 0 for row in read_jsonl(run / "log.jsonl") if "hint" in row)
+    ours, others = weights(tmp_path / "run"), weights(run)
+    embedding = {name for name in ours if ".controlnet_cond_embedding." in name}
+    assert {name for name in embedding if torch.equal(ours[name], others[name])} == set()  # those of `run` have moved
+    assert not any(ours[name].any() for name in embedding if ".project." in name)  # these have not: they begin at zero
+    moved = [name for name in ours if name.startswith("controlnet.controlnet_down_blocks")]
+    assert all(ours[name].any() for name in moved)
+
+
 def test_small_backbone_is_trained_where_none_is_named(tmp_path: Path, pairs: Path, tiny: Config) -> None:
     train(pairs, tmp_path / "run", "small", config=tiny, device="cpu")
     assert (tmp_path / "run/pretrain/backbone/unet/diffusion_pytorch_model.safetensors").exists()

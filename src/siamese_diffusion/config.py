@@ -91,6 +91,9 @@ class LoopConfig(Section):
 
 class TrainConfig(LoopConfig):
     decoder_rate: float = Field(1.0, ge=0, description="factor on the learning rate of the UNet's decoder")
+    hint_rate: float = Field(
+        1.0, ge=0, description="factor on that of the hint embedding, which dies of a high one (docs/backbones.md)"
+    )
     checkpointing: bool | Literal["selective"] = Field(
         False,
         description="recompute activations: less memory, more time, the same gradients; selective: only the cheap ones",
@@ -207,7 +210,7 @@ class Config(Section):
     )
     method: MethodConfig = MethodConfig()
     train: TrainConfig = TrainConfig(
-        steps=600, batch_size=8, learning_rate=1e-3, schedule="cosine", warmup=30, clip=1.0, ema=0.99
+        steps=600, batch_size=8, learning_rate=1e-3, hint_rate=0.1, schedule="cosine", warmup=30, clip=1.0, ema=0.99
     )
     sample: SampleConfig = SampleConfig()
     segment: SegmentConfig = SegmentConfig()

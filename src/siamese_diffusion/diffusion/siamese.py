@@ -105,6 +105,11 @@ def is_decoder(name: str) -> bool:
     return name.startswith(("unet.", "teacher.")) and not name.startswith("teacher.controlnet.")
 
 
+def is_hint(name: str) -> bool:
+    """Whether a parameter of `SiameseDiffusion`, by its name, belongs to a hint embedding."""
+    return "controlnet.controlnet_cond_embedding." in name
+
+
 class Teacher(nn.Module):
     """ADC's Image-Diffusion: a ControlNet for the image and a decoder, both trained, both begun from Mask-Diffusion's."""
 
@@ -169,6 +174,12 @@ class SiameseDiffusion(nn.Module):
     def embed_hint(self, hint: Tensor) -> Tensor:
         """The Dense Hint Input alone, which no timestep changes: hint (B, 3, H, W) in [0, 1] to features (B, M, h, w)."""
         return _embed(self.controlnet, hint, self.recompute)
+
+    @torch.no_grad()
+    def hint_strength(self, hint: Tensor) -> float:
+        """How much hints (B, 3, H, W) in [0, 1] change the ControlNet's input: RMS against the empty hint. 0: not seen."""
+        change = self.embed_hint(hint) - self.embed_hint(torch.zeros_like(hint[:1]))
+        return float(change.square().mean().sqrt())
 
     def control(
         self, noisy: Tensor, timesteps: Tensor, text: Tensor, hint: Tensor | None = None, *, features: Tensor | None = None

@@ -1,5 +1,6 @@
 """Train Siamese-Diffusion, or the mask-only baseline, on image-mask pairs."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from siamese_diffusion.config import Config, default_config, dump_config, load_config, update
+from siamese_diffusion import progress
+from siamese_diffusion.config import Config, TrainConfig, default_config, dump_config, load_config, update
 from siamese_diffusion.data.arrays import forget, map_pairs, stamp
 from siamese_diffusion.data.loading import LatentData, build_latents, mask_hint, prompt_of, to_tensor
 from siamese_diffusion.data.pairs import find_pairs
@@ -16,10 +18,13 @@ from siamese_diffusion.diffusion.backbone import Backbone, load_backbone, requir
 from siamese_diffusion.diffusion.checkpoint import assemble, save_pipeline
 from siamese_diffusion.diffusion.pretrain import pretrain
 from siamese_diffusion.diffusion.sample import denoise, guided, save_grid
-from siamese_diffusion.diffusion.siamese import is_decoder
+from siamese_diffusion.diffusion.siamese import is_decoder, is_hint
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import write_json, write_text
 from siamese_diffusion.loop import Batch, generator, latest_checkpoint, make_accelerator, run
+
+UNSEEN = 1e-3
+"""Hint strength (`SiameseDiffusion.hint_strength`) below which masks are as good as not given; alive it is 0.1 to 1."""
 
 
 def train(
@@ -114,7 +119,14 @@ def train(
         base.vae.to(accelerator.device)
         _grid(latents, base, model, config, out / "samples" / f"step-{step:06d}.png", accelerator.device)
         base.vae.to("cpu")
-        return {}
+        strength = model.hint_strength(_first_hints(latents).to(accelerator.device))
+        if strength < UNSEEN:
+            progress.say(
+                f"step {step}: the ControlNet does not see its masks (hint strength {strength:.1e}), so no image can obey "
+                f"them. Its hint embedding has not begun to learn (more steps), or has died (lower train.hint_rate, now "
+                f"{config.train.hint_rate:g})"
+            )
+        return {"hint": strength}
 
     run(
         model,
@@ -125,7 +137,7 @@ def train(
         device=device,
         observe=observe,
         description=config.method.name,
-        rate=lambda name: config.train.decoder_rate if is_decoder(name) else 1.0,
+        rate=partial(_rate, config.train),
     )
     model.to("cpu")
     result = {
@@ -170,12 +182,24 @@ def _require_same(config: Config, out: Path) -> None:
                 )
 
 
+def _rate(settings: TrainConfig, name: str) -> float:
+    """Factor on the learning rate of a parameter."""
+    if is_hint(name):
+        return settings.hint_rate
+    return settings.decoder_rate if is_decoder(name) else 1.0
+
+
+def _first_hints(data: LatentData) -> Tensor:
+    """Hints of up to eight training masks, (B, 3, H, W)."""
+    assert data.masks is not None
+    return mask_hint(torch.from_numpy(np.array(data.masks[:8])))
+
+
 def _grid(data: LatentData, base: Backbone, model: Any, config: Config, path: Path, device: torch.device) -> None:
     """Up to eight training masks, the images Mask-Diffusion draws for them, and the real ones."""
-    assert data.masks is not None
     assert data.images is not None
-    count = min(8, len(data.masks))
-    hint = mask_hint(torch.from_numpy(np.array(data.masks[:count]))).to(device)
+    hint = _first_hints(data).to(device)
+    count = len(hint)
     text = data.embeddings[data.prompts[:count]].to(device)
     empty = data.embeddings[-1:].to(device).expand_as(text)
     noise = torch.randn(count, *data.moments.shape[-3:], generator=generator(config.train.seed, 4)).to(device)
