@@ -34,7 +34,7 @@ def config() -> Config:
     values: dict[str, Any] = {
         "data": {"resolution": 64},
         "segment": {"resolution": 64, "batch_size": 8, "warmup": 2, "sample_every": 10, "checkpoint_every": 10},
-        "evaluate": {"fit_steps": 10},
+        "evaluate": {"fit_steps": 30},
     }
     return build_config(values, "tests")
 
@@ -55,7 +55,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     rows = read_jsonl(made / "pairs.jsonl")
     write_jsonl(made / "pairs.jsonl", [{**row, "seed": 7, "method": "siamese"} for row in rows])
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # ten steps make a judge whose few flags of fresh images hang on rounding
+    torch.set_num_threads(1)  # which fresh images are flagged hangs on rounding; most of all with fewer steps than 30
     evaluate(real, made, root / "out", config=config(), device="cpu")
     torch.set_num_threads(threads)
     return {"real": real, "made": made, "out": root / "out"}
