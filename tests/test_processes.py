@@ -33,7 +33,8 @@ def test_two_processes_train_as_one(tmp_path: Path, run: Path, pairs: Path, back
     options = ["--backbone", backbone, "--config", tmp_path / "tiny.yaml", "--device", "cpu"]
     call(*TWO, "train", "--data", pairs, "--out", tmp_path / "two", *options)
     ours, alone = read_jsonl(tmp_path / "two/log.jsonl"), read_jsonl(run / "log.jsonl")
-    assert [row["step"] for row in ours] == [row["step"] for row in alone] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in ours] == [row["step"] for row in alone] == [1, 2, 3, 4, 5, 6, 6]
+    assert ours.pop()["hint"] == pytest.approx(alone.pop()["hint"], rel=0.02)  # of weights, which round apart, see below
     for mine, single in zip(ours, alone, strict=True):
         for term in ("mask", "image", "consistency", "total"):
             assert mine[term] == pytest.approx(single[term], rel=1e-4, abs=1e-6)
