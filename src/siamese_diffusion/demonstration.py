@@ -37,8 +37,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "default": {
         "pairs": 64,
         "test": 64,
-        # so few steps want more of the hint embedding than is safe in a long training (docs/backbones.md)
-        "train": {"steps": 220, "batch_size": 8, "warmup": 20, "hint_rate": 0.3, "sample_every": 220, "log_every": 10},
+        # so few steps want more of the hint embedding than is safe otherwise (docs/backbones.md)
+        "train": {"steps": 220, "batch_size": 8, "warmup": 20, "hint_rate": 1.0, "sample_every": 220, "log_every": 10},
         "sample": {"scheduler": "dpm", "steps": 12, "mask_guidance": 2.0},
         "segment": {"steps": 90, "batch_size": 8, "warmup": 20, "sample_every": 45},
     },
