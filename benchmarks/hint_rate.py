@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from held_out import control, error, noise, predict
 from torch import Tensor
 
 from siamese_diffusion.config import load_config
@@ -22,10 +23,7 @@ from siamese_diffusion.data.pairs import find_pairs
 from siamese_diffusion.diffusion.checkpoint import Trained, load_trained
 from siamese_diffusion.diffusion.train import train
 
-TIMESTEPS = (100, 300, 500, 700, 900)
 
-
-@torch.no_grad()
 def obedience(trained: Trained, images: Tensor, hint: Tensor) -> float:
     """How much wrong masks add to the loss.
 
@@ -33,20 +31,10 @@ def obedience(trained: Trained, images: Tensor, hint: Tensor) -> float:
         images: (N, 3, R, R) in [-1, 1].
         hint: (N, 3, R, R), their masks.
     """
-    model, random = trained.model.eval(), torch.Generator().manual_seed(0)
-    latents, _ = trained.backbone.encode(images)
-    text = trained.backbone.embed([f"A photo of {trained.config.data.label}"]).expand(len(images), -1, -1)
-    added = []
-    for t in TIMESTEPS:
-        noise, timesteps = torch.randn(latents.shape, generator=random), torch.full((len(images),), t)
-        noisy = model.schedule.add_noise(latents, noise, timesteps)
-        target = model.schedule.target(latents, noise, timesteps)
-        encoded = model.encode(noisy, timesteps, text)
-        right, wrong = (
-            float((model.decode(encoded, text, model.control(noisy, timesteps, text, mask)) - target).square().mean())
-            for mask in (hint, hint.roll(1, 0))
-        )
-        added.append(wrong - right)
+    model, added = trained.model, []
+    for noised in noise(trained, images):
+        right, wrong = (predict(model, noised, control(model, noised, mask)) for mask in (hint, hint.roll(1, 0)))
+        added.append(error(wrong, noised.target) - error(right, noised.target))
     return statistics.fmean(added)
 
 
