@@ -2,7 +2,7 @@
 
 L_c pulls Mask-Diffusion towards Image-Diffusion, a teacher only if it predicts better, having seen the image. Prints for
 each finished run of `train` the losses of both on 64 validation images, the mean over five timesteps, by how much
-Image-Diffusion's is lower, and how far the two predictions are apart (L_c). For `mask-only` L_m alone means something.
+Image-Diffusion's is lower, and how far the two predictions are apart (L_c). Of `mask-only` and `adc` only L_m counts.
 """
 
 import argparse
