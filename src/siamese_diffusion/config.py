@@ -210,7 +210,7 @@ class Config(Section):
     )
     method: MethodConfig = MethodConfig()
     train: TrainConfig = TrainConfig(
-        steps=600, batch_size=8, learning_rate=1e-3, hint_rate=0.1, schedule="cosine", warmup=30, clip=1.0, ema=0.99
+        steps=1200, batch_size=8, learning_rate=1e-3, hint_rate=0.1, schedule="cosine", warmup=30, clip=1.0, ema=0.99
     )
     sample: SampleConfig = SampleConfig()
     segment: SegmentConfig = SegmentConfig()
