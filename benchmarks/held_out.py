@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from siamese_diffusion.data.loading import prompt_of
 from siamese_diffusion.diffusion.checkpoint import Trained
 from siamese_diffusion.diffusion.siamese import Encoded, SiameseDiffusion
 
@@ -27,7 +28,7 @@ def noise(trained: Trained, images: Tensor) -> Iterator[Noised]:
     """`images` (N, 3, R, R) in [-1, 1] at each of `TIMESTEPS`; the model is in eval mode from then on."""
     model, random = trained.model.eval(), torch.Generator().manual_seed(0)
     latents, _ = trained.backbone.encode(images)
-    text = trained.backbone.embed([f"A photo of {trained.config.data.label}"]).expand(len(images), -1, -1)
+    text = trained.backbone.embed([prompt_of(trained.config.data.label)]).expand(len(images), -1, -1)
     for t in TIMESTEPS:
         drawn, timesteps = torch.randn(latents.shape, generator=random), torch.full((len(images),), t)
         noisy = model.schedule.add_noise(latents, drawn, timesteps)
