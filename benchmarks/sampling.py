@@ -25,7 +25,7 @@ from train_step import SIZES, Bench, Counted, Size
 
 from siamese_diffusion.diffusion.backbone import sd15_scheduler
 from siamese_diffusion.diffusion.sample import denoise, guided
-from siamese_diffusion.diffusion.siamese import Schedule
+from siamese_diffusion.diffusion.schedule import Schedule
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 

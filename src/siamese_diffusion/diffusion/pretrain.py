@@ -18,7 +18,7 @@ from siamese_diffusion.data.pairs import find_images
 from siamese_diffusion.diffusion.backbone import require_shape, small_backbone
 from siamese_diffusion.diffusion.firststage import psnr
 from siamese_diffusion.diffusion.sample import denoise, save_grid
-from siamese_diffusion.diffusion.siamese import Schedule
+from siamese_diffusion.diffusion.schedule import Schedule
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import write_json, write_text
 from siamese_diffusion.loop import Batch, generator, make_accelerator, run

@@ -21,8 +21,9 @@ from torch.nn import functional as F
 
 from siamese_diffusion.config import MethodConfig
 from siamese_diffusion.diffusion.control import DenseControlNet
-from siamese_diffusion.diffusion.hint import DenseHintInput
+from siamese_diffusion.diffusion.parts import Encoded, embed, encode, join, residuals, steer
 from siamese_diffusion.diffusion.saving import RECOMPUTE, Recompute, WithSlopes, differentiated, with_casts_of_their_own
+from siamese_diffusion.diffusion.schedule import Schedule
 
 
 class Losses(NamedTuple):
@@ -35,14 +36,6 @@ class Losses(NamedTuple):
     total: Tensor
 
 
-class Encoded(NamedTuple):
-    """What the frozen encoder hands to the decoder."""
-
-    middle: Tensor  # (B, C, h', w')
-    skips: tuple[Tensor, ...]
-    time: Tensor  # (B, E) time embedding
-
-
 class Inputs(NamedTuple):
     """What one pass of the ControlNet sees, B rows of each."""
 
@@ -50,54 +43,6 @@ class Inputs(NamedTuple):
     timesteps: Tensor
     text: Tensor
     hint: Tensor
-
-
-class Schedule(nn.Module):
-    """The forward process z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) eps, and conversions between predictions.
-
-    Args:
-        alphas_cumprod: (T,) abar_t.
-        prediction: "epsilon" or "v_prediction".
-    """
-
-    alphas_cumprod: Tensor
-
-    def __init__(self, alphas_cumprod: Tensor, prediction: str) -> None:
-        super().__init__()
-        if prediction not in ("epsilon", "v_prediction"):
-            raise ValueError(f"prediction = {prediction!r}: must be epsilon or v_prediction")
-        self.register_buffer("alphas_cumprod", alphas_cumprod.float(), persistent=False)
-        self.prediction = prediction
-
-    def scales(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(abar_t) and sqrt(1 - abar_t), each (B, 1, 1, 1)."""
-        alphas = self.alphas_cumprod[timesteps][:, None, None, None]
-        return alphas.sqrt(), (1 - alphas).sqrt()
-
-    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        signal, spread = self.scales(timesteps)
-        return signal * latents + spread * noise
-
-    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the network should predict."""
-        if self.prediction == "epsilon":
-            return noise
-        signal, spread = self.scales(timesteps)
-        return signal * noise - spread * latents
-
-    def clean(self, noisy: Tensor, prediction: Tensor, timesteps: Tensor) -> Tensor:
-        """One-step estimate of z0 from a prediction."""
-        signal, spread = self.scales(timesteps)
-        if self.prediction == "epsilon":
-            return (noisy - spread * prediction) / signal
-        return signal * noisy - spread * prediction
-
-    def noise(self, noisy: Tensor, prediction: Tensor, timesteps: Tensor) -> Tensor:
-        """The noise that a prediction stands for."""
-        if self.prediction == "epsilon":
-            return prediction
-        signal, spread = self.scales(timesteps)
-        return signal * prediction + spread * noisy
 
 
 def is_decoder(name: str) -> bool:
@@ -173,7 +118,7 @@ class SiameseDiffusion(nn.Module):
 
     def embed_hint(self, hint: Tensor) -> Tensor:
         """The Dense Hint Input alone, which no timestep changes: hint (B, 3, H, W) in [0, 1] to features (B, M, h, w)."""
-        return _embed(self.controlnet, hint, self.recompute)
+        return embed(self.controlnet, hint, self.recompute)
 
     @torch.no_grad()
     def hint_strength(self, hint: Tensor) -> float:
@@ -196,12 +141,12 @@ class SiameseDiffusion(nn.Module):
         if features is None:
             assert hint is not None
             features = self.embed_hint(hint)
-        return _residuals(self.controlnet, noisy, timesteps, text, features)
+        return residuals(self.controlnet, noisy, timesteps, text, features)
 
     def encode(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Encoded:
         """E(z_t), without gradients."""
         with torch.no_grad():
-            return _encode(self.unet, self.unet.conv_in(noisy), timesteps, text)
+            return encode(self.unet, self.unet.conv_in(noisy), timesteps, text)
 
     def decode(
         self,
@@ -223,7 +168,7 @@ class SiameseDiffusion(nn.Module):
         """
         net: Any = decoder or self.unet
         run = partial(self._run, constant)
-        x, skips, _ = encoded if control is None else _steer(encoded, control)
+        x, skips, _ = encoded if control is None else steer(encoded, control)
         for block in net.up_blocks:  # its parts one by one, so that no more than one of them is recomputed at a time
             attentions = getattr(block, "attentions", [None] * len(block.resnets))
             for resnet, attention in zip(block.resnets, attentions, strict=True):
@@ -328,7 +273,7 @@ class SiameseDiffusion(nn.Module):
                 from_mask, from_image, from_again = self._controls([mask, image, again])
             else:
                 from_again = self.control(*again)
-            both = _join([_steer(encoded, from_mask), _steer(self.encode(*again[:3]), from_again)])
+            both = join([steer(encoded, from_mask), steer(self.encode(*again[:3]), from_again)])
             by_mask, by_again = self.decode(both, torch.cat([text, again.text])).split([len(text), len(rows)])
         else:
             by_mask = self.decode(encoded, text, from_mask)
@@ -383,8 +328,8 @@ class SiameseDiffusion(nn.Module):
         weighted by mask (1 - r) + (1 - mask) r, r the lesion's share, all at latent resolution."""
         method = self.method
         from_mask = self.control(noisy, timesteps, text, mask_hint)
-        features = _embed(teacher.controlnet, image_hint, self.recompute)
-        from_image = _residuals(teacher.controlnet, noisy, timesteps, text, features)
+        features = embed(teacher.controlnet, image_hint, self.recompute)
+        from_image = residuals(teacher.controlnet, noisy, timesteps, text, features)
         weight = self.image_weight(progress)
         mixed = [method.mask_weight * mask + weight * image for mask, image in zip(from_mask, from_image, strict=True)]
         by_mask = self.decode(encoded, text, from_mask)
@@ -400,33 +345,6 @@ class SiameseDiffusion(nn.Module):
         return Losses(mask_loss, image_loss, distillation, target.new_zeros(()), total)
 
 
-def _encode(net: UNet2DConditionModel | DenseControlNet, x: Tensor, timesteps: Tensor, text: Tensor) -> Encoded:
-    """The encoder of a UNet or a ControlNet after its first convolution, whose output is `x`."""
-    time = net.time_embedding(net.time_proj(timesteps).to(x.dtype))
-    skips = (x,)
-    for block in net.down_blocks:
-        x, seen = block(x, time, **_text(block, text))
-        skips += seen
-    return Encoded(net.mid_block(x, time, **_text(net.mid_block, text)), skips, time)
-
-
-def _embed(net: DenseControlNet, hint: Tensor, recompute: Recompute | None) -> Tensor:
-    """The hint embedding. Its first stages work at full resolution: keeping them takes much room and saves no time."""
-    embed: Any = net.controlnet_cond_embedding
-    if recompute is None or not torch.is_grad_enabled() or not isinstance(embed, DenseHintInput):
-        features: Tensor = embed(hint)
-        return features
-    fine = RECOMPUTE["all"](embed.features[:5], hint)
-    features = embed.project(recompute(embed.features[5:], fine))
-    return features
-
-
-def _residuals(net: DenseControlNet, noisy: Tensor, timesteps: Tensor, text: Tensor, features: Tensor) -> list[Tensor]:
-    encoded = _encode(net, net.conv_in(noisy) + features, timesteps, text)
-    down = [project(skip) for project, skip in zip(net.controlnet_down_blocks, encoded.skips, strict=True)]
-    return [*down, net.controlnet_mid_block(encoded.middle)]
-
-
 def _pick(values: Tensor, rows: Sequence[int]) -> Tensor:
     return torch.stack([values[row] for row in rows])  # by numbers and not by a tensor of them: no copy to the device
 
@@ -435,20 +353,6 @@ def _rows(inputs: Inputs, rows: Sequence[int]) -> Inputs:
     return Inputs(*(_pick(values, rows) for values in inputs))
 
 
-def _steer(encoded: Encoded, control: Sequence[Tensor]) -> Encoded:
-    skips = tuple(skip + residual for skip, residual in zip(encoded.skips, control[:-1], strict=True))
-    return Encoded(encoded.middle + control[-1], skips, encoded.time)
-
-
-def _join(parts: Sequence[Encoded]) -> Encoded:
-    skips = tuple(torch.cat(level) for level in zip(*(part.skips for part in parts), strict=True))
-    return Encoded(torch.cat([part.middle for part in parts]), skips, torch.cat([part.time for part in parts]))
-
-
 def _error(prediction: Tensor, target: Tensor) -> Tensor:
     """Squared error of each sample, (B,), its mean over C, H, W."""
     return (prediction.float() - target.float()).square().mean((1, 2, 3))
-
-
-def _text(block: nn.Module, text: Tensor) -> dict[str, Tensor]:
-    return {"encoder_hidden_states": text} if getattr(block, "has_cross_attention", False) else {}
