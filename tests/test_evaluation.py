@@ -44,10 +44,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Real phantoms in three splits, and others with the images of three of the real ones put in, changed."""
     root = tmp_path_factory.mktemp("evaluation")
     real, made = root / "real", root / "made"
-    make_phantoms(real, 60, 64, seed=1, workers=1)
+    make_phantoms(real, 60, 64, seed=1)
     names = [pair.name for pair in find_pairs(real)]
     write_json(real / "splits.json", {"train": names[:40], "val": names[40:50], "test": names[50:]})
-    make_phantoms(made, 16, 64, seed=2, workers=1)
+    make_phantoms(made, 16, 64, seed=2)
     for name, how in COPIES.items():
         pixels = np.asarray(Image.open(real / "images" / f"{name}.png"))
         changed = {"exact": pixels, "flipped": pixels[:, ::-1], "darker": (pixels * 0.7).astype(np.uint8)}[how]

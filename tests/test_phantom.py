@@ -1,10 +1,11 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt, label
 
-from siamese_diffusion.data import phantom as module
 from siamese_diffusion.data.images import Mask, Pixels
 from siamese_diffusion.data.pairs import find_pairs, read_pair
 from siamese_diffusion.data.phantom import AREA, make_phantoms, phantom
@@ -98,12 +99,12 @@ def test_folder_of_pairs(tmp_path: Path) -> None:
         assert np.array_equal(mask, expected_mask)
 
 
-def test_workers_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SERIAL", 2)
-    make_phantoms(tmp_path / "one", 10, 16, workers=1)
-    make_phantoms(tmp_path / "two", 10, 16, workers=2)
-    assert _files(tmp_path / "one") == _files(tmp_path / "two")
-    assert len(find_pairs(tmp_path / "two")) == 10
+def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import siamese_diffusion as sd, sys, pathlib\nsd.make_phantoms(pathlib.Path(sys.argv[1]), 40, 16)\n")
+    done = subprocess.run([sys.executable, script, tmp_path / "out"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(find_pairs(tmp_path / "out")) == 40
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,7 @@
 A picture is laid out on the square [-1, 1]² and only then sampled, so it is about the same at every resolution.
 """
 
-import os
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
-from functools import lru_cache, partial
-from multiprocessing import get_context
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from siamese_diffusion import progress
 from siamese_diffusion.data.images import Mask, Pixels
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.errors import InputError
@@ -25,8 +22,6 @@ AREA = (0.02, 0.3)
 """Polyps together cover this share of the picture."""
 REACH = 0.88
 """Polyps stay within this distance of the centre, so the black border never covers a part of the mask."""
-SERIAL = 32
-"""Below this many pictures, starting processes costs more than it saves."""
 
 
 class Polyp(NamedTuple):
@@ -53,15 +48,14 @@ class Surface(NamedTuple):
     slope_y: Field
 
 
-def make_phantoms(out: Path, count: int, resolution: int = 128, seed: int = 0, workers: int | None = None) -> None:
-    """Write `count` pairs named phantom-00000, ... into the new folder `out`; the same ones for any `workers`.
+def make_phantoms(out: Path, count: int, resolution: int = 128, seed: int = 0) -> None:
+    """Write `count` pairs named phantom-00000, ... into the new folder `out`.
 
     Args:
         out: folder of pairs to make.
         count: at least 1.
         resolution: side in pixels, at least 16.
         seed: at least 0; pictures of different seeds have nothing in common.
-        workers: processes; by default one per core. Few pictures are made in this process.
 
     Raises:
         InputError: a number is out of range, or `out` already holds pairs or cannot be written to.
@@ -69,20 +63,10 @@ def make_phantoms(out: Path, count: int, resolution: int = 128, seed: int = 0, w
     for option, value, least in (("count", count, 1), ("resolution", resolution, 16), ("seed", seed, 0)):
         if value < least:
             raise InputError(f"--{option} {value}: must be at least {least}")
-    workers = min(workers or os.cpu_count() or 1, count)
-    make = partial(phantom, seed, resolution=resolution)
     with PairWriter(out, resume=False) as writer:
-        if workers == 1 or count < SERIAL:
-            _write(writer, map(make, range(count)), seed)
-        else:
-            # A forked child may inherit locks that torch's threads hold.
-            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-                _write(writer, pool.map(make, range(count), chunksize=8), seed)
-
-
-def _write(writer: PairWriter, pairs: Iterable[tuple[Pixels, Mask]], seed: int) -> None:
-    for i, (image, mask) in enumerate(pairs):
-        writer.write(f"phantom-{i:05d}", image, mask, PROMPT, extra={"phantom": {"seed": seed, "index": i}})
+        for i in progress.track(range(count), "making phantoms"):
+            image, mask = phantom(seed, i, resolution)
+            writer.write(f"phantom-{i:05d}", image, mask, PROMPT, extra={"phantom": {"seed": seed, "index": i}})
 
 
 def phantom(seed: int, index: int, resolution: int) -> tuple[Pixels, Mask]:
