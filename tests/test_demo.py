@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from siamese_diffusion.data.pairs import find_pairs
-from siamese_diffusion.demonstration import demo
+from siamese_diffusion.demonstration import MIN_DICE, demo
+from siamese_diffusion.filtering import read_fits
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,12 @@ def test_summary_and_report_agree(made: Path) -> None:
         pairs = find_pairs(made / f"{method}-pairs")
         assert len(pairs) == 16
         assert all(pair.extra["method"] == method for pair in pairs)
+        fits = {name: dice for name, (dice, _) in read_fits(made / f"score-{method}" / "fit.csv").items()}
+        obedient = {name for name, dice in fits.items() if dice >= min(MIN_DICE, max(fits.values()))}
+        assert {pair.name for pair in find_pairs(made / f"{method}-kept")} == obedient
+        assert summary["kept"][method] == len(obedient) < 16
+        assert f"{len(obedient)} of 16" in page
+        assert f"{method}-kept" in (made / f"segment-{method}" / "inputs.json").read_text()
     assert len(summary["seconds"]) == 10
     assert len(re.findall(r'src="data:image/png;base64,', page)) == 2
     assert "http" not in page.replace("http-equiv", "")
