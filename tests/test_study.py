@@ -730,7 +730,7 @@ def test_examples_are_valid(path: Path) -> None:
     loaded = load_study(path)
     kinds = {"real", "copy-paste", "mask-only", "siamese", "adc"}
     left_out: dict[str, set[str]] = {"study-kvasir": set(), "study-isic2018": set()}
-    left_out |= {"study-isic2018-100-cpu": set(), "study-kvasir100-cpu": set()}
+    left_out |= {"study-isic2018-pairs-cpu": set(), "study-kvasir-pairs-cpu": set()}
     two_methods = ("16", "long", "sanet", "three", "three-sanet")
     left_out |= {f"study-kvasir25-{name}-cpu": {"adc", "copy-paste"} for name in two_methods}
     assert {arm.kind for arm in loaded.arms} == kinds - left_out.get(path.stem, {"adc"})
