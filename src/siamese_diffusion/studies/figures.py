@@ -101,7 +101,7 @@ def dose_response(rows: list[Row], metric: str, dose: Dose) -> bytes | None:
     lines = math.ceil(len(panels) / columns)
     canvas = Canvas(figsize=(3.6 * columns + 1.6, 3.0 * lines), dpi=110, layout="constrained")
     axes = canvas.subplots(lines, columns, squeeze=False).ravel()
-    names = list(dict.fromkeys(name for series in panels.values() for name in series))
+    names = list(dict.fromkeys(map(dose.series, rows)))  # of all rows: an arm has one colour in both plots
     handles = {}
     for axis, (title, series) in zip(axes, panels.items(), strict=False):
         doses = sorted({x for points in series.values() for x, _ in points})
