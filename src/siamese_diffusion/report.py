@@ -34,6 +34,7 @@ class Table:
     note: str = ""
     words: Sequence[int] = ()
     """Columns of words, which are set from the left; the first always is."""
+    title: str = ""
 
 
 @dataclass(frozen=True)

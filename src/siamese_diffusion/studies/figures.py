@@ -185,7 +185,7 @@ def _page(plan: Plan, rows: list[Row], curves: list[Figure], grids: list[Figure]
     for (data, network), part in by_network(rows).items():
         header, body = cells(part, file)
         body = [[_tight(cell) for cell in line] for line in body]
-        tables.append(Table(header, body, f"{data}, {network}. {note(part, file)}"))
+        tables.append(Table(header, body, note(part, file), title=f"{data}, {network}"))
     sections = [
         Section(
             "Does segmentation improve?",
