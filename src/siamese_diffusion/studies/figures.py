@@ -184,8 +184,7 @@ def _page(plan: Plan, rows: list[Row], curves: list[Figure], grids: list[Figure]
     tables = []
     for (data, network), part in by_network(rows).items():
         header, body = cells(part, file)
-        body = [[_tight(cell) for cell in line] for line in body]
-        tables.append(Table(header, body, note(part, file), title=f"{data}, {network}"))
+        tables.append(Table(header, _lines(body), note(part, file), title=f"{data}, {network}"))
     sections = [
         Section(
             "Does segmentation improve?",
@@ -198,7 +197,7 @@ def _page(plan: Plan, rows: list[Row], curves: list[Figure], grids: list[Figure]
     if curves:
         sections.append(Section("How much does it take?", "", figures=curves))
     for title, text, header, body in set_tables(synthetic_sets(plan), file):
-        sections.append(Section(title, text, tables=[Table(header, [[_tight(cell) for cell in line] for line in body])]))
+        sections.append(Section(title, text, tables=[Table(header, _lines(body))]))
     if grids:
         sections.append(Section("Real and synthetic pairs", "The first pairs of each arm, by name.", figures=grids))
     sections.append(_how(plan))
@@ -226,6 +225,11 @@ def _gains(rows: list[Row], metric: str) -> str:
     return f"Of {compared} comparisons in {metric}, the interval excludes 0 in {sum(map(len, told.values()))}" + (
         f" ({'; '.join(parts)})." if parts else "."
     )
+
+
+def _lines(body: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Rows whose figures stay whole; an arm's name, in the first column, may be broken between words."""
+    return [[name.replace("-", "\u2011"), *map(_tight, figures)] for name, *figures in body]
 
 
 def _tight(cell: str) -> str:
