@@ -53,7 +53,6 @@ if __name__ == "__main__":
     for run in arguments.runs:
         for at in arguments.at:
             found[f"{run} {at}"] = row = drawn(run, arguments.data, arguments.judge, at, arguments)
-            print(
-                f"{'  '.join(f'{name} {value:.3f}' for name, value in row.items())}  {run} {at}", file=sys.stderr, flush=True
-            )
+            figures = "  ".join(f"{name} {value:.3f}" for name, value in row.items())
+            print(f"{figures}  {run} {at}", file=sys.stderr, flush=True)
     print(json.dumps(found))
