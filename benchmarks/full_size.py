@@ -20,7 +20,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from siamese_diffusion.config import load_config
 from siamese_diffusion.diffusion.backbone import sd15_scheduler
 from siamese_diffusion.diffusion.control import controlnet_for
-from siamese_diffusion.diffusion.sample import denoise, guided, save_grid
+from siamese_diffusion.diffusion.grids import save_grid
+from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 from siamese_diffusion.optimizer import make_optimizer
 

@@ -12,14 +12,14 @@ from typing import Literal
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from siamese_diffusion.config import LoopConfig, MethodConfig
 from siamese_diffusion.diffusion.control import DenseControlNet
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 from siamese_diffusion.memory import Live
-from siamese_diffusion.optimizer import make_optimizer
+from siamese_diffusion.optimizer import make_optimizer, state_bytes
 
 GIB = 2**30
 
@@ -72,16 +72,6 @@ def step(
         "state": state / GIB,
         "peak": (peak + state) / GIB,
     }
-
-
-def state_bytes(parameter: Tensor, optimizer: str) -> int:
-    """Bytes that the optimiser keeps for a parameter, next to its count of steps."""
-    if optimizer == "adamw":
-        return 2 * parameter.nbytes
-    if parameter.dim() < 2:
-        return parameter.nbytes
-    rows, columns = parameter.shape[-2:]
-    return parameter.nbytes // columns + parameter.nbytes // rows
 
 
 def check_state_bytes() -> None:

@@ -24,7 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from train_step import SIZES, Bench, Counted, Size
 
 from siamese_diffusion.diffusion.backbone import sd15_scheduler
-from siamese_diffusion.diffusion.sample import denoise, guided
+from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.diffusion.schedule import Schedule
 
 Predict = Callable[[Tensor, Tensor], Tensor]

@@ -23,7 +23,6 @@ from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from memory import state_bytes
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
@@ -34,7 +33,7 @@ from siamese_diffusion.diffusion.backbone import sd15_scheduler
 from siamese_diffusion.diffusion.control import DenseControlNet, controlnet_for
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 from siamese_diffusion.memory import Live
-from siamese_diffusion.optimizer import make_optimizer, release_gradients
+from siamese_diffusion.optimizer import make_optimizer, release_gradients, state_bytes
 
 SCALE = 0.18215
 GIB = 2**30
@@ -65,9 +64,15 @@ SIZES = {
 class Bench:
     """The networks, a batch, and a step of either side."""
 
-    def __init__(self, size: Size, side: str, fake: bool = False) -> None:
+    def __init__(self, size: Size, side: str, fake: bool = False, device: str = "cpu") -> None:
         torch.manual_seed(0)
         self.fake = fake
+        with torch.device(device):
+            self._build(size)
+        if side == "ours":
+            del self.vae, self.text_encoder  # what the cache is for
+
+    def _build(self, size: Size) -> None:
         levels = len(size.channels)
         self.vae = AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * 4,
@@ -94,7 +99,7 @@ class Bench:
         control = controlnet_for(unet, 8)
         with torch.no_grad():
             for parameter in control.parameters():
-                if not fake and not parameter.any():
+                if not self.fake and not parameter.any():
                     parameter.normal_(0, 0.02)  # zeros would leave the control, and half of the gradients, at zero
         self.model = SiameseDiffusion(unet, control, sd15_scheduler().alphas_cumprod).train()
         self.optimizer = make_optimizer(self.model, LoopConfig(learning_rate=1e-12))  # steps that move no loss
@@ -103,14 +108,11 @@ class Bench:
         self.mask = (torch.rand(size.batch, 1, size.resolution, size.resolution) > 0.7).float().expand(-1, 3, -1, -1)
         self.tokens = torch.randint(49000, (size.batch, 77))
         self.noise = torch.randn(size.batch, 4, side_, side_)
-        self.timesteps = torch.tensor([100, 400, 600, 900])[
-            : size.batch
-        ]  # t <= 200 for a fifth of all samples; here a quarter
-        self.low = [row for row, t in enumerate([100, 400, 600, 900][: size.batch]) if t <= 200]
+        spread = [100, 400, 600, 900] if size.batch <= 4 else [(2 * i + 1) * 500 // size.batch for i in range(size.batch)]
+        self.timesteps = torch.tensor(spread[: size.batch])  # t <= 200 for a fifth of all samples; of four, a quarter
+        self.low = [row for row, t in enumerate(spread[: size.batch]) if t <= 200]
         with torch.no_grad():
             self.latents, self.text = self.encode()
-        if side == "ours":
-            del self.vae, self.text_encoder  # what the cache is for
 
     def encode(self) -> tuple[Tensor, Tensor]:
         latents = self.vae.encode(self.image * 2 - 1).latent_dist.mean * SCALE

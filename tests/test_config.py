@@ -17,7 +17,7 @@ def test_dump_reads_back(tmp_path: Path) -> None:
 def test_a_bare_no_is_no_precision(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("train: {precision: bf16}\npretrain: {precision: no}\n")
     config = load_config(tmp_path / "mine.yaml", ["train.precision=no"])
-    assert (config.train.precision, config.pretrain.precision) == ("no", "no")
+    assert (config.train.precision, config.pretrain.precision) == ("fp32", "fp32")
     with pytest.raises(InputError, match=r"pretrain\.precision = True"):
         load_config(None, ["pretrain.precision=yes"])
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from siamese_diffusion.config import load_config
 from siamese_diffusion.diffusion.ldm import schedule_buffers, to_original
 from siamese_diffusion.diffusion.original import load_original
-from siamese_diffusion.diffusion.sample import denoise, guided
+from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.optimizer import make_optimizer

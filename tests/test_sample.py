@@ -17,7 +17,8 @@ from siamese_diffusion.data.pairs import find_pairs, read_mask, square
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.diffusion import sample as sample_module
 from siamese_diffusion.diffusion.checkpoint import load_trained
-from siamese_diffusion.diffusion.sample import denoise, guided, sample
+from siamese_diffusion.diffusion.sample import sample
+from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.errors import InputError
 
 
@@ -100,7 +101,7 @@ def test_a_batch_that_fits_is_taken_and_kept_on_resume(
 ) -> None:
     config = update(load_trained(run).config, "sample", batch_size="auto")
     fixed = update(config, "sample", batch_size=2)
-    monkeypatch.setattr(sample_module, "fitting_batch", lambda probe, free: (probe(1), 2)[1])
+    monkeypatch.setattr(sample_module, "fitting", lambda probe, counts, device: (probe(1), 2)[1])
     sample(run, pairs, tmp_path / "auto", config=config, device="cpu")
     assert "batch_size auto: 2 images" in capsys.readouterr().err
     sample(run, pairs, tmp_path / "fixed", config=fixed, device="cpu")
@@ -108,7 +109,7 @@ def test_a_batch_that_fits_is_taken_and_kept_on_resume(
     assert {pair.extra["batch_size"] for pair in find_pairs(tmp_path / "auto")} == {2}
 
     (tmp_path / "auto/images/phantom-00003.png").unlink()
-    monkeypatch.setattr(sample_module, "fitting_batch", lambda probe, free: 4)  # more memory is free by now
+    monkeypatch.setattr(sample_module, "fitting", lambda probe, counts, device: 4)  # more memory is free by now
     result = sample(run, pairs, tmp_path / "auto", config=config, resume=True, device="cpu")
     assert result["drawn"] == 1
     assert contents(tmp_path / "auto") == contents(tmp_path / "fixed")

@@ -55,8 +55,15 @@ class BackboneConfig(Section):
     schedule: Literal["squaredcos_cap_v2", "scaled_linear"] = Field("squaredcos_cap_v2", description="noise schedule")
 
 
-Precision = Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(lambda value: "no" if value is False else value)]
-"""A bare `no` is false to YAML."""
+def _precision(value: Any) -> Any:
+    """accelerate's name for single precision is `no`, which is false to YAML."""
+    return "fp32" if value is False or value == "no" else value
+
+
+Precision = Annotated[Literal["auto", "fp32", "tf32", "bf16", "fp16"], BeforeValidator(_precision)]
+"""fp32 is single precision in every operation; the others let matrix products and convolutions run in TF32 or in 16 bits."""
+
+PRECISION = "auto: bf16 on a GPU that has it, else fp32; fp32; tf32 (fp32 but for products); bf16 or fp16 (mixed)"
 
 
 class LoopConfig(Section):
@@ -64,7 +71,11 @@ class LoopConfig(Section):
 
     steps: int = Field(3000, ge=1, description="optimiser steps")
     batch_size: int = Field(16, ge=1, description="samples an optimiser step, over all processes and accumulation")
-    micro_batch: int | None = Field(None, ge=1, description="samples in one forward pass of one process; default: all")
+    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        None,
+        description="samples in one forward pass of one process, the rest by accumulation; default: all; auto: as many as "
+        "fit the memory",
+    )
     learning_rate: float = Field(1e-4, gt=0)
     schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate after warm-up")
     warmup: int = Field(0, ge=0, description="steps of linear learning-rate warm-up")
@@ -72,7 +83,7 @@ class LoopConfig(Section):
     weight_decay: float = Field(0.01, ge=0)
     clip: float | None = Field(None, gt=0, description="largest global gradient norm; default: not clipped")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of the weights; 0: none")
-    precision: Precision = Field("no", description="mixed precision")
+    precision: Precision = Field("auto", description=PRECISION)
     optimizer: Literal["adamw", "adafactor", "sgd"] = Field(
         "adamw",
         description="adafactor keeps row and column means instead of 8 bytes of state a weight; sgd is Nesterov's, betas[0]",
@@ -81,7 +92,9 @@ class LoopConfig(Section):
         False,
         description="apply each gradient as soon as it is there and free it: the same weights; no micro_batch, no clip",
     )
-    workers: int = Field(0, ge=0, description="data loading processes")
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="processes that make batches ahead of the step; auto: up to 4 where a GPU would wait, else none"
+    )
     log_every: int = Field(20, ge=1, description="steps between lines of log.jsonl")
     sample_every: int = Field(500, ge=1, description="steps between sample grids (segmentation: validations)")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
@@ -89,7 +102,13 @@ class LoopConfig(Section):
     seed: int = Field(0, ge=0)
 
 
-class TrainConfig(LoopConfig):
+class DiffusionLoopConfig(LoopConfig):
+    compile: bool = Field(
+        False, description="torch.compile of each residual and attention block: minutes at the start, then faster steps"
+    )
+
+
+class TrainConfig(DiffusionLoopConfig):
     decoder_rate: float = Field(1.0, ge=0, description="factor on the learning rate of the UNet's decoder")
     hint_rate: float = Field(
         1.0, ge=0, description="factor on that of the hint embedding, which dies of a high one (docs/backbones.md)"
@@ -130,6 +149,8 @@ class SampleConfig(Section):
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         16, description="images drawn together, which changes their rounding; auto: as many as fit the free memory, up to 64"
     )
+    precision: Precision = Field("auto", description=PRECISION)
+    compile: bool = Field(False, description="torch.compile of each block: pays for thousands of images")
     seed: int = Field(0, ge=0, description="image i of a run depends on this seed, its mask and its copy number only")
     shard_size: int = Field(1000, ge=1, description="pairs of a WebDataset shard; as many are redrawn after a kill")
 
@@ -199,13 +220,14 @@ class EvaluateConfig(Section):
         0.01, gt=0, lt=0.5, description="share of the real training images that the copy flag may hit"
     )
     batch_size: int = Field(32, ge=1, description="images in one pass of an extractor")
+    precision: Precision = Field("fp32", description=f"of the extractors and the judge; {PRECISION}")
     seed: int = Field(0, ge=0, description="of subsets and resamples")
 
 
 class Config(Section):
     data: DataConfig = DataConfig()
     backbone: BackboneConfig = BackboneConfig()
-    pretrain: LoopConfig = LoopConfig(
+    pretrain: DiffusionLoopConfig = DiffusionLoopConfig(
         steps=4000, learning_rate=5e-4, schedule="cosine", warmup=100, betas=(0.9, 0.99), clip=1.0, ema=0.999
     )
     method: MethodConfig = MethodConfig()

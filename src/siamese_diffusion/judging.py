@@ -20,11 +20,11 @@ from siamese_diffusion import progress
 from siamese_diffusion.config import Config, load_config, update
 from siamese_diffusion.data.arrays import read_squared
 from siamese_diffusion.data.pairs import Pair, find_pairs, splits, test_sets
+from siamese_diffusion.device import find_device, precision_on
 from siamese_diffusion.evaluation.extractors import fingerprint
 from siamese_diffusion.evaluation.features import Extractor
 from siamese_diffusion.evaluation.fit import Scores, pair_scores, shuffled_fit
 from siamese_diffusion.files import read_json
-from siamese_diffusion.loop import make_accelerator
 from siamese_diffusion.segmentation.train import load_network, predict, segment, test_pairs
 
 SHUFFLED = 2000
@@ -42,11 +42,12 @@ class Judge:
     resolution: int
     batch_size: int
     device: torch.device
+    precision: str = "fp32"
 
     def see(self, pairs: Sequence[Pair]) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.float32]]:
         """Images (N, R, R, 3), masks (N, R, R) and predictions (N, R, R) in [0, 1]."""
         images, masks = read_squared(pairs, self.resolution)
-        return images, masks, predict(self.network, images, self.batch_size)
+        return images, masks, predict(self.network, images, self.batch_size, precision=self.precision)
 
 
 def judge_of(real: Path, run: Path | None, out: Path, config: Config, resume: bool, device: str) -> Judge:
@@ -60,10 +61,11 @@ def judge_of(real: Path, run: Path | None, out: Path, config: Config, resume: bo
         changed = update(config, "segment", network=config.evaluate.fit_network, steps=config.evaluate.fit_steps)
         unlimited = changed.model_copy(update={"data": changed.data.model_copy(update={"limit": None})})
         segment(real, out, [real] if test_images(real) else [], config=unlimited, resume=resume, device=device)
-    where = make_accelerator("no", device).device
+    where = find_device(device)
     network = load_network(run).to(where)
     settings = load_config(run / "config.yaml").segment
-    return Judge(run, network, settings.resolution, settings.batch_size, where)
+    precision = precision_on(where, config.evaluate.precision)
+    return Judge(run, network, settings.resolution, settings.batch_size, where, precision)
 
 
 def test_images(real: Path) -> list[Pair]:

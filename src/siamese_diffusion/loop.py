@@ -5,12 +5,14 @@ random state is set from (seed, step) before every forward pass. So a checkpoint
 a resumed run is the same run bit for bit, and N processes draw the batches that one process would.
 """
 
+import multiprocessing
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -22,6 +24,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from siamese_diffusion import progress
 from siamese_diffusion.config import LoopConfig
+from siamese_diffusion.device import make_accelerator, precision_on
+from siamese_diffusion.division import Step, divide, fitting_micro_batch, to_device
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, read_jsonl, whole_folder, write_json, write_jsonl, write_text
 from siamese_diffusion.optimizer import learning_rate_factor, make_optimizer, release_gradients, require_whole_steps
@@ -35,13 +39,6 @@ BatchAt = Callable[[int, range], Batch]
 
 Observe = Callable[[int, nn.Module], Mapping[str, float]]
 """(step, module) -> figures for the log. Called with the averaged weights in place and gradients off."""
-
-
-class Step(NamedTuple):
-    """A part of the work that one process does in one forward pass."""
-
-    step: int
-    rows: range
 
 
 class _Batches(Dataset[Batch]):
@@ -92,6 +89,7 @@ def run(
     rate: Callable[[str], float] = lambda name: 1.0,
     factor: Callable[[int], float] = lambda step: 1.0,
     clip_value: float | None = None,
+    heaviest: Callable[[range], Batch] | None = None,
 ) -> None:
     """Train the parameters of `module` that require gradients; on return it holds the final (averaged) weights.
 
@@ -106,14 +104,16 @@ def run(
         rate: name of a parameter to a factor on its learning rate.
         factor: number of a step, from 0, to a factor on all learning rates besides the schedule's.
         clip_value: largest entry of a gradient, by magnitude.
+        heaviest: (rows) -> a batch that takes as much memory as any, for `micro_batch` auto; default: of the last step.
 
     Raises:
         InputError: `out` holds checkpoints and `resume` is false, or the batch cannot be split as set.
         KeyboardInterrupt: interrupted; the state is saved first.
     """
     accelerator = make_accelerator(settings.precision, device)
-    steps_of = _division(settings, accelerator.num_processes, accelerator.process_index)
-    accelerator.gradient_accumulation_steps = len(steps_of(0))
+    processes, rank = accelerator.num_processes, accelerator.process_index
+    micro = settings.micro_batch
+    divide(settings.batch_size, None if micro == "auto" else micro, processes, rank)
     checkpoints = out / "checkpoints"
     newest = latest_checkpoint(out)
     if newest is not None and not resume:
@@ -123,27 +123,35 @@ def run(
     optimizer = make_optimizer(module, settings, rate)
     module.to(accelerator.device)
     module.to(memory_format=torch.channels_last)
-    average = EMAModel(trained, decay=settings.ema, use_ema_warmup=True, power=0.75) if settings.ema else None
+    average = None
+    if settings.ema:  # `foreach`: a few launches for all weights, where a GPU would wait for a thousand
+        average = EMAModel(trained, decay=settings.ema, use_ema_warmup=True, power=0.75, foreach=True)
     start = 0
     if newest is not None:
         start = _load(newest, module, optimizer, average)
         progress.say(f"going on from step {start} of {settings.steps}")
     wrapped, optimizer = accelerator.prepare(module, optimizer)
+    if micro == "auto":
+        micro = _earlier_micro_batch(newest, settings.batch_size, processes) or fitting_micro_batch(
+            wrapped, heaviest or (lambda rows: batch_at(settings.steps - 1, rows)), settings, accelerator, newest is not None
+        )
+    steps_of = divide(settings.batch_size, micro, processes, rank)
+    accelerator.gradient_accumulation_steps = len(steps_of(0))
     if settings.release_gradients:
-        require_whole_steps(settings, accelerator.num_processes, len(steps_of(0)), clip_value)
+        precision = precision_on(accelerator.device, settings.precision)
+        require_whole_steps(settings, precision, processes, len(steps_of(0)), clip_value)
         release_gradients(optimizer.optimizer)
-    loader = DataLoader(
+    loader = _loader(
         _Batches(batch_at, [part for step in range(start, settings.steps) for part in steps_of(step)]),
-        batch_size=None,
-        num_workers=settings.workers,
-        pin_memory=accelerator.device.type == "cuda",
+        settings.workers,
+        accelerator.device,
     )
     log = _Log(out, start) if accelerator.is_main_process else None
 
     def save(step: int) -> None:
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            _save(checkpoints / f"step-{step:06d}", step, module, optimizer, average)
+            _save(checkpoints / f"step-{step:06d}", {"step": step, "micro_batch": micro}, module, optimizer, average)
             for old in sorted(checkpoints.glob("step-*"))[: -settings.keep]:
                 shutil.rmtree(old)
 
@@ -157,7 +165,7 @@ def run(
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * group["factor"] * learning_rate_factor(step, settings) * factor(step)
             for part in steps_of(step):
-                batch = _to(next(batches), accelerator.device)
+                batch = to_device(next(batches), accelerator.device)
                 torch.manual_seed(_mix(settings.seed, 2, step, part.rows.start))
                 with accelerator.accumulate(wrapped):
                     losses = wrapped(**batch)
@@ -197,28 +205,6 @@ def run(
         log.close()
 
 
-def make_accelerator(precision: str = "no", device: str = "auto") -> Accelerator:
-    """The accelerate engine on `device`.
-
-    Raises:
-        InputError: there is no such device here.
-    """
-    import os
-
-    from accelerate.state import AcceleratorState
-
-    # accelerate keeps the first precision and device of a process; a study trains with several
-    AcceleratorState._reset_state(reset_partial_state=True)
-    os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
-    if device not in ("auto", "cpu"):
-        try:
-            torch.empty(1, device=device)
-        except (RuntimeError, AssertionError):
-            raise InputError(f"--device {device}: not available here; use auto or cpu") from None
-        os.environ["ACCELERATE_TORCH_DEVICE"] = device
-    return Accelerator(cpu=device == "cpu", mixed_precision=precision)
-
-
 def latest_checkpoint(out: Path) -> Path | None:
     """The newest checkpoint folder of a run, or None."""
     return max((out / "checkpoints").glob("step-*"), default=None, key=lambda path: path.name)
@@ -230,7 +216,7 @@ def trained_state(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().contiguous() for name, value in module.state_dict().items() if name not in frozen}
 
 
-def _save(folder: Path, step: int, module: nn.Module, optimizer: Any, average: EMAModel | None) -> None:
+def _save(folder: Path, state: dict[str, Any], module: nn.Module, optimizer: Any, average: EMAModel | None) -> None:
     with whole_folder(folder) as temporary:
         save_file(trained_state(module), temporary / "model.safetensors")
         torch.save(optimizer.state_dict(), temporary / "optimizer.pt")
@@ -238,7 +224,7 @@ def _save(folder: Path, step: int, module: nn.Module, optimizer: Any, average: E
             save_file(
                 {str(i): value.contiguous() for i, value in enumerate(average.shadow_params)}, temporary / "ema.safetensors"
             )
-        write_json(temporary / "state.json", {"step": step})
+        write_json(temporary / "state.json", state)
 
 
 def _load(folder: Path, module: nn.Module, optimizer: Any, average: EMAModel | None) -> int:
@@ -260,27 +246,39 @@ def _load(folder: Path, module: nn.Module, optimizer: Any, average: EMAModel | N
     return step
 
 
-def _division(settings: LoopConfig, processes: int, rank: int) -> Callable[[int], list[Step]]:
-    """The parts of a step that process `rank` does, in equal micro-batches."""
-    micro = settings.micro_batch or settings.batch_size // processes
-    if micro == 0 or settings.batch_size % (micro * processes):
-        raise InputError(
-            f"batch_size = {settings.batch_size}: must be a multiple of {processes} processes x micro_batch {micro}"
-        )
-    blocks = range(rank * micro, settings.batch_size, processes * micro)
-    return lambda step: [Step(step, range(first, first + micro)) for first in blocks]
+def _earlier_micro_batch(checkpoint: Path | None, batch_size: int, processes: int) -> int | None:
+    """What `micro_batch` auto was when a run began: rounding depends on it. None where the batch is no longer divided so."""
+    found = read_json(checkpoint / "state.json").get("micro_batch") if checkpoint is not None else None
+    return int(found) if found and batch_size % (int(found) * processes) == 0 else None
+
+
+def _loader(batches: Dataset[Batch], workers: int | Literal["auto"], device: torch.device) -> DataLoader[Batch]:
+    """The batches in their order, made ahead of the step and in pinned memory where that spares a GPU's waiting."""
+    cuda = device.type == "cuda"
+    if workers == "auto":
+        # Forked, since a batch is made by a closure; where processes are begun anew it could not be sent to them.
+        method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+        forks = cuda and method == "fork"
+        workers = min(4, (os.cpu_count() or 1) // (2 * int(os.environ.get("LOCAL_WORLD_SIZE", "1")))) if forks else 0
+    return DataLoader(
+        batches,
+        batch_size=None,
+        num_workers=int(workers),
+        pin_memory=cuda,
+        worker_init_fn=_outlive_signals if workers else None,
+    )
+
+
+def _outlive_signals(_: int) -> None:
+    """Whoever stops the program stops its whole group; these end with the main process, which first finishes its step."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _mean(sums: dict[str, Tensor], accelerator: Accelerator, steps: int) -> dict[str, float]:
     names = list(sums)
     values = accelerator.reduce(torch.stack([sums[name].float() for name in names]), reduction="mean") / steps
     return dict(zip(names, values.tolist(), strict=True))
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    return {key: _to(entry, device) for key, entry in value.items()} if isinstance(value, dict) else value
 
 
 def _mix(seed: int, *key: int | str) -> int:

@@ -1,8 +1,11 @@
-"""Bytes that tensors take and bytes that are free: how many images are drawn together where that is left to the machine."""
+"""Bytes that tensors take and bytes that are free: how many samples are taken together where that is left to the machine."""
 
+import gc
 import os
+import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
-SHARE = 0.5
-"""Of the free memory; the rest is for what is not counted: fragments, workspaces of convolutions, other programs."""
+SHARE = {"cuda": 0.9}
+"""Of the free memory that is filled; elsewhere half. The rest is for what is not counted: on a processor the workspaces of
+convolutions and other programs, on a GPU little."""
 
 LARGEST = 64
 """More images together fill no device better, and a killed run loses more of them."""
@@ -44,28 +48,58 @@ class Live(TorchDispatchMode):
         self.bytes -= size
 
 
-def fitting_batch(run: Callable[[int], object], free: int) -> int:
-    """How many samples fit into `SHARE` of `free` bytes: a power of two, at least 1 and at most `LARGEST`.
+def fitting(run: Callable[[int], object], counts: Sequence[int], device: torch.device, reserve: int = 0) -> int:
+    """The largest of `counts` samples whose work fits the free memory of `device`; the smallest where none does.
+
+    What a sample takes is the difference between the peaks of two samples and one, which leaves out what all share. On a
+    GPU, where the peaks are the allocator's, the largest that should fit is then tried, and smaller ones until one does.
 
     Args:
-        run: does the work on so many samples; called with 1 and 2, whose difference leaves out what all samples share.
-        free: see `free_bytes`.
+        run: does the work on so many samples, and frees what it took.
+        counts: to choose from; ascending.
+        device: where `run` works.
+        reserve: bytes that will be needed besides.
     """
-    peaks: list[int] = []
-    for count in (1, 2):
+    budget = int(SHARE.get(device.type, 0.5) * free_bytes(device)) - reserve
+    one, two = (_peak(run, count, device) for count in (1, 2))
+    each = max(1, two - one)
+    shared = max(0, one - each)
+    fit = [count for count in counts if shared + count * each <= budget] or list(counts[:1])
+    while device.type == "cuda" and len(fit) > 1 and _peak(run, fit[-1], device) > budget:
+        fit.pop()
+    return fit[-1]
+
+
+def powers_of_two(largest: int) -> list[int]:
+    """1, 2, 4 ... up to `largest`."""
+    return [1 << exponent for exponent in range(largest.bit_length())]
+
+
+def _peak(run: Callable[[int], object], count: int, device: torch.device) -> int:
+    """Bytes that the work on `count` samples takes at its worst moment, over what was taken before it."""
+    if device.type != "cuda":
         with Live() as live:
             run(count)
-        peaks.append(live.peak)
-    each = max(1, peaks[1] - peaks[0])
-    fitting = min(LARGEST, max(1, int(SHARE * free) // each))
-    return int(1 << (fitting.bit_length() - 1))
+        return int(live.peak)
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    with suppress(torch.cuda.OutOfMemoryError):
+        run(count)
+        # What the allocator holds, not what is in use: fragments are lost as well.
+        return int(torch.cuda.max_memory_reserved(device)) - before
+    return sys.maxsize
 
 
 def free_bytes(device: torch.device) -> int:
     """Bytes that this process may still take on `device`; processes that share the main memory share it equally."""
     if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + kept
+        free, total = torch.cuda.mem_get_info(device)
+        taken = torch.cuda.memory_allocated(device)
+        fraction = getattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)  # since torch 2.7
+        bound = int(fraction(device) * total)
+        return int(min(free + torch.cuda.memory_reserved(device), bound) - taken)
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # where the system does not say what is free
     listed = Path("/proc/meminfo")
     if listed.exists():

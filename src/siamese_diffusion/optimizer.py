@@ -43,14 +43,24 @@ def make_optimizer(
     return torch.optim.AdamW(trained, betas=settings.betas, weight_decay=settings.weight_decay, fused=True)
 
 
-def require_whole_steps(settings: LoopConfig, processes: int, parts: int, clip_value: float | None) -> None:
+def state_bytes(parameter: Tensor, optimizer: str) -> int:
+    """Bytes that the optimiser called so keeps for a parameter, next to its count of steps."""
+    if optimizer != "adafactor":
+        return {"adamw": 2, "sgd": 1}[optimizer] * parameter.nbytes
+    if parameter.dim() < 2:
+        return parameter.nbytes
+    rows, columns = parameter.shape[-2:]
+    return parameter.nbytes // columns + parameter.nbytes // rows
+
+
+def require_whole_steps(settings: LoopConfig, precision: str, processes: int, parts: int, clip_value: float | None) -> None:
     """Raise `InputError` where a gradient is not final as soon as it is there."""
     bars = {
         f"micro_batch = {settings.micro_batch}": parts > 1,
         f"{processes} processes": processes > 1,
         f"clip = {settings.clip}": settings.clip is not None,
         f"clip_value = {clip_value}": clip_value is not None,
-        "precision = fp16": settings.precision == "fp16",
+        "precision = fp16": precision == "fp16",
     }
     for bar, given in bars.items():
         if given:

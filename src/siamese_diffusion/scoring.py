@@ -18,6 +18,7 @@ from siamese_diffusion.comparing import Sets, compare
 from siamese_diffusion.config import Config, dump_config
 from siamese_diffusion.data.loading import load_images
 from siamese_diffusion.data.pairs import Pair, find_pairs
+from siamese_diffusion.device import find_device, precision_on, set_tf32
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.evaluation import extractors, memorization, perceptual, quality
 from siamese_diffusion.evaluation.appearance import appearance
@@ -25,7 +26,6 @@ from siamese_diffusion.evaluation.features import Extractor
 from siamese_diffusion.evaluation.fit import RESAMPLES, interval
 from siamese_diffusion.files import read_json, write_json, write_text, write_whole
 from siamese_diffusion.judging import SHUFFLED, Judge, embedder, held_out, judge_of, measure_both, own_error, test_images
-from siamese_diffusion.loop import make_accelerator
 from siamese_diffusion.progress import say
 
 LARGEST = 2000
@@ -87,17 +87,21 @@ def evaluate(
             raise InputError(f"{folder}: evaluation needs at least {'two' if least == 2 else 'four'} pairs")
     sets = Sets(pairs, made, held_out(real, pairs, config.data.split))
     names = _names(features or config.evaluate.features)
-    where = make_accelerator("no", device).device  # weights that cannot be had are told before the judge is trained
+    where = find_device(device)
+    precision = precision_on(where, config.evaluate.precision)
+    set_tf32(precision)
+    # weights that cannot be had are told before the judge is trained
     ready = {name: extractors.create(name, where) for name in names if name not in ("judge", "lpips")}
     lpips = perceptual.lpips_alex(where) if "lpips" in names else None
 
     trusted = judge_of(real, judge, out / "judge", config, resume, device)
+    set_tf32(precision)  # training it had a precision of its own
     own, own_scores = own_error(trusted, test_images(real))
     scores, shuffled = measure_both(trusted, made, f"{len(made)} synthetic pairs")
     fit = {name: interval(values) for name, values in scores.items()}
 
     chosen = [embedder(trusted) if name == "judge" else ready[name] for name in names if name != "lpips"]
-    chosen = chosen or [embedder(trusted)]
+    chosen = [extractors.in_precision(each, where, precision) for each in chosen or [embedder(trusted)]]
     found = compare(sets, chosen, lpips, cache or out / "features", config)
     metrics: dict[str, Any] = {
         "quality": found.quality,
@@ -163,6 +167,7 @@ def _protocol(
         "squaring": "Lanczos (Pillow), other aspect ratios squashed; masks by area, cut at one half",
         "extractors": used,
         "judge": {"run": str(judge.run.resolve()), "resolution": judge.resolution},
+        "precision": judge.precision,
         "seed": config.evaluate.seed,
         "intervals": f"95 %, bootstrap over images; {RESAMPLES} resamples for fit, {quality.RESAMPLES} for quality "
         f"(40 for large Fréchet distances), at most {quality.LARGEST} images of a kind",

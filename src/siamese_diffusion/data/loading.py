@@ -22,6 +22,9 @@ from siamese_diffusion.data.pairs import Pair, read_image, square
 from siamese_diffusion.files import alone
 from siamese_diffusion.loop import Batch, generator, rows_of_epochs
 
+ENCODED, EMBEDDED = 8, 64
+"""Images in one pass of the first stage, and prompts in one of the text encoder. Eight images of 384 pixels fill a GPU."""
+
 FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
     "none": ((),),
     "horizontal": ((), (-1,)),
@@ -145,14 +148,15 @@ def build_latents(
     with alone(cache.parent):
         if not cache.exists():
             with array_file(cache, len(images)) as add:
-                for start in progress.track(range(0, len(images), 8), "encoding images"):
-                    chunk = to_tensor(images[start : start + 8]).to(device)
+                for start in progress.track(range(0, len(images), ENCODED), "encoding images"):
+                    chunk = to_tensor(images[start : start + ENCODED]).to(device)
                     variants = [torch.stack(encode(chunk.flip(axes)), 1).cpu() for axes in FLIPS[flip]]
                     add(torch.stack(variants, 1).numpy())
     distinct = sorted(set(prompts))
+    texts = [*distinct, ""]
     return LatentData(
         moments=np.load(cache, mmap_mode="r"),
-        embeddings=embed([*distinct, ""]).cpu(),
+        embeddings=torch.cat([embed(texts[i : i + EMBEDDED]).cpu() for i in range(0, len(texts), EMBEDDED)]),
         prompts=[distinct.index(prompt) for prompt in prompts],
         images=images if masks is not None else None,
         masks=masks,

@@ -58,8 +58,8 @@ class Backbone:
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1], clamped, of scaled latents (B, C, h, w)."""
-        images: Tensor = self.vae.decode(latents / self.vae.config.scaling_factor).sample
-        return images.clamp(-1, 1)
+        images: Tensor = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
+        return images.float().clamp(-1, 1)
 
     @torch.no_grad()
     def embed(self, prompts: list[str]) -> Tensor:

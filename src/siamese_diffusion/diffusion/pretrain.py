@@ -11,17 +11,20 @@ from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from siamese_diffusion.config import Config, dump_config
+from siamese_diffusion.config import Config, dump_config, update
 from siamese_diffusion.data.arrays import Images, forget, map_images, stamp
 from siamese_diffusion.data.loading import build_latents, prompt_of, to_tensor
 from siamese_diffusion.data.pairs import find_images
+from siamese_diffusion.device import find_device, make_accelerator, precision_on
 from siamese_diffusion.diffusion.backbone import require_shape, small_backbone
+from siamese_diffusion.diffusion.compiling import compile_blocks
 from siamese_diffusion.diffusion.firststage import psnr
-from siamese_diffusion.diffusion.sample import denoise, save_grid
+from siamese_diffusion.diffusion.grids import save_grid
+from siamese_diffusion.diffusion.sampler import denoise
 from siamese_diffusion.diffusion.schedule import Schedule
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import write_json, write_text
-from siamese_diffusion.loop import Batch, generator, make_accelerator, run
+from siamese_diffusion.loop import Batch, generator, run
 
 FITTED = 2**27
 """The first stage is fitted to, and measured on, no more pixels than this: 14,500 images of 96, 910 of 384 pixels a side."""
@@ -68,6 +71,7 @@ def pretrain(
         InputError: no images, settings that do not fit, or an `out` that holds a run already.
     """
     config = config or Config()
+    config = update(config, "pretrain", precision=precision_on(find_device(device), config.pretrain.precision))
     require_shape(config.backbone, config.data.resolution)
     paths = find_images(images, config.data.split)
     if len(paths) < 2:
@@ -95,6 +99,8 @@ def pretrain(
     )
     schedule = Schedule(backbone.scheduler.alphas_cumprod, backbone.scheduler.config.prediction_type)
     model = Denoiser(backbone.unet, schedule)
+    if config.pretrain.compile:
+        compile_blocks(model)
 
     def batch_at(step: int, rows: range) -> Batch:
         return data.batch(step, rows, config.pretrain, config.data)

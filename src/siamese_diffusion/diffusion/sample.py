@@ -1,10 +1,12 @@
 """Sampling: masks in, image-mask pairs out, by Mask-Diffusion alone.
 
 Unusual in it: an image depends on the seed, its mask's name and its copy number only, not on the batch it was drawn in,
-so an interrupted run goes on exactly, and the work can be shared out in any way.
+so an interrupted run goes on exactly, and the work can be shared out in any way. While the device draws a batch, one
+thread reads the masks of the next and another writes the images of the last.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,121 +14,23 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from siamese_diffusion import progress
 from siamese_diffusion.config import Config, SampleConfig, update
+from siamese_diffusion.data.arrays import Images, Masks
 from siamese_diffusion.data.loading import mask_hint, prompt_of, to_images, to_tensor
 from siamese_diffusion.data.masks import RECIPES, transform_mask
 from siamese_diffusion.data.pairs import find_masks, find_pairs, read_mask, read_pair, square
 from siamese_diffusion.data.shards import ShardWriter
 from siamese_diffusion.data.writer import PairWriter
-from siamese_diffusion.diffusion.siamese import SiameseDiffusion
+from siamese_diffusion.device import SIXTEEN_BITS, make_accelerator, precision_on
+from siamese_diffusion.diffusion.compiling import compile_blocks
+from siamese_diffusion.diffusion.grids import save_grid
+from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import write_whole
-from siamese_diffusion.loop import generator, make_accelerator
-from siamese_diffusion.memory import fitting_batch, free_bytes
-
-
-def denoise(
-    predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, schedule: DDIMScheduler, scheduler: str, steps: int
-) -> Tensor:
-    """Solve the reverse process from `noise` (B, C, h, w) to latents.
-
-    Args:
-        predict: (noisy, timesteps (B,)) to the network's prediction.
-        noise: standard normal.
-        schedule: the backbone's.
-        scheduler: of `SampleConfig`.
-        steps: denoising steps.
-    """
-    solver = make_solver(schedule, scheduler)
-    solver.set_timesteps(steps, device=noise.device)
-    latents = noise
-    with torch.no_grad():
-        for t in solver.timesteps:
-            prediction = predict(latents, t.expand(len(latents)))
-            latents = solver.step(prediction, t, latents, return_dict=False)[0]
-    return latents
-
-
-def make_solver(schedule: DDIMScheduler, scheduler: str) -> Any:
-    """A diffusers scheduler for the backbone's noise schedule.
-
-    Args:
-        schedule: the backbone's.
-        scheduler: "ddim" (eta 0), "dpm" (DPM-Solver++, arXiv:2211.01095) or "unipc" (arXiv:2302.04867), both of second
-            order, begun at the last timestep that holds signal: a cosine schedule ends in noise without any.
-    """
-    if scheduler == "ddim":
-        return DDIMScheduler.from_config(schedule.config)
-    least = -5.1 if schedule.config.beta_schedule == "squaredcos_cap_v2" else -float("inf")  # half the log SNR
-    common: dict[str, Any] = {"solver_order": 2, "timestep_spacing": "trailing", "steps_offset": 0}
-    if scheduler == "dpm":
-        common |= {"algorithm_type": "dpmsolver++", "lambda_min_clipped": least}
-        return DPMSolverMultistepScheduler.from_config(schedule.config, **common)
-    # UniPC has no such bound; a schedule that is cut there is the same
-    last = int((schedule.alphas_cumprod.logit() / 2 >= least).sum())
-    common |= {"trained_betas": schedule.betas[:last].tolist(), "num_train_timesteps": last}
-    return UniPCMultistepScheduler.from_config(schedule.config, **common)
-
-
-def save_grid(rows: list[Tensor], path: Path, columns: int = 8) -> None:
-    """A PNG of images (N, 3, H, W) in [-1, 1]: where there are several lists, they alternate line by line."""
-    from PIL import Image
-    from torchvision.utils import make_grid
-
-    count = len(rows[0])
-    lines = [images[start : start + columns].cpu() for start in range(0, count, columns) for images in rows]
-    grid = make_grid(torch.cat(lines), nrow=min(columns, count), padding=2, pad_value=1.0)
-    write_whole(path, lambda temporary: Image.fromarray(to_images(grid[None])[0]).save(temporary))
-
-
-def guided(
-    model: SiameseDiffusion,
-    hint: Tensor,
-    text: Tensor,
-    empty: Tensor,
-    guidance: float = 1.0,
-    mask_guidance: float = 1.0,
-    interval: tuple[float, float] = (0.0, 1.0),
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """Mask-Diffusion with classifier-free guidance on the prompt, and on the mask.
-
-    Args:
-        model: in evaluation mode.
-        hint: (B, 3, H, W) mask hints.
-        text: (B, L, D) embeddings of the prompts.
-        empty: (B, L, D) of the empty prompt.
-        guidance: prediction = empty + guidance (prompt - empty), both with the mask, in one batch, as the paper does;
-            at 1 the empty branch is not run.
-        mask_guidance: the same between the network without and with the mask's control (not in the paper): above 1
-            the lesion keeps closer to its mask. At 1 it is off; else it costs one more pass of the decoder.
-        interval: shares of the timesteps, from 0 (clean) to 1 (noise), between which both are on; outside, each step is
-            one pass (Kynkaanniemi et al., arXiv:2404.07724).
-    """
-    with torch.no_grad():
-        features = model.embed_hint(hint)  # once, and not at every step
-    both = features.repeat(2, 1, 1, 1), torch.cat([empty, text])
-    last = len(model.schedule.alphas_cumprod) - 1
-
-    def predict(noisy: Tensor, t: Tensor) -> Tensor:
-        on = interval[0] <= float(t[0]) / last <= interval[1]
-        hints, words = both if on and guidance != 1 else (features, text)
-        if on and guidance != 1:
-            noisy, t = noisy.repeat(2, 1, 1, 1), t.repeat(2)
-        encoded = model.encode(noisy, t, words)
-        prediction = model.decode(encoded, words, model.control(noisy, t, words, features=hints))
-        if on and mask_guidance != 1:
-            free = model.decode(encoded, words)
-            prediction = free + mask_guidance * (prediction - free)
-        if on and guidance != 1:
-            without, given = prediction.chunk(2)
-            prediction = without + guidance * (given - without)
-        return prediction
-
-    return predict
+from siamese_diffusion.loop import generator
+from siamese_diffusion.memory import LARGEST, fitting, free_bytes, powers_of_two
 
 
 @dataclass(frozen=True)
@@ -138,6 +42,15 @@ class Wanted:
     mask: Path
     copy: int
     prompt: str
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a batch of B pairs is drawn from."""
+
+    masks: Masks
+    transforms: list[dict[str, Any]]
+    noise: Tensor  # (B, C, h, w)
 
 
 def sample(
@@ -187,20 +100,27 @@ def sample(
     )
     settings = config.sample
     wanted = _wanted(masks, per_mask, random_masks, config)
-    engine = make_accelerator("no", device)
+    engine = make_accelerator(settings.precision, device)
+    precision = precision_on(engine.device, settings.precision)
     trained.backbone.to(engine.device)
     trained.model.to(engine.device)
     model, backbone = trained.model, trained.backbone
+    embeddings = {prompt: backbone.embed([prompt])[0] for prompt in {"", *(one.prompt for one in wanted)}}
+    if precision in SIXTEEN_BITS:
+        for network in (model.unet, model.controlnet, backbone.vae):
+            nn.Module.to(network, SIXTEEN_BITS[precision])  # diffusers' own `to` warns of what does not concern these
+    if settings.compile:
+        compile_blocks(model)
+        compile_blocks(backbone.vae)
     resolution = trained.config.data.resolution
     shape = (backbone.unet.config.in_channels, resolution // backbone.factor, resolution // backbone.factor)
-    empty = backbone.embed([""])
 
     def draw(hint: Tensor, noise: Tensor, text: Tensor, settings: SampleConfig = settings) -> Tensor:
         predict = guided(
             model,
             hint,
             text,
-            empty.expand_as(text),
+            embeddings[""].expand_as(text),
             settings.guidance,
             settings.mask_guidance,
             settings.guidance_interval,
@@ -211,7 +131,7 @@ def sample(
         """A step with all that a step may hold."""
         hint = torch.zeros(count, 3, resolution, resolution, device=engine.device)
         one = settings.model_copy(update={"steps": 1, "guidance_interval": (0.0, 1.0)})
-        draw(hint, torch.zeros(count, *shape, device=engine.device), empty.expand(count, -1, -1), one)
+        draw(hint, torch.zeros(count, *shape, device=engine.device), embeddings[""].expand(count, -1, -1), one)
 
     origin = {
         "synthetic": True,
@@ -222,6 +142,30 @@ def sample(
             mode="json", include={"scheduler", "steps", "guidance", "mask_guidance", "guidance_interval"}
         ),
     }
+    if precision != "fp32":
+        origin["precision"] = precision
+
+    def read(batch: Sequence[Wanted]) -> Ready:
+        """What a batch is drawn from, on the CPU."""
+        shapes = [
+            transform_mask(
+                square(read_mask(one.mask), resolution), random_masks or "none", settings.seed, one.source, one.copy
+            )
+            for one in batch
+        ]
+        masks = np.stack([mask for mask, _ in shapes])
+        noise = [torch.randn(shape, generator=generator(settings.seed, "noise", one.source, one.copy)) for one in batch]
+        return Ready(masks, [transform for _, transform in shapes], torch.stack(noise))
+
+    def write(batch: Sequence[Wanted], ready: Ready, images: Images) -> int:
+        written = 0
+        for one, image, mask, transform in zip(batch, images, ready.masks, ready.transforms, strict=True):
+            if one.name not in writer.done:
+                provenance = {**origin, "copy": one.copy, "source_mask": one.source, "mask_transform": transform}
+                writer.write(one.name, image, mask, one.prompt, provenance)
+                written += 1
+        return written
+
     drawn = 0
     with engine.main_process_first():  # it clears away what a killed run left
         writer: PairWriter | ShardWriter = (
@@ -240,25 +184,19 @@ def sample(
         batches = [wanted[i : i + size] for i in range(0, len(wanted), size)]
         batches = batches[engine.process_index :: engine.num_processes]
         todo = [batch for batch in batches if any(one.name not in writer.done for one in batch)]
-        for batch in progress.track(todo, "sampling"):
-            shapes = [
-                transform_mask(
-                    square(read_mask(one.mask), resolution), random_masks or "none", settings.seed, one.source, one.copy
-                )
-                for one in batch
-            ]
-            hint = mask_hint(torch.from_numpy(np.stack([mask for mask, _ in shapes]))).to(engine.device)
-            noise = torch.stack(
-                [torch.randn(shape, generator=generator(settings.seed, "noise", one.source, one.copy)) for one in batch]
-            ).to(engine.device)
-            text = backbone.embed([one.prompt for one in batch])
-            images = to_images(draw(hint, noise, text))
-            for one, image, (mask, transform) in zip(batch, images, shapes, strict=True):
-                if one.name in writer.done:
-                    continue
-                provenance = {**origin, "copy": one.copy, "source_mask": one.source, "mask_transform": transform}
-                writer.write(one.name, image, mask, one.prompt, provenance)
-                drawn += 1
+        with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:
+            ahead = reading.submit(read, todo[0]) if todo else None
+            behind: Future[int] | None = None
+            for number, batch in enumerate(progress.track(todo, "sampling")):
+                assert ahead is not None
+                ready = ahead.result()
+                ahead = reading.submit(read, todo[number + 1]) if number + 1 < len(todo) else None
+                hint = mask_hint(torch.from_numpy(ready.masks)).to(engine.device)
+                text = torch.stack([embeddings[one.prompt] for one in batch])
+                images = to_images(draw(hint, ready.noise.to(engine.device), text))  # waits for the device
+                drawn += behind.result() if behind is not None else 0
+                behind = writing.submit(write, batch, ready, images)
+            drawn += behind.result() if behind is not None else 0
         writer.flush()
         engine.wait_for_everyone()
     drawn = int(engine.reduce(torch.tensor(drawn, device=engine.device), "sum"))
@@ -270,12 +208,12 @@ def sample(
 def _fitting(probe: Callable[[int], None], engine: Accelerator, wanted: int) -> int:
     """The batch that fits the memory of every process, and leaves none of them without work."""
     free = free_bytes(engine.device)
-    size = torch.tensor([fitting_batch(probe, free)], device=engine.device)
     share = max(1, wanted // engine.num_processes)
-    fitting = int(min(int(engine.gather(size).min()), 1 << (share.bit_length() - 1)))
+    size = fitting(probe, powers_of_two(min(LARGEST, share)), engine.device)
+    size = int(engine.gather(torch.tensor([size], device=engine.device)).min())
     if engine.is_main_process:
-        progress.say(f"batch_size auto: {fitting} images together ({free / 2**30:.1f} GiB free on {engine.device})")
-    return fitting
+        progress.say(f"batch_size auto: {size} images together ({free / 2**30:.1f} GiB free on {engine.device})")
+    return size
 
 
 def _picture(out: Path) -> None:

@@ -14,14 +14,17 @@ from siamese_diffusion.config import Config, TrainConfig, default_config, dump_c
 from siamese_diffusion.data.arrays import forget, map_pairs, stamp
 from siamese_diffusion.data.loading import LatentData, build_latents, mask_hint, prompt_of, to_tensor
 from siamese_diffusion.data.pairs import find_pairs
+from siamese_diffusion.device import find_device, make_accelerator, precision_on
 from siamese_diffusion.diffusion.backbone import Backbone, load_backbone, require_divisible, require_shape
 from siamese_diffusion.diffusion.checkpoint import assemble, save_pipeline
+from siamese_diffusion.diffusion.compiling import compile_blocks
+from siamese_diffusion.diffusion.grids import save_grid
 from siamese_diffusion.diffusion.pretrain import pretrain
-from siamese_diffusion.diffusion.sample import denoise, guided, save_grid
+from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.diffusion.siamese import is_decoder, is_hint
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import write_json, write_text
-from siamese_diffusion.loop import Batch, generator, latest_checkpoint, make_accelerator, run
+from siamese_diffusion.loop import Batch, generator, latest_checkpoint, run
 
 UNSEEN = 1e-3
 """Hint strength (`SiameseDiffusion.hint_strength`) below which masks are as good as not given; alive it is 0.1 to 1."""
@@ -58,6 +61,7 @@ def train(
     config = config or default_config(backbone)
     if method is not None:
         config = update(config, "method", name=method)
+    config = update(config, "train", precision=precision_on(find_device(device), config.train.precision))
     if latest_checkpoint(out) is not None:
         if not resume:
             raise InputError(f"--out {out}: already holds a run; add --resume to go on with it, or name another folder")
@@ -106,6 +110,8 @@ def train(
         model = assemble(base, config)
     if config.train.checkpointing:
         model.enable_gradient_checkpointing(config.train.checkpointing == "selective")
+    if config.train.compile:
+        compile_blocks(model)
     model.joint = config.train.release_gradients
     steps = base.scheduler.config.num_train_timesteps
 
@@ -114,6 +120,10 @@ def train(
         limit = config.method.augmentation_timesteps
         batch["low"] = [row for row, t in enumerate(batch["timesteps"].tolist()) if t <= limit]  # known here, on the CPU
         return batch
+
+    def heaviest(rows: range) -> Batch:
+        batch = latents.batch(config.train.steps - 1, rows, config.train, config.data, steps)
+        return batch | {"timesteps": torch.zeros_like(batch["timesteps"]), "progress": 1.0, "low": list(range(len(rows)))}
 
     def observe(step: int, module: nn.Module) -> dict[str, float]:
         base.vae.to(accelerator.device)
@@ -138,6 +148,7 @@ def train(
         observe=observe,
         description=config.method.name,
         rate=partial(_rate, config.train),
+        heaviest=heaviest,
     )
     model.to("cpu")
     result = {

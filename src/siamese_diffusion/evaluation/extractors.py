@@ -13,6 +13,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from siamese_diffusion.device import autocast
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.evaluation.features import Extractor
 from siamese_diffusion.tensors import read_tensors
@@ -46,6 +48,18 @@ def create(name: str, device: torch.device) -> Extractor:
         model, at, file = name.removeprefix("timm:").partition("@")
         return _timm(name, model, Path(file) if at else None, device, {})
     raise InputError(f"--features {name}: no such extractor; choose from {KNOWN}")
+
+
+def in_precision(extractor: Extractor, device: torch.device, precision: str) -> Extractor:
+    """`extractor`, run in `precision`: "fp32", "tf32", "bf16" or "fp16"; features of each are cached apart."""
+    if precision == "fp32":
+        return extractor
+
+    def embed(images: Tensor) -> Tensor:
+        with autocast(device, precision):
+            return extractor.embed(images)
+
+    return replace(extractor, embed=embed, key=f"{extractor.key}-{precision}")
 
 
 def fingerprint(module: nn.Module) -> str:

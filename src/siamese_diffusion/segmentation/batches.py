@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from siamese_diffusion.config import SegmentConfig
 from siamese_diffusion.data.arrays import map_pairs
@@ -74,6 +75,17 @@ def batches(real: Arrays, synthetic: Arrays | None, settings: SegmentConfig, nam
         return {"images": images, "masks": masks}
 
     return batch_at
+
+
+def heaviest(batch_at: BatchAt, settings: SegmentConfig) -> Callable[[range], Batch]:
+    """(rows) -> a batch at the largest of the sizes trained at."""
+    side = max(_sides(settings))
+
+    def at_most(rows: range) -> Batch:
+        batch = batch_at(settings.steps - 1, rows)
+        return {name: F.interpolate(value, size=(side, side)) for name, value in batch.items()}
+
+    return at_most
 
 
 class Donors:

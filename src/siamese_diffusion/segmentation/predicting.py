@@ -14,6 +14,7 @@ from siamese_diffusion import pictures, progress
 from siamese_diffusion.config import SegmentConfig
 from siamese_diffusion.data.arrays import read_squared
 from siamese_diffusion.data.pairs import Pair, read_mask
+from siamese_diffusion.device import autocast
 from siamese_diffusion.files import write_text, write_whole
 from siamese_diffusion.segmentation.batches import Arrays
 from siamese_diffusion.segmentation.metrics import SetScores, join, score
@@ -23,7 +24,11 @@ SHOWN = 8
 
 
 def predict(
-    network: nn.Module, images: NDArray[np.uint8], batch_size: int = 32, correction: bool = False
+    network: nn.Module,
+    images: NDArray[np.uint8],
+    batch_size: int = 32,
+    correction: bool = False,
+    precision: str = "fp32",
 ) -> NDArray[np.float32]:
     """Probabilities of the mask, where `network` lies and in its eval mode.
 
@@ -32,6 +37,7 @@ def predict(
         images: uint8 (N, R, R, 3).
         batch_size: images in one forward pass.
         correction: apply SANet's probability correction, which changes no mask cut at 0.5.
+        precision: "bf16" or "fp16" run the network under autocast.
 
     Returns:
         float32 (N, R, R) in [0, 1].
@@ -40,7 +46,7 @@ def predict(
     training = network.training
     network.eval()
     parts = []
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast(device, precision):
         for start in range(0, len(images), batch_size):
             part = torch.from_numpy(np.array(images[start : start + batch_size])).to(device).movedim(3, 1) / 255.0
             logits = network(part).float()

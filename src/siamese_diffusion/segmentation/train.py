@@ -16,10 +16,11 @@ from siamese_diffusion import loop, progress
 from siamese_diffusion.config import Config, SegmentConfig, dump_config, load_config, update
 from siamese_diffusion.data.arrays import forget
 from siamese_diffusion.data.pairs import Pair, find_pairs, splits, test_sets
+from siamese_diffusion.device import find_device, precision_on
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, require_folder, write_json, write_text
 from siamese_diffusion.segmentation import networks
-from siamese_diffusion.segmentation.batches import batches, load
+from siamese_diffusion.segmentation.batches import batches, heaviest, load
 from siamese_diffusion.segmentation.losses import LOSSES
 from siamese_diffusion.segmentation.metrics import summary
 from siamese_diffusion.segmentation.predicting import draw_samples, score_set, validate
@@ -83,6 +84,7 @@ def segment(
     config = config or Config()
     if network is not None:
         config = update(config, "segment", network=network)
+    config = update(config, "segment", precision=precision_on(find_device(device), config.segment.precision))
     settings = config.segment
     rate = _rate(settings)
     if settings.resolution % 32:
@@ -116,14 +118,15 @@ def segment(
         draw_samples(out / "samples" / f"step-{step:06d}.png", held, probabilities)
         return {"val_dice": means["mDice"], "val_iou": means["mIoU"]}
 
+    batch_at = batches(
+        load(real, settings.resolution, out / "cache"),
+        load(made, settings.resolution, out / "cache") if made else None,
+        settings,
+        [pair.name for pair in real],
+    )
     loop.run(
         segmenter,
-        batches(
-            load(real, settings.resolution, out / "cache"),
-            load(made, settings.resolution, out / "cache") if made else None,
-            settings,
-            [pair.name for pair in real],
-        ),
+        batch_at,
         settings,
         out,
         resume=resume,
@@ -133,6 +136,7 @@ def segment(
         rate=rate,
         factor=lambda step: 0.5 ** sum(step >= share * settings.steps for share in settings.halve_at),
         clip_value=settings.clip_value,
+        heaviest=heaviest(batch_at, settings),
     )
     with PartialState().main_process_first():  # the other processes wait, then read what the first one wrote
         if not (out / "metrics.json").exists():

@@ -19,7 +19,7 @@ from siamese_diffusion.studies.settings import Values
 FORMAT = 1
 """Part of every key; to be raised when a stage comes to give another result from the same settings."""
 
-HARMLESS = frozenset({"workers", "log_every", "checkpoint_every", "keep", "shard_size", "release_gradients"})
+HARMLESS = frozenset({"workers", "log_every", "checkpoint_every", "keep", "shard_size", "release_gradients", "compile"})
 
 COMMANDS = {
     "backbone": "pretrain",

@@ -1,0 +1,77 @@
+"""Which device a command runs on, and in which precision.
+
+Unusual in it: `find_device` asks torch alone. accelerate keeps the first device and precision of a process for good, so
+`make_accelerator` clears that first: a study trains with several.
+"""
+
+import os
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from siamese_diffusion.errors import InputError
+
+SIXTEEN_BITS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def find_device(name: str = "auto") -> torch.device:
+    """The device called `name`: "cpu", "cuda" (this process's), "cuda:1", "mps"; "auto": a GPU where there is one.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise InputError(f"--device {name}: not available here; use auto or cpu") from None
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else device
+
+
+def precision_on(device: torch.device, precision: str) -> str:
+    """What `precision` means on `device`: "auto" is "bf16" on a GPU that computes in it, else "fp32".
+
+    Raises:
+        InputError: the device does not compute in it.
+    """
+    cuda = device.type == "cuda"
+    native = cuda and torch.cuda.get_device_capability(device) >= (8, 0)
+    if precision == "auto":
+        return "bf16" if native else "fp32"
+    if (precision == "tf32" and not native) or (precision == "bf16" and cuda and not native):
+        name = torch.cuda.get_device_name(device) if cuda else str(device)
+        raise InputError(f"precision = {precision}: {name} does not compute in it; set {'fp16 or ' if cuda else ''}fp32")
+    return precision
+
+
+def set_tf32(precision: str) -> None:
+    """Whether a GPU's products and convolutions of 32-bit floats run in TF32: unless `precision` is fp32."""
+    torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """A context whose products and convolutions run in the 16 bits of `precision`; without effect for fp32 and tf32."""
+    dtype = SIXTEEN_BITS.get(precision)
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def make_accelerator(precision: str = "fp32", device: str = "auto") -> Accelerator:
+    """The accelerate engine on `device`, in `precision`; TF32 as `set_tf32`.
+
+    Raises:
+        InputError: there is no such device here, or it does not compute in that precision.
+    """
+    where = find_device(device)
+    resolved = precision_on(where, precision)
+    set_tf32(resolved)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
+    if device not in ("auto", "cpu"):
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(where)
+    return Accelerator(cpu=device == "cpu", mixed_precision=resolved if resolved in SIXTEEN_BITS else "no")

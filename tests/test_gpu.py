@@ -1,0 +1,316 @@
+"""What only a GPU shows: the recorded numbers there, no waiting in a step, what fits its memory, and every command on it."""
+
+import gc
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from test_golden import CONFIG, assert_near, losses_at, state, stored, under_their_names
+from test_loop import Out
+from tiny import TINY, sd15_schedule, tiny_batch, tiny_siamese
+from torch import Tensor, nn
+
+from siamese_diffusion import console, memory
+from siamese_diffusion.config import Config, LoopConfig, build_config, update
+from siamese_diffusion.data.images import read_image
+from siamese_diffusion.data.pairs import find_pairs
+from siamese_diffusion.data.phantom import make_phantoms
+from siamese_diffusion.device import SIXTEEN_BITS, autocast, find_device, make_accelerator, set_tf32
+from siamese_diffusion.diffusion.original import load_original
+from siamese_diffusion.diffusion.sample import sample
+from siamese_diffusion.diffusion.sampler import denoise, guided
+from siamese_diffusion.diffusion.siamese import Losses, SiameseDiffusion
+from siamese_diffusion.diffusion.train import train
+from siamese_diffusion.files import read_json, read_jsonl
+from siamese_diffusion.loop import latest_checkpoint, run
+from siamese_diffusion.scoring import evaluate
+from siamese_diffusion.segmentation.train import segment
+from siamese_diffusion.studies.study import study
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what `use_deterministic_algorithms` asks for
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
+
+GIB = 2**30
+CUDA = torch.device("cuda", 0)
+
+HALF = {"bf16": 0.03, "fp16": 0.01}
+"""How far, as a share of the value, losses and gradients in 16 bits may be from those in 32: bf16 has 8 bits of mantissa."""
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def bounded() -> Iterator[int]:
+    """Two GiB of the card are all that this process may take, over what it has."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    total = torch.cuda.mem_get_info(CUDA)[1]
+    bound = torch.cuda.memory_reserved(CUDA) + 2 * GIB
+    torch.cuda.set_per_process_memory_fraction(bound / total, CUDA)
+    yield bound
+    torch.cuda.set_per_process_memory_fraction(1.0, CUDA)
+
+
+def golden() -> SiameseDiffusion:
+    model: SiameseDiffusion = load_original(state(), unet_config=CONFIG)
+    return model.to(CUDA)
+
+
+def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recorded inputs, moved."""
+    import test_golden
+
+    moved = {name: {key: value.to(CUDA) for key, value in stored(name).items()} for name in ("inputs",)}
+    monkeypatch.setattr(test_golden, "stored", lambda name: moved.get(name) or stored(name))
+
+
+@pytest.mark.parametrize("step", [0, 200, 333, 334, 800])
+def test_recorded_losses_and_gradients(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    set_tf32("fp32")
+    on_device(monkeypatch)
+    model = golden()
+    losses, recorded = losses_at(model, step)
+    assert isinstance(losses, Losses)
+    for term in ("mask", "image", "consistency"):
+        assert float(getattr(losses, term)) == pytest.approx(float(recorded[f"loss.{term}.per_sample"].mean()), 1e-4, 1e-8)
+    assert float(losses.total) == pytest.approx(float(recorded["loss.total"]), rel=1e-4)
+    if "grad_norm.global" in recorded:
+        losses.total.backward()
+        parameters = under_their_names(model)
+        for name in recorded:
+            if name.startswith("grad."):
+                gradient = parameters[name.removeprefix("grad.")].grad
+                assert gradient is not None
+                assert_near(gradient.cpu(), recorded[name], 1e-3)
+        norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
+        assert float(norm) == pytest.approx(float(recorded["grad_norm.global"]), rel=1e-4)
+
+
+@pytest.mark.parametrize("precision", HALF)
+def test_losses_and_gradients_in_16_bits(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    on_device(monkeypatch)
+    model = golden()
+    with autocast(CUDA, precision):
+        losses, recorded = losses_at(model, 800)
+    assert isinstance(losses, Losses)
+    (1024 * losses.total).backward()  # fp16 loses small gradients that are not scaled
+    norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm() / 1024
+    for name, value in (("loss.total", losses.total), ("grad_norm.global", norm)):
+        apart = abs(float(value) / float(recorded[name]) - 1)
+        print(f"{precision} {name}: {apart:.1e} apart")
+        assert apart < HALF[precision]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+def test_sampling_in_every_precision(precision: str) -> None:
+    """The recorded latents of 50 guided steps; in 16 bits as near as 8 or 11 bits of mantissa, nine times over, allow."""
+    set_tf32(precision)
+    model = golden().eval()
+    if precision in SIXTEEN_BITS:
+        model.unet.to(SIXTEEN_BITS[precision])
+        model.controlnet.to(SIXTEEN_BITS[precision])
+    inputs = {key: value.to(CUDA) for key, value in stored("inputs").items()}
+    empty = inputs["uncond_context"].expand_as(inputs["context"])
+    predict = guided(model, inputs["mask_hint"], inputs["context"], empty, 9.0)
+    drawn = denoise(predict, inputs["x_T"], sd15_schedule(), "ddim", 50).cpu()
+    expected = stored("sampling_vae")["ddim50.final_latent"]
+    apart = float((drawn - expected).square().mean().sqrt() / expected.square().mean().sqrt())
+    print(f"{precision}: {apart:.1e} of the recorded latents' RMS apart")
+    assert apart < {"fp32": 1e-3, "tf32": 0.05, "fp16": 0.05, "bf16": 0.3}[precision]
+    assert drawn.dtype == torch.float32
+
+
+class Watched(nn.Module):
+    """The method, in whose steps 2 to 5 (from 0) whatever waits for the device is an error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = tiny_siamese()
+        self.calls = 0
+
+    def forward(self, **batch: object) -> Losses:
+        torch.cuda.set_sync_debug_mode("error" if 2 <= self.calls < 6 else "default")
+        self.calls += 1
+        losses: Losses = self.model(**batch)
+        return losses
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_no_step_waits_for_the_device(tmp_path: Path, precision: str) -> None:
+    """Copies to the device, forward, backward, clipping, optimiser and average; the last step, which is logged, may wait."""
+    settings = LoopConfig.model_validate(
+        {"steps": 8, "batch_size": 2, "clip": 1.0, "ema": 0.9, "log_every": 100, "precision": precision, "workers": 1}
+    )
+    watched = Watched()
+    try:
+        run(
+            watched,
+            lambda step, rows: {**tiny_batch((100, 999)), "progress": 0.9, "low": [0]},
+            settings,
+            tmp_path,
+            device="cuda:0",
+        )
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert watched.calls == 8
+
+
+def batch_at(step: int, rows: range) -> dict[str, object]:
+    batch = tiny_batch(tuple(int(100 + 300 * row) for row in rows), seed=step + 10)
+    return {**batch, "progress": step / 8, "low": [i for i, row in enumerate(rows) if row == 0]}
+
+
+def test_a_resumed_run_has_the_weights_of_an_undisturbed_one(tmp_path: Path, deterministic: None) -> None:
+    settings = LoopConfig.model_validate(
+        {"steps": 8, "batch_size": 4, "micro_batch": 2, "ema": 0.9, "checkpoint_every": 2, "learning_rate": 1e-3}
+    )
+
+    class KilledError(Exception):
+        pass
+
+    def killed(step: int, rows: range) -> dict[str, object]:
+        if step == 5:
+            raise KilledError
+        return batch_at(step, rows)
+
+    whole, cut = tiny_siamese(), tiny_siamese()
+    run(whole, batch_at, settings, tmp_path / "whole", device="cuda:0")
+    with pytest.raises(KilledError):
+        run(cut, killed, settings.model_copy(update={"workers": 0}), tmp_path / "cut", device="cuda:0")
+    resumed = tiny_siamese()
+    run(resumed, batch_at, settings, tmp_path / "cut", resume=True, device="cuda:0")
+    differing = [name for name, value in whole.state_dict().items() if not torch.equal(value, resumed.state_dict()[name])]
+    assert differing == []
+
+
+class Heavy(nn.Module):
+    """Keeps 192 MiB a sample for the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Out:
+        wide = x[:, None] * torch.ones(1, 2**24, device=x.device)
+        return Out((wide * self.weight).sin().exp().mean())
+
+
+def test_micro_batch_auto_fills_the_memory_and_no_more(tmp_path: Path, bounded: int) -> None:
+    settings = LoopConfig.model_validate({"steps": 2, "batch_size": 48, "micro_batch": "auto", "precision": "fp32"})
+    torch.cuda.reset_peak_memory_stats(CUDA)
+    run(Heavy(), lambda step, rows: {"x": torch.ones(len(rows))}, settings, tmp_path, device="cuda:0")
+    newest = latest_checkpoint(tmp_path)
+    assert newest is not None
+    micro = read_json(newest / "state.json")["micro_batch"]
+    assert 48 % micro == 0
+    assert micro > 2
+    assert torch.cuda.max_memory_reserved(CUDA) <= bounded
+    larger = min(count for count in range(micro + 1, 49) if 48 % count == 0)
+    model = Heavy().to(CUDA)
+
+    def probe(count: int) -> None:
+        model(torch.ones(count, device=CUDA)).total.backward()
+
+    assert memory._peak(probe, larger, CUDA) > 0.9 * 2 * GIB
+
+
+def test_batch_size_auto_fits(tmp_path: Path, bounded: int, run: Path, pairs: Path) -> None:
+    config = build_config({**TINY, "sample": {"steps": 2, "batch_size": "auto"}}, "tests")
+    sample(run, pairs, tmp_path / "made", per_mask=8, config=config, device="cuda:0")
+    assert {pair.extra["batch_size"] for pair in find_pairs(tmp_path / "made")} == {64}
+    assert torch.cuda.max_memory_reserved(CUDA) <= bounded
+
+
+def test_out_of_memory_is_one_line(
+    tmp_path: Path, bounded: int, run: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = build_config({**TINY, "sample": {"steps": 2, "batch_size": 8}}, "tests")
+    torch.cuda.set_per_process_memory_fraction(1e-5, CUDA)
+    gc.collect()
+    torch.cuda.empty_cache()
+    with pytest.raises(SystemExit) as ended:
+        console.run(lambda: sample(run, pairs, tmp_path / "made", config=config, device="cuda:0"), as_json=False)
+    assert ended.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    assert "out of memory on the device" in lines[0]
+
+
+def test_train_sample_evaluate_and_segment(
+    tmp_path: Path, pairs: Path, backbone: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run on the GPU; its first loss, before any weight has moved, is the processor's."""
+    config = build_config({**TINY, "segment": {"resolution": 32, "steps": 4}, "evaluate": {"fit_steps": 4}}, "tests")
+    config = update(config, "train", precision="fp32", workers=2)
+    train(pairs, tmp_path / "run", str(backbone), config=config, device="cuda:0")
+    ours, theirs = read_jsonl(tmp_path / "run/log.jsonl"), read_jsonl(run / "log.jsonl")
+    assert ours[0]["total"] == pytest.approx(theirs[0]["total"], rel=1e-3)
+
+    drawn = {}
+    for precision, where in (("fp32", "cuda:0"), ("bf16", "cuda"), ("fp16", "cuda:0"), ("fp32", "cpu")):
+        name = f"{precision}-{where}".replace(":", "")
+        settings = update(config, "sample", precision=precision)
+        sample(tmp_path / "run", pairs, tmp_path / name, config=settings, device=where)
+        drawn[name] = torch.stack([torch.from_numpy(read_image(pair.image)) for pair in find_pairs(tmp_path / name)]).float()
+    for name, images in drawn.items():
+        apart = float((images - drawn["fp32-cpu"]).abs().mean())
+        print(f"{name}: {apart:.2f} of 255 apart from fp32 on the processor")
+        assert apart < (0.5 if name.startswith("fp32") else 4)
+    assert {pair.extra["precision"] for pair in find_pairs(tmp_path / "bf16-cuda")} == {"bf16"}
+
+    found = evaluate(pairs, tmp_path / "bf16-cuda", tmp_path / "scores", config, device="cuda:0")
+    assert found["counts"]["synthetic"] == 8
+    single = segment(pairs, tmp_path / "net", [], config=update(config, "segment", precision="fp32"), device="cuda:0")
+    assert 0 <= single["val"]["mDice"] <= 1
+
+
+def test_a_study(tmp_path: Path) -> None:
+    make_phantoms(tmp_path / "phantoms", 12, 32, seed=3)
+    names = [pair.name for pair in find_pairs(tmp_path / "phantoms")]
+    (tmp_path / "phantoms/splits.json").write_text(json.dumps({"train": names[:6], "val": names[6:9], "test": names[9:]}))
+    steps = {"steps": 2, "batch_size": 4, "warmup": 1, "sample_every": 2, "checkpoint_every": 2, "log_every": 1}
+    values = {
+        "settings": {
+            **TINY,
+            "data": {"resolution": 32},
+            "segment": {"resolution": 32, **steps},
+            "evaluate": {"fit_steps": 2},
+        },
+        "data": {"phantoms": {"train": "phantoms"}},
+        "pairs": [4],
+        "seeds": {"segmentation": [0]},
+        "arms": {"real": None, "siamese": {"masks": "random"}},
+        "score": False,
+    }
+    (tmp_path / "study.yaml").write_text(json.dumps(values))
+    assert study(tmp_path / "study.yaml", tmp_path / "out", device="cuda:0")["runs"] == {"done": 2, "planned": 2}
+
+
+def test_nccl_with_one_process(tmp_path: Path, pairs: Path, backbone: Path, tiny: Config) -> None:
+    (tmp_path / "tiny.yaml").write_text(json.dumps(TINY))
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1", "-m", "siamese_diffusion", "train"]
+    command += ["--data", str(pairs), "--out", str(tmp_path / "run"), "--backbone", str(backbone)]
+    command += ["--config", str(tmp_path / "tiny.yaml"), "--set", "train.precision=bf16"]
+    result = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert (tmp_path / "run/pipeline/unet").is_dir()
+
+
+def test_auto_is_the_gpu_in_bf16() -> None:
+    assert find_device() == CUDA
+    engine = make_accelerator("auto")
+    assert engine.device == CUDA
+    if torch.cuda.get_device_capability(CUDA) >= (8, 0):
+        assert engine.mixed_precision == "bf16"
+    assert make_accelerator("auto", "cpu").mixed_precision == "no"
