@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What only a GPU can tell, on a machine that has Python, torch and nothing of ours: `OUT=DIR bash benchmarks/gpu.sh [PART ...]`.
 #
-# Parts, in order of worth: tests steps sampling busy backbone arms real compile. Each has a time limit of its own and
-# writes into OUT; one that fails stops no other. All together take nine minutes on an H100.
+# Parts, in order of worth: steps sampling busy together (tests, real and backbone side by side) arms compile. Each has a time
+# limit of its own and writes into OUT; one that fails stops no other. All take nine minutes on an H200.
 # Ignored by git and sent along: .gpu/wheels (what the machine lacks, see docs/performance.md) and .gpu/kvasir-256.
 # REHEARSE=1 runs everything at its tiniest size on the processor.
 set -u
@@ -19,41 +19,45 @@ export PYTHONPATH="$work/site" PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false C
 export HF_HUB_OFFLINE=1 TORCHINDUCTOR_CACHE_DIR="$work/inductor"
 data=.gpu/kvasir-256
 
-device=cuda size=sd15 batch=48 most=64 backbone_seconds=150 arm_seconds=100 more=()
+device=cuda size=sd15 batch=48 most=64 backbone_seconds=${BACKBONE_SECONDS:-120} arm_seconds=${ARM_SECONDS:-80}
+more=(--set sample.scheduler=dpm --set sample.steps=20)
 if [ -n "${REHEARSE:-}" ]; then
     device=cpu size=tiny batch=4 most=2 backbone_seconds=2 arm_seconds=2
-    more=(--copies 1 --set data.resolution=32 --set "backbone.channels=[16, 32]" --set "backbone.attention=[false, true]"
+    more+=(--copies 1 --set data.resolution=32 --set "backbone.channels=[16, 32]" --set "backbone.attention=[false, true]"
         --set backbone.layers=1 --set pretrain.batch_size=4 --set train.batch_size=4 --set sample.steps=2)
 fi
 
 part() { # NAME SECONDS COMMAND ...: what it prints goes to OUT/NAME.log
-    local name=$1 limit=$2 start status
+    local name=$1 limit=$2 start status left
     shift 2
     start=$(date +%s)
+    left=$((${DEADLINE:-540} - start + began))
+    [ $left -ge 15 ] || { echo "== $name: no time left"; return; }
+    [ "$limit" -le $left ] || limit=$left
     timeout --signal=INT --kill-after=10 "$limit" "$@" >"$OUT/$name.log" 2>&1
     status=$?
     echo "== $name: exit $status after $(($(date +%s) - start)) s (at $(($(date +%s) - began)) s)"
     grep -vE 'USDT|━|^$' "$OUT/$name.log" | tail -n "${TAIL:-12}" | cut -c1-220
 }
 
-run_tests() { part tests 150 python3 -m pytest -q -p no:cacheprovider -rA -m gpu tests/test_gpu.py; }
-run_steps() { part steps 130 python3 benchmarks/gpu_steps.py --size $size --batch $batch --device $device --out "$OUT/steps.json"; }
+run_tests() { part tests 140 python3 -m pytest -q -p no:cacheprovider -rA -m gpu tests/test_gpu.py; }
+run_steps() { part steps 110 python3 benchmarks/gpu_steps.py --size $size --batch $batch --device $device --out "$OUT/steps.json"; }
 run_sampling() {
-    part sampling 70 python3 benchmarks/gpu_sampling.py --size $size --most $most --device $device --out "$OUT/sampling.json"
+    part sampling 60 python3 benchmarks/gpu_sampling.py --size $size --most $most --device $device --out "$OUT/sampling.json"
 }
 run_busy() {
-    part busy 60 python3 benchmarks/gpu_busy.py --size $size --device $device --out "$OUT/busy.json"
-    [ $size = tiny ] || part busy-medium 30 python3 benchmarks/gpu_busy.py --size medium --device $device --out "$OUT/busy-medium.json"
+    part busy 45 python3 benchmarks/gpu_busy.py --size $size --device $device --out "$OUT/busy.json"
+    [ $size = tiny ] || part busy-medium 25 python3 benchmarks/gpu_busy.py --size medium --device $device --out "$OUT/busy-medium.json"
 }
 run_backbone() {
-    part backbone $((backbone_seconds + 60)) python3 benchmarks/gpu_study.py backbone --data $data --out "$work/study" \
+    part backbone $((backbone_seconds + 40)) python3 benchmarks/gpu_study.py backbone --data $data --out "$work/study" \
         --device $device --seconds $backbone_seconds "${more[@]}"
     cp "$work"/study/backbone.json "$work"/study/backbone/samples/*.png "$OUT" 2>/dev/null
 }
 run_arms() {
     local method
     for method in mask-only siamese; do
-        part arm-$method $((arm_seconds + 90)) python3 benchmarks/gpu_study.py arm $method --data $data --out "$work/study" \
+        part arm-$method $((arm_seconds + 60)) python3 benchmarks/gpu_study.py arm $method --data $data --out "$work/study" \
             --device $device --seconds $arm_seconds "${more[@]}" &
     done
     wait
@@ -65,14 +69,22 @@ run_arms() {
     done
 }
 run_real() { # the commands themselves, from a folder in Stable Diffusion's shape
-    part real 100 python3 benchmarks/gpu_real.py --size $size --data $data --work "$work/real" --device $device --out "$OUT/real.json"
+    part real 130 python3 benchmarks/gpu_real.py --size $size --data $data --work "$work/real" --device $device --out "$OUT/real.json"
 }
 run_compile() {
-    part compile 120 python3 benchmarks/gpu_steps.py --size $size --batch $batch --device $device --out "$OUT/compile.json" --compile
+    part compile 60 python3 benchmarks/gpu_steps.py --size $size --batch $batch --device $device --out "$OUT/compile.json" --compile
+}
+
+# Timings have the card to themselves; the rest shares it: training by minutes, and what is right or wrong and not fast or slow.
+run_together() {
+    run_tests &
+    run_real &
+    run_backbone
+    wait
 }
 
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(tests steps sampling busy backbone arms real compile)
+[ ${#parts[@]} -gt 0 ] || parts=(steps sampling busy together arms compile)
 python3 - <<'PY'
 import platform, torch
 card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"

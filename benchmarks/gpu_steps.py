@@ -40,20 +40,20 @@ def cases(batch: int) -> list[Case]:
     few = max(1, batch // 6)
     half = batch // 2
     return [
-        Case("plain", "fp32", 1, "none", passes=10),
+        Case("plain", "bf16", half, "none"),
+        Case("ours", "bf16", half, "all"),
         Case("ours", "bf16", batch, "all", passes=1),
+        Case("plain", "fp32", half, "none"),
+        Case("ours", "fp32", half, "all"),
+        Case("plain", "bf16", batch, "none", passes=1),
+        Case("plain", "fp32", 1, "none", passes=5),
         Case("plain", "bf16", few, "none"),
         Case("ours", "bf16", few, "all"),
         Case("plain", "fp32", few, "none"),
         Case("ours", "fp32", few, "all"),
-        Case("plain", "bf16", half, "none", passes=1),
-        Case("ours", "bf16", half, "all", passes=1),
-        Case("ours", "bf16", batch, "costly", passes=1),
-        Case("plain", "fp32", half, "none", passes=1),
-        Case("ours", "fp32", half, "all", passes=1),
-        Case("plain", "bf16", 1, "none", passes=10),
-        Case("ours", "bf16", 1, "all", passes=10),
-        Case("ours", "tf32", few, "all"),
+        Case("ours", "bf16", half, "costly"),
+        Case("ours", "bf16", 1, "all", passes=5),
+        Case("ours", "tf32", half, "all"),
         Case("ours", "bf16", batch, "all", channels_last=True, passes=1),
         Case("ours", "bf16", few, "all", channels_last=True),
     ]
@@ -111,7 +111,8 @@ class Timed:
             self.rows(rows)
             return rows
 
-        one(prepared(parts[0]))
+        for part in parts:  # as many rows with t <= 200 as will be timed: their kernels are loaded at their first use
+            one(prepared(part))
         bench.optimizer.step()
         bench.optimizer.zero_grad()
         passing, loss = 0.0, torch.zeros((), device=self.device)

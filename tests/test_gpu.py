@@ -299,10 +299,14 @@ def test_a_study(tmp_path: Path) -> None:
 
 def test_nccl_with_one_process(tmp_path: Path, pairs: Path, backbone: Path, tiny: Config) -> None:
     (tmp_path / "tiny.yaml").write_text(json.dumps(TINY))
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1", "-m", "siamese_diffusion", "train"]
+    command = ["-m", "siamese_diffusion", "train"]
     command += ["--data", str(pairs), "--out", str(tmp_path / "run"), "--backbone", str(backbone)]
     command += ["--config", str(tmp_path / "tiny.yaml"), "--set", "train.precision=bf16"]
-    result = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, timeout=120)
+    launched = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}  # as by `accelerate launch`
+    launched |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29531", "NCCL_SOCKET_IFNAME": "lo"}
+    environment = {**os.environ, **launched}
+    command = [sys.executable, *command]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=90)
     assert result.returncode == 0, result.stderr[-3000:]
     assert (tmp_path / "run/pipeline/unet").is_dir()
 

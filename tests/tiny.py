@@ -60,7 +60,7 @@ def tiny_batch(timesteps: tuple[int, ...] = (20, 200, 201, 900), seed: int = 1) 
         "noise": torch.randn(count, 4, 8, 8, generator=random),
         "timesteps": torch.tensor(timesteps),
         "text": torch.randn(count, 5, 8, generator=random),
-        "mask_hint": (torch.rand(count, 1, 32, 32, generator=random) > 0.5).float().expand(-1, 3, -1, -1),
+        "mask_hint": (torch.rand(count, 1, 32, 32, generator=random) > 0.5).float().repeat(1, 3, 1, 1),
         "image_hint": torch.rand(count, 3, 32, 32, generator=random),
     }
 

@@ -113,9 +113,10 @@ class TrainConfig(DiffusionLoopConfig):
     hint_rate: float = Field(
         1.0, ge=0, description="factor on that of the hint embedding, which dies of a high one (docs/backbones.md)"
     )
-    checkpointing: bool | Literal["selective"] = Field(
+    checkpointing: bool | Literal["selective", "auto"] = Field(
         False,
-        description="recompute activations: less memory, more time, the same gradients; selective: only the cheap ones",
+        description="recompute activations: less memory, more time, the same gradients; selective: only the cheap ones; "
+        "auto: selective, unless micro_batch auto finds room for 16 samples without",
     )
 
 
@@ -149,7 +150,7 @@ class SampleConfig(Section):
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         16, description="images drawn together, which changes their rounding; auto: as many as fit the free memory, up to 64"
     )
-    precision: Precision = Field("auto", description=PRECISION)
+    precision: Precision = Field("auto", description=PRECISION.replace("bf16 on a GPU that has it", "fp16 on a GPU"))
     compile: bool = Field(False, description="torch.compile of each block: pays for thousands of images")
     seed: int = Field(0, ge=0, description="image i of a run depends on this seed, its mask and its copy number only")
     shard_size: int = Field(1000, ge=1, description="pairs of a WebDataset shard; as many are redrawn after a kill")

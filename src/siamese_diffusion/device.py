@@ -33,8 +33,13 @@ def find_device(name: str = "auto") -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else device
 
 
-def precision_on(device: torch.device, precision: str) -> str:
-    """What `precision` means on `device`: "auto" is "bf16" on a GPU that computes in it, else "fp32".
+def precision_on(device: torch.device, precision: str, fastest: str = "bf16") -> str:
+    """What `precision` means on `device`: "auto" is `fastest` on a GPU that computes in it, else "fp32".
+
+    Args:
+        device: from `find_device`.
+        precision: of the settings.
+        fastest: "bf16", whose range is that of 32-bit floats; or "fp16", eight times as fine, where nothing large occurs.
 
     Raises:
         InputError: the device does not compute in it.
@@ -42,7 +47,7 @@ def precision_on(device: torch.device, precision: str) -> str:
     cuda = device.type == "cuda"
     native = cuda and torch.cuda.get_device_capability(device) >= (8, 0)
     if precision == "auto":
-        return "bf16" if native else "fp32"
+        return fastest if native or (cuda and fastest == "fp16") else "fp32"
     if (precision == "tf32" and not native) or (precision == "bf16" and cuda and not native):
         name = torch.cuda.get_device_name(device) if cuda else str(device)
         raise InputError(f"precision = {precision}: {name} does not compute in it; set {'fp16 or ' if cuda else ''}fp32")
@@ -61,14 +66,14 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
-def make_accelerator(precision: str = "fp32", device: str = "auto") -> Accelerator:
-    """The accelerate engine on `device`, in `precision`; TF32 as `set_tf32`.
+def make_accelerator(precision: str = "fp32", device: str = "auto", fastest: str = "bf16") -> Accelerator:
+    """The accelerate engine on `device`, in `precision`, see `precision_on`; TF32 as `set_tf32`.
 
     Raises:
         InputError: there is no such device here, or it does not compute in that precision.
     """
     where = find_device(device)
-    resolved = precision_on(where, precision)
+    resolved = precision_on(where, precision, fastest)
     set_tf32(resolved)
     AcceleratorState._reset_state(reset_partial_state=True)
     os.environ.pop("ACCELERATE_TORCH_DEVICE", None)

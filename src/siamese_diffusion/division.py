@@ -21,6 +21,17 @@ class Step(NamedTuple):
     rows: range
 
 
+ENOUGH = 16
+"""Samples of a pass that keep a GPU busy: below, what launches the kernels is slower than they are."""
+
+
+class Division(NamedTuple):
+    """How many samples pass at a time, None for all of a process's; and whether in a way that takes less memory."""
+
+    micro_batch: int | None
+    light: bool
+
+
 def divide(batch_size: int, micro_batch: int | None, processes: int, rank: int) -> Callable[[int], list[Step]]:
     """The parts of a step that process `rank` does, in equal micro-batches; None: one, of all its samples.
 
@@ -34,13 +45,14 @@ def divide(batch_size: int, micro_batch: int | None, processes: int, rank: int) 
     return lambda step: [Step(step, range(first, first + micro)) for first in blocks]
 
 
-def fitting_micro_batch(
+def fitting_division(
     wrapped: nn.Module,
     heaviest: Callable[[range], dict[str, Any]],
     settings: LoopConfig,
     accelerator: Accelerator,
     state: bool,
-) -> int:
+    lighten: Callable[[], None] | None = None,
+) -> Division:
     """The largest division of this process's share of a batch that fits the memory of every process.
 
     Forward and backward passes are run to learn it; weights, buffers and gradients are as before when it returns, and the
@@ -52,6 +64,7 @@ def fitting_micro_batch(
         settings: of the loop.
         accelerator: the engine.
         state: whether the optimiser's state is in memory already.
+        lighten: makes the module take less memory and more time, which pays where fewer than `ENOUGH` samples fit.
 
     Raises:
         InputError: the batch cannot be divided over the processes.
@@ -72,13 +85,21 @@ def fitting_micro_batch(
 
     divisions = [count for count in range(1, share + 1) if share % count == 0]
     reserve = 0 if state else sum(state_bytes(parameter, settings.optimizer) for parameter in parameters)
-    found = torch.tensor([fitting(run, divisions, device, reserve)], device=device)
+
+    def micro_batch() -> int:
+        found = torch.tensor([fitting(run, divisions, device, reserve)], device=device)
+        return int(accelerator.gather(found).min())
+
+    micro, light = micro_batch(), False
+    if lighten is not None and micro < min(share, ENOUGH):
+        lighten()
+        micro, light = micro_batch(), True
     for buffer, value in kept:
         buffer.copy_(value)
-    micro = int(accelerator.gather(found).min())
     if accelerator.is_main_process:
-        progress.say(f"micro_batch auto: {micro} of {settings.batch_size} samples in one pass on {device}")
-    return micro
+        how = ", activations recomputed" if light else ""
+        progress.say(f"micro_batch auto: {micro} of {settings.batch_size} samples in one pass on {device}{how}")
+    return Division(micro, light)
 
 
 def to_device(value: Any, device: torch.device) -> Any:

@@ -25,7 +25,7 @@ from torch.utils.tensorboard import SummaryWriter
 from siamese_diffusion import progress
 from siamese_diffusion.config import LoopConfig
 from siamese_diffusion.device import make_accelerator, precision_on
-from siamese_diffusion.division import Step, divide, fitting_micro_batch, to_device
+from siamese_diffusion.division import Division, Step, divide, fitting_division, to_device
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, read_jsonl, whole_folder, write_json, write_jsonl, write_text
 from siamese_diffusion.optimizer import learning_rate_factor, make_optimizer, release_gradients, require_whole_steps
@@ -90,6 +90,7 @@ def run(
     factor: Callable[[int], float] = lambda step: 1.0,
     clip_value: float | None = None,
     heaviest: Callable[[range], Batch] | None = None,
+    lighten: Callable[[], None] | None = None,
 ) -> None:
     """Train the parameters of `module` that require gradients; on return it holds the final (averaged) weights.
 
@@ -105,6 +106,7 @@ def run(
         factor: number of a step, from 0, to a factor on all learning rates besides the schedule's.
         clip_value: largest entry of a gradient, by magnitude.
         heaviest: (rows) -> a batch that takes as much memory as any, for `micro_batch` auto; default: of the last step.
+        lighten: makes `module` take less memory and more time; called where `micro_batch` auto finds too little room.
 
     Raises:
         InputError: `out` holds checkpoints and `resume` is false, or the batch cannot be split as set.
@@ -132,9 +134,16 @@ def run(
         progress.say(f"going on from step {start} of {settings.steps}")
     wrapped, optimizer = accelerator.prepare(module, optimizer)
     if micro == "auto":
-        micro = _earlier_micro_batch(newest, settings.batch_size, processes) or fitting_micro_batch(
-            wrapped, heaviest or (lambda rows: batch_at(settings.steps - 1, rows)), settings, accelerator, newest is not None
-        )
+        earlier = _earlier_division(newest, settings.batch_size, processes)
+        largest = heaviest or (lambda rows: batch_at(settings.steps - 1, rows))
+        division = earlier or fitting_division(wrapped, largest, settings, accelerator, newest is not None, lighten)
+        if earlier is not None and earlier.light and lighten is not None:
+            lighten()
+    else:
+        division = Division(micro, lighten is not None)
+        if lighten is not None:
+            lighten()
+    micro = division.micro_batch
     steps_of = divide(settings.batch_size, micro, processes, rank)
     accelerator.gradient_accumulation_steps = len(steps_of(0))
     if settings.release_gradients:
@@ -151,7 +160,8 @@ def run(
     def save(step: int) -> None:
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            _save(checkpoints / f"step-{step:06d}", {"step": step, "micro_batch": micro}, module, optimizer, average)
+            state = {"step": step, **division._asdict()}
+            _save(checkpoints / f"step-{step:06d}", state, module, optimizer, average)
             for old in sorted(checkpoints.glob("step-*"))[: -settings.keep]:
                 shutil.rmtree(old)
 
@@ -246,10 +256,11 @@ def _load(folder: Path, module: nn.Module, optimizer: Any, average: EMAModel | N
     return step
 
 
-def _earlier_micro_batch(checkpoint: Path | None, batch_size: int, processes: int) -> int | None:
+def _earlier_division(checkpoint: Path | None, batch_size: int, processes: int) -> Division | None:
     """What `micro_batch` auto was when a run began: rounding depends on it. None where the batch is no longer divided so."""
-    found = read_json(checkpoint / "state.json").get("micro_batch") if checkpoint is not None else None
-    return int(found) if found and batch_size % (int(found) * processes) == 0 else None
+    state = read_json(checkpoint / "state.json") if checkpoint is not None else {}
+    micro = state.get("micro_batch")
+    return Division(int(micro), bool(state.get("light"))) if micro and batch_size % (int(micro) * processes) == 0 else None
 
 
 def _loader(batches: Dataset[Batch], workers: int | Literal["auto"], device: torch.device) -> DataLoader[Batch]:

@@ -100,8 +100,9 @@ def sample(
     )
     settings = config.sample
     wanted = _wanted(masks, per_mask, random_masks, config)
-    engine = make_accelerator(settings.precision, device)
-    precision = precision_on(engine.device, settings.precision)
+    # Nothing large occurs in sampling, so that fp16 is as safe as bf16 and nearer to fp32 (docs/performance.md).
+    engine = make_accelerator(settings.precision, device, "fp16")
+    precision = precision_on(engine.device, settings.precision, "fp16")
     trained.backbone.to(engine.device)
     trained.model.to(engine.device)
     model, backbone = trained.model, trained.backbone
@@ -125,7 +126,11 @@ def sample(
             settings.mask_guidance,
             settings.guidance_interval,
         )
-        return backbone.decode(denoise(predict, noise, backbone.scheduler, settings.scheduler, settings.steps))
+        images = backbone.decode(denoise(predict, noise, backbone.scheduler, settings.scheduler, settings.steps))
+        if not images.isfinite().all():
+            remedy = "the run has diverged" if precision in ("fp32", "tf32") else "set sample.precision=fp32"
+            raise InputError(f"--checkpoint {checkpoint}: draws values that are not finite in {precision}; {remedy}")
+        return images
 
     def probe(count: int) -> None:
         """A step with all that a step may hold."""

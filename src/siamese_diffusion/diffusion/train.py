@@ -108,7 +108,10 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         model = assemble(base, config)
-    if config.train.checkpointing:
+    lighten = None
+    if config.train.checkpointing == "auto":
+        lighten = partial(model.enable_gradient_checkpointing, selective=True)
+    elif config.train.checkpointing:
         model.enable_gradient_checkpointing(config.train.checkpointing == "selective")
     if config.train.compile:
         compile_blocks(model)
@@ -149,6 +152,7 @@ def train(
         description=config.method.name,
         rate=partial(_rate, config.train),
         heaviest=heaviest,
+        lighten=lighten,
     )
     model.to("cpu")
     result = {
