@@ -1,21 +1,24 @@
 """The training loop: resume, interruption, accumulation, averages."""
 
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from siamese_diffusion import division
 from siamese_diffusion.config import LoopConfig
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import read_jsonl
+from siamese_diffusion.files import read_json, read_jsonl
 from siamese_diffusion.loop import generator, latest_checkpoint, rows_of_epochs, run
 from siamese_diffusion.optimizer import learning_rate_factor
 
@@ -124,7 +127,7 @@ def test_sigkill_at_any_moment(tmp_path: Path) -> None:
     assert_equal(cut, train(tmp_path / "whole", settings))
 
 
-def wait_for(condition: object, process: "subprocess.Popen[bytes]") -> None:
+def wait_for(condition: object, process: "subprocess.Popen[Any]") -> None:
     import time
 
     assert callable(condition)
@@ -243,3 +246,92 @@ def test_gradients_that_are_not_final_cannot_be_released(tmp_path: Path, given: 
     settings = SETTINGS.model_copy(update={"clip": None, "release_gradients": True, **given})
     with pytest.raises(InputError, match=f"release_gradients = true: .*{next(iter(given))}"):
         run(Model(), batch_at, settings, tmp_path, device="cpu")
+
+
+def test_batches_made_by_other_processes_are_the_same(tmp_path: Path) -> None:
+    whole = train(tmp_path / "alone")
+    assert_equal(train(tmp_path / "ahead", SETTINGS.model_copy(update={"workers": 2})), whole)
+    assert multiprocessing.active_children() == []
+
+
+def test_processes_that_make_batches_end_with_the_loop(tmp_path: Path) -> None:
+    """They ignore signals to the group: nothing but their loop's end stops them, though what was raised holds its frames."""
+
+    class KilledError(Exception):
+        pass
+
+    class Failing(Model):
+        def forward(self, x: Tensor) -> Out:
+            raise KilledError
+
+    with pytest.raises(KilledError) as raised:
+        run(Failing(), batch_at, SETTINGS.model_copy(update={"workers": 2}), tmp_path, device="cpu")
+    assert raised.traceback
+    left = multiprocessing.active_children()
+    for process in left:
+        process.kill()  # else this process would wait for them as it ends
+    assert left == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_lets_the_step_end(tmp_path: Path, number: signal.Signals) -> None:
+    """As a terminal and a batch system send it: the step is of two passes, whose second batch others still have to make."""
+    script = textwrap.dedent(
+        f"""
+        import sys, time
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import test_loop
+        from pathlib import Path
+        def slow(step, rows):
+            time.sleep(0.05)
+            return test_loop.batch_at(step, rows)
+        settings = test_loop.SETTINGS.model_copy(
+            update=dict(steps=2000, micro_batch=2, workers=2, checkpoint_every=5, log_every=1)
+        )
+        test_loop.run(test_loop.Model(), slow, settings, Path({str(tmp_path / "run")!r}), device="cpu")
+        """
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        wait_for(lambda: latest_checkpoint(tmp_path / "run") is not None, process)
+        os.killpg(process.pid, number)
+        _, errors = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in errors
+    assert "DataLoader" not in errors
+    newest = latest_checkpoint(tmp_path / "run")
+    assert newest is not None
+    assert read_json(newest / "state.json")["step"] == int(newest.name.removeprefix("step-"))
+    assert read_jsonl(tmp_path / "run/log.jsonl")[-1]["step"] == int(newest.name.removeprefix("step-"))
+
+
+@pytest.mark.parametrize(("fits", "light"), [(4, False), (2, True)])
+def test_micro_batch_auto_is_kept_on_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fits: int, light: bool
+) -> None:
+    """The search leaves weights, buffers and gradients alone: the run is that of the same number, set by hand."""
+    tried: list[int] = []
+
+    def fitting(work: Callable[[int], object], counts: list[int], device: torch.device, reserve: int) -> int:
+        assert counts == [1, 2, 4]
+        assert reserve == 8 * sum(p.numel() for p in Model().parameters() if p.requires_grad)
+        work(4)
+        tried.append(4)
+        return fits
+
+    monkeypatch.setattr(division, "fitting", fitting)
+    lightened: list[int] = []
+    auto = SETTINGS.model_copy(update={"micro_batch": "auto", "steps": 8})
+    model = Model()
+    run(model, batch_at, auto, tmp_path / "auto", device="cpu", lighten=lambda: lightened.append(1))
+    assert (len(tried), len(lightened)) == ((2, 1) if light else (1, 0))
+    assert f"micro_batch auto: {fits} of 4" in capsys.readouterr().err
+    fixed = SETTINGS.model_copy(update={"micro_batch": fits, "steps": 8})
+    assert_equal(model.state_dict(), train(tmp_path / "fixed", fixed))
+
+    shutil.rmtree(tmp_path / "auto/checkpoints/step-000008")
+    monkeypatch.setattr(division, "fitting", lambda *_: 1)  # less memory is free by now
+    again = Model()
+    run(again, batch_at, auto, tmp_path / "auto", resume=True, device="cpu", lighten=lambda: lightened.append(1))
+    assert_equal(again.state_dict(), model.state_dict())
+    assert len(lightened) == (2 if light else 0)

@@ -231,7 +231,7 @@ def test_the_table_is_there_after_the_first_run_even_if_nothing_is_cleaned_up(
         ({"settings": {"train.log_every": 3, "train.keep": 7}}, {}),
         ({"ratio": 0.5}, {"segment": 3}),
         ({"ratio": 2}, {"sample": 1, "evaluate": 1, "segment": 3}),
-        ({"min_fit": 0.3}, {"segment": 3}),
+        ({"min_fit": 0.5}, {"segment": 3}),
     ],
 )
 def test_changing_one_arm_reruns_that_arm_only(

@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -168,9 +168,10 @@ def run(
     module.train()
     sums: dict[str, Tensor] = {}
     summed = 0
-    with progress.bar() as shown, _deferred_interrupt() as interrupted:
+    # Closed, so that the processes that make the batches have ended whatever ends the loop.
+    made = closing(batch for batch in loader)
+    with progress.bar() as shown, _deferred_interrupt() as interrupted, made as batches:
         task = shown.add_task(description, total=settings.steps, completed=start, visible=accelerator.is_main_process)
-        batches = iter(loader)
         for step in range(start, settings.steps):
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * group["factor"] * learning_rate_factor(step, settings) * factor(step)
