@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # What only a GPU can tell, on a machine that has Python, torch and nothing of ours: `OUT=DIR bash benchmarks/gpu.sh [PART ...]`.
 #
-# Parts, in order of worth: steps sampling busy together (tests, real and backbone side by side) arms compile. Each has a time
-# limit of its own and writes into OUT; one that fails stops no other. All take nine minutes on an H200.
+# Parts, in order of worth: sampling steps busy tests backbone arms compile real. Each has a time limit of its own and writes
+# into OUT; one that fails stops no other, and none begins after DEADLINE seconds. Programs start slowly on a fresh machine (15 to
+# 25 s each): two calls of eight minutes do all, `sampling steps busy tests` and `backbone arms compile real`.
 # Ignored by git and sent along: .gpu/wheels (what the machine lacks, see docs/performance.md) and .gpu/kvasir-256.
 # REHEARSE=1 runs everything at its tiniest size on the processor.
 set -u
@@ -41,23 +42,23 @@ part() { # NAME SECONDS COMMAND ...: what it prints goes to OUT/NAME.log
 }
 
 run_tests() { part tests 140 python3 -m pytest -q -p no:cacheprovider -rA -m gpu tests/test_gpu.py; }
-run_steps() { part steps 110 python3 benchmarks/gpu_steps.py --size $size --batch $batch --device $device --out "$OUT/steps.json"; }
+run_steps() { part steps 150 python3 benchmarks/gpu_steps.py --size $size --batch $batch --device $device --out "$OUT/steps.json"; }
 run_sampling() {
-    part sampling 60 python3 benchmarks/gpu_sampling.py --size $size --most $most --device $device --out "$OUT/sampling.json"
+    part sampling 100 python3 benchmarks/gpu_sampling.py --size $size --most $most --device $device --out "$OUT/sampling.json"
 }
 run_busy() {
-    part busy 45 python3 benchmarks/gpu_busy.py --size $size --device $device --out "$OUT/busy.json"
-    [ $size = tiny ] || part busy-medium 25 python3 benchmarks/gpu_busy.py --size medium --device $device --out "$OUT/busy-medium.json"
+    part busy 90 python3 benchmarks/gpu_busy.py --size $size --device $device --out "$OUT/busy.json"
+    [ $size = tiny ] || part busy-medium 60 python3 benchmarks/gpu_busy.py --size medium --device $device --out "$OUT/busy-medium.json"
 }
 run_backbone() {
-    part backbone $((backbone_seconds + 40)) python3 benchmarks/gpu_study.py backbone --data $data --out "$work/study" \
+    part backbone $((backbone_seconds + 75)) python3 benchmarks/gpu_study.py backbone --data $data --out "$work/study" \
         --device $device --seconds $backbone_seconds "${more[@]}"
     cp "$work"/study/backbone.json "$work"/study/backbone/samples/*.png "$OUT" 2>/dev/null
 }
 run_arms() {
     local method
     for method in mask-only siamese; do
-        part arm-$method $((arm_seconds + 60)) python3 benchmarks/gpu_study.py arm $method --data $data --out "$work/study" \
+        part arm-$method $((arm_seconds + 75)) python3 benchmarks/gpu_study.py arm $method --data $data --out "$work/study" \
             --device $device --seconds $arm_seconds "${more[@]}" &
     done
     wait
@@ -72,19 +73,11 @@ run_real() { # the commands themselves, from a folder in Stable Diffusion's shap
     part real 130 python3 benchmarks/gpu_real.py --size $size --data $data --work "$work/real" --device $device --out "$OUT/real.json"
 }
 run_compile() {
-    part compile 60 python3 benchmarks/gpu_steps.py --size $size --batch $batch --device $device --out "$OUT/compile.json" --compile
-}
-
-# Timings have the card to themselves; the rest shares it: training by minutes, and what is right or wrong and not fast or slow.
-run_together() {
-    run_tests &
-    run_real &
-    run_backbone
-    wait
+    part compile 150 python3 benchmarks/gpu_steps.py --size $size --batch $batch --device $device --out "$OUT/compile.json" --compile
 }
 
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(steps sampling busy together arms compile)
+[ ${#parts[@]} -gt 0 ] || parts=(sampling steps busy tests backbone arms compile real)
 python3 - <<'PY'
 import platform, torch
 card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
