@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 from siamese_diffusion.data.images import read_image, square
 from siamese_diffusion.data.pairs import find_pairs
 from siamese_diffusion.data.phantom import make_phantoms
-from siamese_diffusion.evaluation import quality
 from siamese_diffusion.evaluation.features import FLIPS, PLAIN, Extractor, features
-from siamese_diffusion.evaluation.neighbours import nearest
-from siamese_diffusion.judging import Judge, embedder
+from siamese_diffusion.evaluation.judge import Judge, embedder
+from siamese_diffusion.evaluation.metrics import distances as quality
+from siamese_diffusion.evaluation.metrics.neighbours import nearest
 from siamese_diffusion.segmentation import networks
 
 RESOLUTION = 96

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from siamese_diffusion.data.loading import load_images, to_tensor
+from siamese_diffusion.data.arrays import load_images, to_tensor
 from siamese_diffusion.data.pairs import find_images
 from siamese_diffusion.diffusion.firststage import fit, psnr
-from siamese_diffusion.evaluation.appearance import statistics
+from siamese_diffusion.evaluation.metrics.appearance import statistics
 
 
 def main(folder: Path, resolution: int = 96) -> None:

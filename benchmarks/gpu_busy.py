@@ -21,9 +21,9 @@ from torch.profiler import ProfilerActivity, profile
 from train_step import SIZES, Bench
 
 from siamese_diffusion.config import Config, load_config
-from siamese_diffusion.data.loading import LatentData
 from siamese_diffusion.diffusion.backbone import small_backbone
 from siamese_diffusion.diffusion.checkpoint import assemble
+from siamese_diffusion.diffusion.latents import LatentData
 from siamese_diffusion.loop import Batch, run
 
 WARM, MEASURED = 3, 4

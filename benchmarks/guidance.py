@@ -13,12 +13,12 @@ from pathlib import Path
 
 from siamese_diffusion import sample
 from siamese_diffusion.config import load_config, update
-from siamese_diffusion.data.loading import load_pairs
+from siamese_diffusion.data.arrays import load_pairs
 from siamese_diffusion.data.pairs import find_pairs
-from siamese_diffusion.evaluation.appearance import statistics
-from siamese_diffusion.evaluation.fit import pair_scores
-from siamese_diffusion.segmentation.predicting import predict
-from siamese_diffusion.segmentation.train import load_network
+from siamese_diffusion.evaluation.metrics.appearance import statistics
+from siamese_diffusion.evaluation.metrics.mask_fit import pair_scores
+from siamese_diffusion.segmentation.predict import predict
+from siamese_diffusion.segmentation.segment import load_network
 
 
 def drawn(run: Path, data: Path, judge: Path, at: str, arguments: argparse.Namespace) -> dict[str, float]:

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from siamese_diffusion.data.loading import prompt_of
+from siamese_diffusion.data.pairs import prompt_of
 from siamese_diffusion.diffusion.checkpoint import Trained
-from siamese_diffusion.diffusion.parts import Encoded
+from siamese_diffusion.diffusion.passes import Encoded
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 
 TIMESTEPS = (100, 300, 500, 700, 900)

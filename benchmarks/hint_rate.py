@@ -18,9 +18,10 @@ from held_out import control, error, noise, predict
 from torch import Tensor
 
 from siamese_diffusion.config import load_config
-from siamese_diffusion.data.loading import load_pairs, mask_hint, to_tensor
+from siamese_diffusion.data.arrays import load_pairs, to_tensor
 from siamese_diffusion.data.pairs import find_pairs
 from siamese_diffusion.diffusion.checkpoint import Trained, load_trained
+from siamese_diffusion.diffusion.latents import mask_hint
 from siamese_diffusion.diffusion.train import train
 
 

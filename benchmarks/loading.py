@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from siamese_diffusion.data.arrays import Images, Masks, map_pairs
-from siamese_diffusion.data.loading import load_pairs
+from siamese_diffusion.data.arrays import Images, Masks, load_pairs, map_pairs
 from siamese_diffusion.data.pairs import Pair, find_pairs, read_pair, square
 from siamese_diffusion.data.phantom import make_phantoms
 

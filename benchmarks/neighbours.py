@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from siamese_diffusion.evaluation.memorization import Archive
+from siamese_diffusion.evaluation.metrics.copies import Archive
 
 
 def main(queries: int, keys: int, width: int, flips: int) -> dict[str, Any]:

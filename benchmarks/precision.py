@@ -22,7 +22,7 @@ from siamese_diffusion.diffusion.backbone import small_backbone
 from siamese_diffusion.diffusion.checkpoint import assemble
 from siamese_diffusion.optimizer import make_optimizer
 from siamese_diffusion.segmentation import networks
-from siamese_diffusion.segmentation.train import Segmenter
+from siamese_diffusion.segmentation.segment import Segmenter
 
 Loss = Callable[[], Tensor]
 BATCH = 8

@@ -22,14 +22,15 @@ import torch
 from numpy.typing import NDArray
 from sampling import STRAIGHTFORWARD, Task, Variant
 
-from siamese_diffusion.data.loading import load_images, load_pairs, mask_hint, prompt_of, to_images
-from siamese_diffusion.data.pairs import find_pairs, square
+from siamese_diffusion.data.arrays import load_images, load_pairs, to_images
+from siamese_diffusion.data.pairs import find_pairs, prompt_of, square
 from siamese_diffusion.diffusion.checkpoint import load_trained
-from siamese_diffusion.evaluation.fit import pair_scores
-from siamese_diffusion.evaluation.quality import kernel_distance
+from siamese_diffusion.diffusion.latents import mask_hint
+from siamese_diffusion.evaluation.judge import Judge, embedder, judge_of
+from siamese_diffusion.evaluation.metrics.distances import kernel_distance
+from siamese_diffusion.evaluation.metrics.mask_fit import pair_scores
 from siamese_diffusion.files import write_json
-from siamese_diffusion.judging import Judge, embedder, judge_of
-from siamese_diffusion.segmentation.train import predict
+from siamese_diffusion.segmentation.segment import predict
 
 STEPS = (4, 6, 8, 10, 12, 16, 25)
 SOLVERS = {"dpm": "DPM-Solver++", "unipc": "UniPC"}

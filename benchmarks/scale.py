@@ -26,8 +26,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from siamese_diffusion.config import MethodConfig
-from siamese_diffusion.data.loading import build_latents
 from siamese_diffusion.diffusion.control import DenseControlNet
+from siamese_diffusion.diffusion.latents import build_latents
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 
 SAMPLES, DEVICES = (1, 6, 48), (2, 8, 64)

@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from held_out import TIMESTEPS, control, error, noise, predict
 
-from siamese_diffusion.data.loading import load_pairs, mask_hint, to_tensor
+from siamese_diffusion.data.arrays import load_pairs, to_tensor
 from siamese_diffusion.data.pairs import find_pairs
 from siamese_diffusion.diffusion.checkpoint import load_trained
+from siamese_diffusion.diffusion.latents import mask_hint
 
 
 def losses(run: Path, data: Path, count: int, weight: float) -> dict[str, float]:

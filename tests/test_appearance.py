@@ -3,7 +3,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.stats import wasserstein_distance
 
-from siamese_diffusion.evaluation.appearance import appearance, difference, statistics
+from siamese_diffusion.evaluation.metrics.appearance import appearance, difference, statistics
 
 
 def textures(count: int = 24, seed: int = 0, side: int = 32) -> np.ndarray:

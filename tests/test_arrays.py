@@ -16,13 +16,22 @@ from PIL import Image
 
 from siamese_diffusion.config import Config, update
 from siamese_diffusion.data import arrays
-from siamese_diffusion.data.arrays import array_file, forget, map_images, map_pairs, read_squared, stamp
-from siamese_diffusion.data.loading import build_latents, load_images, load_pairs
+from siamese_diffusion.data.arrays import (
+    array_file,
+    forget,
+    load_images,
+    load_pairs,
+    map_images,
+    map_pairs,
+    read_squared,
+    stamp,
+)
 from siamese_diffusion.data.pairs import find_pairs
 from siamese_diffusion.diffusion import pretrain
+from siamese_diffusion.diffusion.latents import build_latents
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.segmentation.batches import batches, load
-from siamese_diffusion.segmentation.train import segment
+from siamese_diffusion.segmentation.segment import segment
 
 
 def test_a_file_of_parts_is_the_one_numpy_saves(tmp_path: Path) -> None:

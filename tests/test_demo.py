@@ -10,7 +10,7 @@ import pytest
 
 from siamese_diffusion.data.pairs import find_pairs
 from siamese_diffusion.demonstration import MIN_DICE, demo
-from siamese_diffusion.filtering import read_fits
+from siamese_diffusion.evaluation.filter import read_fits
 
 
 @pytest.fixture(scope="module")

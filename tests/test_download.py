@@ -23,11 +23,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from siamese_diffusion.cli import app
-from siamese_diffusion.data import archives, transfer
-from siamese_diffusion.data.archives import Limits, unpack
-from siamese_diffusion.data.catalogue import RELEASES, Archive, Release
 from siamese_diffusion.data.check import check
-from siamese_diffusion.data.download import get_data, list_data
+from siamese_diffusion.data.fetch import transfer
+from siamese_diffusion.data.fetch import unpack as archives
+from siamese_diffusion.data.fetch.catalogue import RELEASES, Archive, Release
+from siamese_diffusion.data.fetch.get import get_data, list_data
+from siamese_diffusion.data.fetch.unpack import Limits, unpack
 from siamese_diffusion.data.pairs import find_pairs, read_pair, splits
 from siamese_diffusion.errors import InputError
 

@@ -19,12 +19,13 @@ from siamese_diffusion.data.pairs import find_pairs, read_pair
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.data.shards import ShardWriter
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.evaluation import extractors, perceptual
+from siamese_diffusion.evaluation import extractors
+from siamese_diffusion.evaluation.evaluate import evaluate
 from siamese_diffusion.evaluation.features import Extractor
+from siamese_diffusion.evaluation.filter import filter_
+from siamese_diffusion.evaluation.judge import Judge, embedder
+from siamese_diffusion.evaluation.metrics import lpips as perceptual
 from siamese_diffusion.files import read_json, read_jsonl, write_json, write_jsonl
-from siamese_diffusion.filtering import filter_
-from siamese_diffusion.judging import Judge, embedder
-from siamese_diffusion.scoring import evaluate
 from siamese_diffusion.segmentation import networks
 
 COPIES = {"phantom-00003": "exact", "phantom-00008": "flipped", "phantom-00011": "darker"}

@@ -188,7 +188,7 @@ def test_unknown_extractors(name: str) -> None:
 
 
 def test_lpips_pairs_are_of_two_images_and_distances_reach_the_caller(images: list[Path]) -> None:
-    from siamese_diffusion.evaluation.perceptual import pair_distances
+    from siamese_diffusion.evaluation.metrics.lpips import pair_distances
 
     sizes: list[tuple[int, ...]] = []
 

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from recorded import recording
 from scipy.ndimage import correlate, distance_transform_edt
 
-from siamese_diffusion.segmentation.field import FIGURES, field_scores, stretch, sweep
 from siamese_diffusion.segmentation.metrics import join, score, summary
+from siamese_diffusion.segmentation.pranet_metrics import FIGURES, field_scores, stretch, sweep
 
 
 def maps(count: int = 6, side: int = 40) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from siamese_diffusion.evaluation.fit import boundary_distance, derangement, interval, mask_fit, pair_scores, shuffled_fit
+from siamese_diffusion.evaluation.metrics.mask_fit import (
+    boundary_distance,
+    derangement,
+    interval,
+    mask_fit,
+    pair_scores,
+    shuffled_fit,
+)
 from siamese_diffusion.segmentation import metrics
 
 

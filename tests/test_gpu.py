@@ -26,10 +26,10 @@ from siamese_diffusion.diffusion.sample import sample
 from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.diffusion.siamese import Losses, SiameseDiffusion
 from siamese_diffusion.diffusion.train import train
+from siamese_diffusion.evaluation.evaluate import evaluate
 from siamese_diffusion.files import read_json, read_jsonl
 from siamese_diffusion.loop import latest_checkpoint, run
-from siamese_diffusion.scoring import evaluate
-from siamese_diffusion.segmentation.train import segment
+from siamese_diffusion.segmentation.segment import segment
 from siamese_diffusion.studies.study import study
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what `use_deterministic_algorithms` asks for

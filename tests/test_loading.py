@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from siamese_diffusion.config import DataConfig, LoopConfig, load_config
-from siamese_diffusion.data.loading import LatentData, build_latents, mask_hint, prompt_of, to_images, to_tensor
+from siamese_diffusion.data.arrays import to_images, to_tensor
+from siamese_diffusion.data.pairs import prompt_of
+from siamese_diffusion.diffusion.latents import LatentData, build_latents, mask_hint
 
 COUNT, SIDE = 5, 8
 

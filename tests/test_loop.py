@@ -19,8 +19,9 @@ from siamese_diffusion import division
 from siamese_diffusion.config import LoopConfig
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, read_jsonl
-from siamese_diffusion.loop import generator, latest_checkpoint, rows_of_epochs, run
+from siamese_diffusion.loop import latest_checkpoint, run
 from siamese_diffusion.optimizer import learning_rate_factor
+from siamese_diffusion.randomness import generator, rows_of_epochs
 
 
 class Out(NamedTuple):

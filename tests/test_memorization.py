@@ -10,7 +10,7 @@ from PIL import Image
 
 from siamese_diffusion.data.phantom import phantom
 from siamese_diffusion.evaluation.features import FLIPS, features
-from siamese_diffusion.evaluation.memorization import Archive, thumbnail, thumbnails
+from siamese_diffusion.evaluation.metrics.copies import Archive, thumbnail, thumbnails
 
 SIDE = 64
 Pixels = NDArray[np.uint8]

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from siamese_diffusion.evaluation import neighbours
-from siamese_diffusion.evaluation.neighbours import nearest, within
+from siamese_diffusion.evaluation.metrics import neighbours
+from siamese_diffusion.evaluation.metrics.neighbours import nearest, within
 
 
 @pytest.fixture

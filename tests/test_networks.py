@@ -12,8 +12,7 @@ from torch.nn import functional as F
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.segmentation import networks
 from siamese_diffusion.segmentation.losses import LOSSES
-from siamese_diffusion.segmentation.networks import load_published
-from siamese_diffusion.segmentation.networks.published import NETWORKS, network_key
+from siamese_diffusion.segmentation.networks.published import NETWORKS, load_published, network_key
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 

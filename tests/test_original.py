@@ -11,8 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from siamese_diffusion.config import Config, build_config
-from siamese_diffusion.data.loading import prompt_of
-from siamese_diffusion.data.pairs import find_pairs
+from siamese_diffusion.data.pairs import find_pairs, prompt_of
 from siamese_diffusion.diffusion import backbone as backbone_module
 from siamese_diffusion.diffusion.backbone import _small_text_encoder, load_backbone
 from siamese_diffusion.diffusion.checkpoint import assemble, load_trained
@@ -21,7 +20,7 @@ from siamese_diffusion.diffusion.original import export, import_
 from siamese_diffusion.diffusion.sample import sample
 from siamese_diffusion.diffusion.train import train
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.loop import generator
+from siamese_diffusion.randomness import generator
 
 RECORDED = Path(__file__).parent / "data/golden/tiny_state_dict_e5m2.safetensors"
 CONFIG = {"num_heads": 4}

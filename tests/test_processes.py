@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from siamese_diffusion.config import Config, dump_config
+from siamese_diffusion.data.hashing import hash_files
 from siamese_diffusion.data.pairs import find_pairs
 from siamese_diffusion.data.writer import PairWriter
-from siamese_diffusion.files import hash_files, read_json, read_jsonl
+from siamese_diffusion.files import read_json, read_jsonl
 
 TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--num_processes", "2"]
 TWO += ["--num_cpu_threads_per_process", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "siamese_diffusion"]

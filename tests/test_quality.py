@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
 
-from siamese_diffusion.evaluation import quality
-from siamese_diffusion.evaluation.panel import merge, panel
+from siamese_diffusion.evaluation.metrics import distances as quality
+from siamese_diffusion.evaluation.metrics.panel import merge, panel
 
 Array = NDArray[np.float64]
 

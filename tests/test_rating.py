@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 from siamese_diffusion.cli import app
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.evaluation.agreement import alpha_interval, crossed_means, krippendorff_alpha, percentiles, wilson
-from siamese_diffusion.evaluation.rating import export_ratings, render_scores, score_ratings
+from siamese_diffusion.reader_study.agreement import alpha_interval, crossed_means, krippendorff_alpha, percentiles, wilson
+from siamese_diffusion.reader_study.rating import export_ratings, render_scores, score_ratings
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NAN = np.nan

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from siamese_diffusion.config import Config, SegmentConfig, build_config, dump_config, load_config, update
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.loop import generator
+from siamese_diffusion.network_recipes import RECIPES
 from siamese_diffusion.optimizer import make_optimizer
-from siamese_diffusion.recipes import RECIPES
+from siamese_diffusion.randomness import generator
 from siamese_diffusion.segmentation import networks
 from siamese_diffusion.segmentation.batches import Arrays, Donors, batches
+from siamese_diffusion.segmentation.best_step import Selection
 from siamese_diffusion.segmentation.colour import statistics
-from siamese_diffusion.segmentation.selection import Selection
-from siamese_diffusion.segmentation.train import segment
+from siamese_diffusion.segmentation.segment import segment
 
 SPLITS = {"train": [f"{i:03d}" for i in range(8)], "val": ["008", "009"], "test": ["010", "011"]}
 

@@ -5,10 +5,10 @@ import pytest
 from conftest import DiscPairs
 from PIL import Image
 
-from siamese_diffusion import scoring
 from siamese_diffusion.config import Config, update
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.scoring import evaluate
+from siamese_diffusion.evaluation import evaluate as scoring
+from siamese_diffusion.evaluation.evaluate import evaluate
 
 SPLITS = {"train": [f"{i:03d}" for i in range(10)], "test": ["010", "011"]}
 

@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from siamese_diffusion.config import Config, update
 from siamese_diffusion.data.pairs import find_pairs
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.segmentation import train as training
+from siamese_diffusion.segmentation import segment as training
 from siamese_diffusion.segmentation.batches import Arrays, batches, load
+from siamese_diffusion.segmentation.best_step import Selection
 from siamese_diffusion.segmentation.metrics import score
-from siamese_diffusion.segmentation.selection import Selection
-from siamese_diffusion.segmentation.train import load_network, predict, segment
+from siamese_diffusion.segmentation.segment import load_network, predict, segment
 
 SPLITS = {
     "train": [f"{i:03d}" for i in range(8)],

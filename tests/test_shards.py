@@ -22,12 +22,13 @@ from typer.testing import CliRunner
 from siamese_diffusion.cli import app
 from siamese_diffusion.config import Config, update
 from siamese_diffusion.data.check import check
+from siamese_diffusion.data.hashing import hash_files
 from siamese_diffusion.data.pairs import find_images, find_masks, find_pairs, read_pair
 from siamese_diffusion.data.shards import ShardWriter
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.diffusion.sample import sample
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import hash_files, read_json, read_jsonl
+from siamese_diffusion.files import read_json, read_jsonl
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from siamese_diffusion.config import LoopConfig, MethodConfig
-from siamese_diffusion.diffusion.saving import differentiated
+from siamese_diffusion.diffusion.recompute import differentiated
 from siamese_diffusion.diffusion.siamese import Losses, SiameseDiffusion, is_decoder, is_hint
 from siamese_diffusion.memory import Live
 from siamese_diffusion.optimizer import make_optimizer
@@ -342,7 +342,7 @@ def test_selective_checkpointing_keeps_what_takes_time(monkeypatch: pytest.Monke
     flops, alive = {}, {}
     for name in ("none", "selective", "all"):
         flops[name], alive[name] = measure(name)
-    monkeypatch.setattr("siamese_diffusion.diffusion.saving.NARROW", 0)
+    monkeypatch.setattr("siamese_diffusion.diffusion.recompute.NARROW", 0)
     flops["all products kept"], alive["all products kept"] = measure("selective")
     with FlopCounterMode(display=False) as hints, torch.no_grad():
         model.embed_hint(torch.cat([batch["mask_hint"], batch["image_hint"]]))

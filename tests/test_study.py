@@ -35,12 +35,12 @@ from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.studies import study as module
 from siamese_diffusion.studies.differences import paired
-from siamese_diffusion.studies.figures import DOSES, dose_response, write_pictures
+from siamese_diffusion.studies.page import DOSES, dose_response, write_pictures
 from siamese_diffusion.studies.plan import make_plan
-from siamese_diffusion.studies.running import Claim, command_line, threads
-from siamese_diffusion.studies.settings import load_study
+from siamese_diffusion.studies.spec import load_study
 from siamese_diffusion.studies.stages import COMMANDS
 from siamese_diffusion.studies.study import study
+from siamese_diffusion.studies.workers import Claim, command_line, threads
 
 SPLITS = {
     "train": [f"{i:03d}" for i in range(8)],

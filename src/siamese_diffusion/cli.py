@@ -184,7 +184,7 @@ def evaluate(
 
     def call() -> Any:
         quiet()
-        from siamese_diffusion.scoring import evaluate
+        from siamese_diffusion.evaluation.evaluate import evaluate
 
         return evaluate(real, synthetic, out, load_settings(config, settings), judge, resume, device, features, cache)
 
@@ -207,7 +207,7 @@ def filter_(
     """Keep the synthetic pairs that `evaluate` found good enough."""
 
     def call() -> Any:
-        from siamese_diffusion.filtering import filter_
+        from siamese_diffusion.evaluation.filter import filter_
 
         return filter_(scores, out, min_dice, max_boundary, drop_flagged, synthetic, resume)
 
@@ -230,7 +230,7 @@ def segment(
     """Train a segmentation network on real, or real and synthetic pairs, and test it."""
 
     def call() -> Any:
-        from siamese_diffusion.segmentation.train import segment
+        from siamese_diffusion.segmentation.segment import segment
 
         return segment(train, out, test or [], synthetic, load_settings(config, settings), network, resume, device)
 
@@ -250,7 +250,7 @@ def study(
     """The paper's table on your own data; the same command goes on where an earlier one stopped."""
 
     def call() -> Any:
-        from siamese_diffusion.studies.settings import load_study
+        from siamese_diffusion.studies.spec import load_study
 
         folders = {}
         for entry in data or []:
@@ -316,7 +316,7 @@ def data_list(as_json: Json = False) -> None:
     """The data sets that can be fetched, their size and their licence."""
 
     def call() -> Any:
-        from siamese_diffusion.data.download import list_data, render_list
+        from siamese_diffusion.data.fetch.get import list_data, render_list
 
         if not as_json:
             print(render_list())
@@ -339,7 +339,7 @@ def data_get(
     """Fetch a data set and unpack it into a folder of pairs."""
 
     def call() -> Any:
-        from siamese_diffusion.data.download import get_data
+        from siamese_diffusion.data.fetch.get import get_data
 
         result = get_data(name, out, accept_licence, archive or [], keep)
         if not as_json:
@@ -363,7 +363,7 @@ def rate_export(
     """Make the page that readers open and the key that stays with you."""
 
     def call() -> Any:
-        from siamese_diffusion.evaluation.rating import export_ratings
+        from siamese_diffusion.reader_study.rating import export_ratings
 
         return export_ratings(real, synthetic, out, count, seed, resolution, split)
 
@@ -380,7 +380,7 @@ def rate_score(
     """Mean opinion scores, real-or-synthetic accuracy and agreement of the readers."""
 
     def call() -> Any:
-        from siamese_diffusion.evaluation.rating import render_scores, score_ratings
+        from siamese_diffusion.reader_study.rating import render_scores, score_ratings
 
         scores = score_ratings(files, key, out)
         if not as_json:

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.recipes import RECIPES
+from siamese_diffusion.network_recipes import RECIPES
 
 
 class Section(BaseModel):
@@ -157,7 +157,7 @@ class SampleConfig(Section):
 
 
 class SegmentConfig(LoopConfig):
-    """The defaults are those of `unet` and `segformer`; another network's own are in `recipes.py`."""
+    """The defaults are those of `unet` and `segformer`; another network's own are in `network_recipes.py`."""
 
     network: str = Field("unet", description="name in segmentation.networks")
     resolution: int = Field(96, ge=32, le=2048, description="side of the square input in pixels, a multiple of 32")

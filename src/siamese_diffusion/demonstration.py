@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from siamese_diffusion.config import Config, build_config
-from siamese_diffusion.data.loading import load_pairs
+from siamese_diffusion.data.arrays import load_pairs
 from siamese_diffusion.data.pairs import find_pairs
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.diffusion.sample import sample
 from siamese_diffusion.diffusion.train import train
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.evaluation.evaluate import evaluate
+from siamese_diffusion.evaluation.filter import filter_, read_fits
 from siamese_diffusion.files import write_json
-from siamese_diffusion.filtering import filter_, read_fits
 from siamese_diffusion.progress import say
 from siamese_diffusion.report import Figure, Section, Table, labelled_rows, loss_curves, write_report
-from siamese_diffusion.scoring import evaluate
-from siamese_diffusion.segmentation.train import segment
+from siamese_diffusion.segmentation.segment import segment
 
 RESOLUTION = 64
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.tars import open_file
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -133,16 +132,6 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             raise InputError(f"{path}: line {number} is not a JSON object")
         rows.append(row)
     return rows
-
-
-def hash_files(paths: Iterable[Path]) -> str:
-    """First 16 hexadecimal digits of the SHA-256 over the contents of `paths`, in order; see also `tars`."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with open_file(path) as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:16]
 
 
 def hash_json(value: Any) -> str:

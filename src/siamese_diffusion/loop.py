@@ -29,6 +29,7 @@ from siamese_diffusion.division import Division, Step, divide, fitting_division,
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, read_jsonl, whole_folder, write_json, write_jsonl, write_text
 from siamese_diffusion.optimizer import learning_rate_factor, make_optimizer, release_gradients, require_whole_steps
+from siamese_diffusion.randomness import mix
 from siamese_diffusion.tensors import read_tensors
 
 Batch = dict[str, Any]
@@ -50,30 +51,6 @@ class _Batches(Dataset[Batch]):
 
     def __getitem__(self, index: int) -> Batch:
         return self.batch_at(*self.steps[index])
-
-
-def generator(seed: int, *key: int | str) -> torch.Generator:
-    """A CPU generator whose state depends on `seed` and `key` only."""
-    return torch.Generator().manual_seed(_mix(seed, *key))
-
-
-def rows_of_epochs(step: int, rows: range, batch_size: int, count: int, seed: int) -> list[int]:
-    """Indices into `count` samples of these rows of a step, each epoch a new permutation, no sample left out.
-
-    Args:
-        step: number of the step, from 0.
-        rows: rows of its global batch.
-        batch_size: size of that global batch.
-        count: samples in the data set.
-    """
-    orders: dict[int, Tensor] = {}
-    indices = []
-    for row in rows:
-        epoch, place = divmod(step * batch_size + row, count)
-        if epoch not in orders:
-            orders[epoch] = torch.randperm(count, generator=generator(seed, 1, epoch))
-        indices.append(int(orders[epoch][place]))
-    return indices
 
 
 def run(
@@ -177,7 +154,7 @@ def run(
                 group["lr"] = settings.learning_rate * group["factor"] * learning_rate_factor(step, settings) * factor(step)
             for part in steps_of(step):
                 batch = to_device(next(batches), accelerator.device)
-                torch.manual_seed(_mix(settings.seed, 2, step, part.rows.start))
+                torch.manual_seed(mix(settings.seed, 2, step, part.rows.start))
                 with accelerator.accumulate(wrapped):
                     losses = wrapped(**batch)
                     accelerator.backward(losses.total)
@@ -291,12 +268,6 @@ def _mean(sums: dict[str, Tensor], accelerator: Accelerator, steps: int) -> dict
     names = list(sums)
     values = accelerator.reduce(torch.stack([sums[name].float() for name in names]), reduction="mean") / steps
     return dict(zip(names, values.tolist(), strict=True))
-
-
-def _mix(seed: int, *key: int | str) -> int:
-    import hashlib
-
-    return int.from_bytes(hashlib.sha256(repr((seed, *key)).encode()).digest()[:8], "big") >> 1
 
 
 @contextmanager

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from siamese_diffusion import progress
 from siamese_diffusion.data.images import Pixels, read_image, square
 from siamese_diffusion.data.pairs import Pair, read_pair
+from siamese_diffusion.data.tars import is_member
 from siamese_diffusion.files import alone, hash_json, whole_file
-from siamese_diffusion.tars import is_member
 
 Images = NDArray[np.uint8]  # (N, R, R, 3)
 Masks = NDArray[np.bool_]  # (N, R, R)
@@ -126,3 +128,36 @@ def stamp(paths: Sequence[Path], *more: Any) -> str:
         return known[file]
 
     return hash_json([[[str(path.absolute()), *state(path)] for path in paths], *more])
+
+
+def load_pairs(pairs: Sequence[Pair], resolution: int) -> tuple[Images, Masks]:
+    """Images (N, R, R, 3) and masks (N, R, R) at `resolution` pixels, in memory; for many, see `arrays.map_pairs`.
+
+    Raises:
+        InputError: a file cannot be read, or an image and its mask differ in size.
+    """
+    starts = progress.track(range(0, len(pairs), CHUNK), "reading pairs")
+    parts = [read_squared(pairs[start : start + CHUNK], resolution) for start in starts]
+    return np.concatenate([images for images, _ in parts]), np.concatenate([masks for _, masks in parts])
+
+
+def load_images(paths: Sequence[Path], resolution: int) -> Images:
+    """Images (N, R, R, 3) at `resolution` pixels.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    with ThreadPoolExecutor() as pool:
+        read = pool.map(lambda path: square(read_image(path), resolution), paths)
+        return np.stack(list(progress.track(read, "reading images", len(paths))))
+
+
+def to_tensor(images: Images) -> Tensor:
+    """(N, R, R, 3) 0..255 to float (N, 3, R, R) in [-1, 1]."""
+    return torch.from_numpy(np.array(images, order="C")).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_images(tensor: Tensor) -> Images:
+    """Float (N, 3, R, R) in [-1, 1] to (N, R, R, 3) 0..255, rounded."""
+    scaled = ((tensor.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return scaled.permute(0, 2, 3, 1).cpu().numpy()

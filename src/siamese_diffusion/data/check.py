@@ -12,9 +12,9 @@ import numpy as np
 
 from siamese_diffusion.data.images import mask_values, open_image, read_mask
 from siamese_diffusion.data.pairs import Listing, list_folder, splits, test_sets
+from siamese_diffusion.data.tars import read_bytes
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.progress import track
-from siamese_diffusion.tars import read_bytes
 
 GREY_SHARE = 0.005
 """Share of pixels that are neither black nor white above which a mask is called not binary."""

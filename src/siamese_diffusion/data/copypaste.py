@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, binary_dilation, binary_opening, distance_transform_edt
 
 from siamese_diffusion import progress
-from siamese_diffusion.data.arrays import Images, Masks
+from siamese_diffusion.data.arrays import Images, Masks, load_pairs
 from siamese_diffusion.data.images import Mask, Pixels
-from siamese_diffusion.data.loading import load_pairs, prompt_of
 from siamese_diffusion.data.masks import LEAST, RECIPES, Recipe
-from siamese_diffusion.data.pairs import Pair
+from siamese_diffusion.data.pairs import Pair, prompt_of
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.errors import InputError
 

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from siamese_diffusion.data.tars import open_file
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.tars import open_file
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
 

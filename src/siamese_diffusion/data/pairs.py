@@ -13,9 +13,9 @@ import numpy as np
 
 from siamese_diffusion.data.images import SUFFIXES, Mask, Pixels, read_image, read_mask, square
 from siamese_diffusion.data.shards import MANIFEST, find_shards, read_shards
+from siamese_diffusion.data.tars import base_name, exists
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, read_jsonl, require_folder
-from siamese_diffusion.tars import base_name, exists
 
 __all__ = [
     "Pair",
@@ -201,6 +201,11 @@ def test_sets(folder: Path) -> dict[str, Path]:
     if top.name != "TestDataset" or not top.is_dir() or _detect(top) is not None:
         return {}
     return {child.name: child for child in sorted(top.iterdir()) if child.is_dir() and not child.name.startswith(".")}
+
+
+def prompt_of(label: str) -> str:
+    """What is asked of a generator where a pair has no prompt of its own: `label` is what the mask marks."""
+    return f"A photo of {label}"
 
 
 def read_pair(pair: Pair) -> tuple[Pixels, Mask]:

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 
 from siamese_diffusion.data.images import SUFFIXES, Mask, Pixels
+from siamese_diffusion.data.tars import base_name, index, member_name
 from siamese_diffusion.data.writer import writing
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, space, whole_file, write_json
-from siamese_diffusion.tars import base_name, index, member_name
 
 FOLDER, MANIFEST = "shards", "shards.json"
 

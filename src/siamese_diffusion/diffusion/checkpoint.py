@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from siamese_diffusion.config import Config, load_config, update
+from siamese_diffusion.data.hashing import hash_files
 from siamese_diffusion.diffusion.backbone import Backbone, load_backbone
 from siamese_diffusion.diffusion.control import DenseControlNet, controlnet_for
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import hash_files, whole_folder, write_json
+from siamese_diffusion.files import whole_folder, write_json
 
 
 @dataclass

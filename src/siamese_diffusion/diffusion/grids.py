@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from siamese_diffusion.data.loading import to_images
+from siamese_diffusion.data.arrays import to_images
 from siamese_diffusion.files import write_whole
 
 

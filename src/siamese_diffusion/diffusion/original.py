@@ -10,13 +10,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from siamese_diffusion.config import Config, dump_config, load_config
+from siamese_diffusion.data.hashing import hash_files
 from siamese_diffusion.diffusion import ldm
 from siamese_diffusion.diffusion.backbone import Backbone, load_parts, load_tokenizer, sd15_scheduler
 from siamese_diffusion.diffusion.checkpoint import load_trained, save_pipeline
 from siamese_diffusion.diffusion.control import controlnet_for
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import hash_files, write_json, write_text, write_whole
+from siamese_diffusion.files import write_json, write_text, write_whole
 
 EXAMPLE = """# Siamese-Diffusion, exported
 

@@ -12,19 +12,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from siamese_diffusion.config import Config, dump_config, update
-from siamese_diffusion.data.arrays import Images, forget, map_images, stamp
-from siamese_diffusion.data.loading import build_latents, prompt_of, to_tensor
-from siamese_diffusion.data.pairs import find_images
+from siamese_diffusion.data.arrays import Images, forget, map_images, stamp, to_tensor
+from siamese_diffusion.data.pairs import find_images, prompt_of
 from siamese_diffusion.device import find_device, make_accelerator, precision_on
 from siamese_diffusion.diffusion.backbone import require_shape, small_backbone
 from siamese_diffusion.diffusion.compiling import compile_blocks
 from siamese_diffusion.diffusion.firststage import psnr
 from siamese_diffusion.diffusion.grids import save_grid
+from siamese_diffusion.diffusion.latents import build_latents
 from siamese_diffusion.diffusion.sampler import denoise
 from siamese_diffusion.diffusion.schedule import Schedule
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import write_json, write_text
-from siamese_diffusion.loop import Batch, generator, run
+from siamese_diffusion.loop import Batch, run
+from siamese_diffusion.randomness import generator
 
 FITTED = 2**27
 """The first stage is fitted to, and measured on, no more pixels than this: 14,500 images of 96, 910 of 384 pixels a side."""

@@ -18,19 +18,19 @@ from torch import Tensor, nn
 
 from siamese_diffusion import progress
 from siamese_diffusion.config import Config, SampleConfig, update
-from siamese_diffusion.data.arrays import Images, Masks
-from siamese_diffusion.data.loading import mask_hint, prompt_of, to_images, to_tensor
+from siamese_diffusion.data.arrays import Images, Masks, to_images, to_tensor
 from siamese_diffusion.data.masks import RECIPES, transform_mask
-from siamese_diffusion.data.pairs import find_masks, find_pairs, read_mask, read_pair, square
+from siamese_diffusion.data.pairs import find_masks, find_pairs, prompt_of, read_mask, read_pair, square
 from siamese_diffusion.data.shards import ShardWriter
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.device import SIXTEEN_BITS, make_accelerator, precision_on
 from siamese_diffusion.diffusion.compiling import compile_blocks
 from siamese_diffusion.diffusion.grids import save_grid
+from siamese_diffusion.diffusion.latents import mask_hint
 from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.loop import generator
 from siamese_diffusion.memory import LARGEST, fitting, free_bytes, powers_of_two
+from siamese_diffusion.randomness import generator
 
 
 @dataclass(frozen=True)

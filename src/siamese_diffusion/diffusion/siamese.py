@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from siamese_diffusion.config import MethodConfig
 from siamese_diffusion.diffusion.control import DenseControlNet
-from siamese_diffusion.diffusion.parts import Encoded, embed, encode, join, residuals, steer
-from siamese_diffusion.diffusion.saving import RECOMPUTE, Recompute, WithSlopes, differentiated, with_casts_of_their_own
+from siamese_diffusion.diffusion.passes import Encoded, embed, encode, join, residuals, steer
+from siamese_diffusion.diffusion.recompute import RECOMPUTE, Recompute, WithSlopes, differentiated, with_casts_of_their_own
 from siamese_diffusion.diffusion.schedule import Schedule
 
 

@@ -11,20 +11,21 @@ from torch import Tensor, nn
 
 from siamese_diffusion import progress
 from siamese_diffusion.config import Config, TrainConfig, default_config, dump_config, load_config, update
-from siamese_diffusion.data.arrays import forget, map_pairs, stamp
-from siamese_diffusion.data.loading import LatentData, build_latents, mask_hint, prompt_of, to_tensor
-from siamese_diffusion.data.pairs import find_pairs
+from siamese_diffusion.data.arrays import forget, map_pairs, stamp, to_tensor
+from siamese_diffusion.data.pairs import find_pairs, prompt_of
 from siamese_diffusion.device import find_device, make_accelerator, precision_on
 from siamese_diffusion.diffusion.backbone import Backbone, load_backbone, require_divisible, require_shape
 from siamese_diffusion.diffusion.checkpoint import assemble, save_pipeline
 from siamese_diffusion.diffusion.compiling import compile_blocks
 from siamese_diffusion.diffusion.grids import save_grid
+from siamese_diffusion.diffusion.latents import LatentData, build_latents, mask_hint
 from siamese_diffusion.diffusion.pretrain import pretrain
 from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.diffusion.siamese import is_decoder, is_hint
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import write_json, write_text
-from siamese_diffusion.loop import Batch, generator, latest_checkpoint, run
+from siamese_diffusion.loop import Batch, latest_checkpoint, run
+from siamese_diffusion.randomness import generator
 
 UNSEEN = 1e-3
 """Hint strength (`SiameseDiffusion.hint_strength`) below which masks are as good as not given; alive it is 0.1 to 1."""

@@ -6,7 +6,7 @@
 - `timm:NAME`: any model of timm with its pretrained weights; `timm:NAME@FILE.safetensors` with local ones.
 
 The extractor `judge`, features of a segmentation network trained on the user's real images, needs no weights from
-outside; it is made by `judging.embedder`, since networks of `segmentation` are not this room's.
+outside; it is made by `judge.embedder`, since networks of `segmentation` are not this room's.
 """
 
 import hashlib

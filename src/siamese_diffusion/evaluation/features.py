@@ -18,8 +18,9 @@ from torch import Tensor
 
 from siamese_diffusion import progress
 from siamese_diffusion.data.arrays import array_file
+from siamese_diffusion.data.hashing import hash_files
 from siamese_diffusion.data.images import Pixels, read_image, square
-from siamese_diffusion.files import hash_files, hash_json, write_whole
+from siamese_diffusion.files import hash_json, write_whole
 
 SHARD = 2048
 """Images of a shard; a shard of Inception's features has 16 MiB a flip."""

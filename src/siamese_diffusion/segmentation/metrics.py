@@ -1,6 +1,6 @@
 """Scores of masks and maps per image, then of sets and over sets.
 
-`mDice` and `mIoU` cut each map at 0.5. The polyp papers' own figures are there beside them (`field.py`): `meanDic`,
+`mDice` and `mIoU` cut each map at 0.5. The polyp papers' own figures are there beside them (`pranet_metrics.py`): `meanDic`,
 `meanIoU` and the like, which average over thresholds as PraNet's tool does. Never compare one kind with the other.
 """
 
@@ -10,7 +10,7 @@ from typing import NamedTuple, TypedDict
 import torch
 from torch import Tensor
 
-from siamese_diffusion.segmentation.field import FieldScores, field_scores
+from siamese_diffusion.segmentation.pranet_metrics import FieldScores, field_scores
 
 
 class SetScores(NamedTuple):

@@ -7,9 +7,9 @@ from siamese_diffusion.config import Config, build_config, load_config
 from siamese_diffusion.data.pairs import Pair, find_pairs, splits
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json
-from siamese_diffusion.segmentation.train import test_pairs
+from siamese_diffusion.segmentation.segment import test_pairs
 from siamese_diffusion.studies.schema import DataSource
-from siamese_diffusion.studies.settings import Arm, Study, Values, merge, nested
+from siamese_diffusion.studies.spec import Arm, Study, Values, merge, nested
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from typing import Any
 
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.progress import say
-from siamese_diffusion.studies.figures import write_pictures
+from siamese_diffusion.studies.page import write_pictures
 from siamese_diffusion.studies.plan import Plan, make_plan
-from siamese_diffusion.studies.running import run_stages
-from siamese_diffusion.studies.settings import load_study
+from siamese_diffusion.studies.spec import load_study
 from siamese_diffusion.studies.stages import Stage
 from siamese_diffusion.studies.table import write_tables
+from siamese_diffusion.studies.workers import run_stages
 
 
 def study(

@@ -17,7 +17,7 @@ from siamese_diffusion.files import write_json, write_text
 from siamese_diffusion.studies.differences import paired, shown
 from siamese_diffusion.studies.plan import Plan, Run
 from siamese_diffusion.studies.schema import StudyFile
-from siamese_diffusion.studies.sets import Row, over_trainings, set_tables, synthetic_sets
+from siamese_diffusion.studies.synthetic import Row, over_trainings, set_tables, synthetic_sets
 
 Results = list[tuple[Run, dict[str, Any]]]
 """Runs with what each returned."""

@@ -5,7 +5,7 @@ normalises them itself (`normalize.py`), so that callers never need to know whic
 on more than these logits has a method `outputs(images) -> Outputs` besides; `outputs` here asks any network.
 
 To add one: a file here with `create(pretrained: bool) -> nn.Module`, and its name in `_NAMES`; its training recipe goes
-into `siamese_diffusion.recipes`.
+into `siamese_diffusion.network_recipes`.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.segmentation.networks.blocks import Outputs
-from siamese_diffusion.segmentation.networks.published import load_published as load_published
 
 _NAMES = (
     "unet",

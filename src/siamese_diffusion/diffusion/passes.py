@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from siamese_diffusion.diffusion.control import DenseControlNet
 from siamese_diffusion.diffusion.hint import DenseHintInput
-from siamese_diffusion.diffusion.saving import RECOMPUTE, Recompute
+from siamese_diffusion.diffusion.recompute import RECOMPUTE, Recompute
 
 
 class Encoded(NamedTuple):

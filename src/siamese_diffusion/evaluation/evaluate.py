@@ -1,7 +1,4 @@
-"""The `evaluate` command: are synthetic images good, do they obey their masks, and are they new?
-
-Lives above the rooms: it trains the judge with `segmentation` and hands its predictions to `evaluation`.
-"""
+"""The `evaluate` command: are synthetic images good, do they obey their masks, and are they new?"""
 
 import csv
 import io
@@ -13,19 +10,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_diffusion import gallery, scorecard
-from siamese_diffusion.comparing import Sets, compare
 from siamese_diffusion.config import Config, dump_config
-from siamese_diffusion.data.loading import load_images
+from siamese_diffusion.data.arrays import load_images
 from siamese_diffusion.data.pairs import Pair, find_pairs
 from siamese_diffusion.device import find_device, precision_on, set_tf32
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.evaluation import extractors, memorization, perceptual, quality
-from siamese_diffusion.evaluation.appearance import appearance
+from siamese_diffusion.evaluation import extractors, gallery, page
+from siamese_diffusion.evaluation.compare import Sets, compare
 from siamese_diffusion.evaluation.features import Extractor
-from siamese_diffusion.evaluation.fit import RESAMPLES, interval
+from siamese_diffusion.evaluation.judge import (
+    SHUFFLED,
+    Judge,
+    embedder,
+    held_out,
+    judge_of,
+    measure_both,
+    own_error,
+    test_images,
+)
+from siamese_diffusion.evaluation.metrics import copies, distances
+from siamese_diffusion.evaluation.metrics import lpips as perceptual
+from siamese_diffusion.evaluation.metrics.appearance import appearance
+from siamese_diffusion.evaluation.metrics.mask_fit import RESAMPLES, interval
 from siamese_diffusion.files import read_json, write_json, write_text, write_whole
-from siamese_diffusion.judging import SHUFFLED, Judge, embedder, held_out, judge_of, measure_both, own_error, test_images
 from siamese_diffusion.progress import say
 
 LARGEST = 2000
@@ -63,12 +70,12 @@ def evaluate(
         cache: folder that keeps features between calls; default: `out`/features.
 
     Returns:
-        `quality`: see `evaluation.panel.panel`. `fit`: `dice`, `iou`, `boundary` and `shuffled` (Dice against other
+        `quality`: see `metrics.panel.panel`. `fit`: `dice`, `iou`, `boundary` and `shuffled` (Dice against other
         pairs' masks), each {mean, low, high}; `judge` {dice, boundary, on, count}; `ratio`, fit over the judge's own
         Dice, None where that is 0. `novelty`: `share_flagged`, `threshold`, `false_alarm_rate`, `measured_on` {images,
         count}, `target`, `score` {mean, low, high}, and `flagged`, [{synthetic, real, distance, flip, by}], nearest first;
         `distance` is the score; `alarms`, the same of the held-out real images below the threshold. `appearance`: see
-        `evaluation.appearance`. `counts`: {real, synthetic, held_out}.
+        `metrics.appearance`. `counts`: {real, synthetic, held_out}.
         `protocol`: how it was measured.
 
     Raises:
@@ -82,7 +89,7 @@ def evaluate(
         return finished
     made = find_pairs(synthetic)
     pairs = find_pairs(real, config.data.split)
-    for folder, listed, least in ((synthetic, made, 2), (real, pairs, memorization.LEAST)):
+    for folder, listed, least in ((synthetic, made, 2), (real, pairs, copies.LEAST)):
         if len(listed) < least:
             raise InputError(f"{folder}: evaluation needs at least {'two' if least == 2 else 'four'} pairs")
     sets = Sets(pairs, made, held_out(real, pairs, config.data.split))
@@ -121,7 +128,7 @@ def evaluate(
     _table(out / "fit.csv", ["name", *columns], zip([pair.name for pair in made], *columns.values(), strict=True))
     _novelty_table(out / "novelty.csv", found.nearest, found.novelty["threshold"])
     write_whole(out / "worst.png", gallery.best_and_worst(trusted, made, scores["dice"]).save)
-    scorecard.write(out / "report.html", metrics, sets, trusted, scores, own_scores, found, config)
+    page.write(out / "report.html", metrics, sets, trusted, scores, own_scores, found, config)
     write_json(out / "metrics.json", metrics)
     say(f"the report: {out / 'report.html'}")
     return metrics
@@ -169,11 +176,11 @@ def _protocol(
         "judge": {"run": str(judge.run.resolve()), "resolution": judge.resolution},
         "precision": judge.precision,
         "seed": config.evaluate.seed,
-        "intervals": f"95 %, bootstrap over images; {RESAMPLES} resamples for fit, {quality.RESAMPLES} for quality "
-        f"(40 for large Fréchet distances), at most {quality.LARGEST} images of a kind",
+        "intervals": f"95 %, bootstrap over images; {RESAMPLES} resamples for fit, {distances.RESAMPLES} for quality "
+        f"(40 for large Fréchet distances), at most {distances.LARGEST} images of a kind",
         "neighbours": "precision and recall 3, density and coverage 5, of at most "
-        f"{quality.MANIFOLD} images of a kind; novelty {memorization.NEIGHBOURS}",
-        "novelty": f"{chosen[0].name} features and {memorization.THUMBNAIL} px thumbnails, four flips of the real images",
+        f"{distances.MANIFOLD} images of a kind; novelty {copies.NEIGHBOURS}",
+        "novelty": f"{chosen[0].name} features and {copies.THUMBNAIL} px thumbnails, four flips of the real images",
         "shuffled": f"at most {SHUFFLED} pairs",
         "appearance": f"at most {LARGEST} images of a kind at {config.data.resolution} px",
     }

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from siamese_diffusion.evaluation.features import Extractor
-from siamese_diffusion.evaluation.neighbours import nearest
+from siamese_diffusion.evaluation.metrics.neighbours import nearest
 
 THUMBNAIL = 16
 NEIGHBOURS = 10

@@ -22,9 +22,9 @@ from PIL import Image
 from siamese_diffusion.data.images import open_image, read_image, square
 from siamese_diffusion.data.pairs import find_images
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.evaluation.agreement import alpha_interval, crossed_means, percentiles, wilson
 from siamese_diffusion.files import read_json, write_json, write_text
 from siamese_diffusion.progress import say, track
+from siamese_diffusion.reader_study.agreement import alpha_interval, crossed_means, percentiles, wilson
 
 KEY_FORMAT = "siamese-diffusion rating key 1"
 RATINGS_FORMAT = "siamese-diffusion ratings 1"

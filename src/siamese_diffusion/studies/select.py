@@ -13,8 +13,8 @@ import numpy as np
 
 from siamese_diffusion.data.pairs import Pair, find_pairs
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.evaluation.filter import read_fits
 from siamese_diffusion.files import whole_folder, write_jsonl
-from siamese_diffusion.filtering import read_fits
 
 
 def select(

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from siamese_diffusion import gallery, pictures
-from siamese_diffusion.comparing import Comparison, Sets
+from siamese_diffusion import pictures
 from siamese_diffusion.config import Config
 from siamese_diffusion.data.images import read_image, square
 from siamese_diffusion.data.pairs import Pair
-from siamese_diffusion.evaluation.fit import Scores
-from siamese_diffusion.evaluation.panel import meaning
-from siamese_diffusion.gallery import COLUMNS
-from siamese_diffusion.judging import Judge
+from siamese_diffusion.evaluation import gallery
+from siamese_diffusion.evaluation.compare import Comparison, Sets
+from siamese_diffusion.evaluation.gallery import COLUMNS
+from siamese_diffusion.evaluation.judge import Judge
+from siamese_diffusion.evaluation.metrics.mask_fit import Scores
+from siamese_diffusion.evaluation.metrics.panel import meaning
 from siamese_diffusion.report import Figure, Section, Table, histogram, labelled_rows, scatter, write_report
 
 

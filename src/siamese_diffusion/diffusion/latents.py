@@ -1,11 +1,10 @@
-"""Images and masks as arrays, and the cache of latents and prompt embeddings that training reads from.
+"""The cache of latents and prompt embeddings that training reads its batches from.
 
 Unusual in it: a sample is a pure function of (seed, step, row). Flips are cached as latents of their own, so the first
 stage and the text encoder run once, before training, and can then leave the device.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,10 +16,10 @@ from torch import Tensor
 
 from siamese_diffusion import progress
 from siamese_diffusion.config import DataConfig, LoopConfig
-from siamese_diffusion.data.arrays import CHUNK, Images, Masks, array_file, read_squared
-from siamese_diffusion.data.pairs import Pair, read_image, square
+from siamese_diffusion.data.arrays import Images, Masks, array_file, to_tensor
 from siamese_diffusion.files import alone
-from siamese_diffusion.loop import Batch, generator, rows_of_epochs
+from siamese_diffusion.loop import Batch
+from siamese_diffusion.randomness import generator, rows_of_epochs
 
 ENCODED, EMBEDDED = 8, 64
 """Images in one pass of the first stage, and prompts in one of the text encoder. Eight images of 384 pixels fill a GPU."""
@@ -33,46 +32,9 @@ FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
 """Axes of a channels-first image that each variant reverses."""
 
 
-def load_pairs(pairs: Sequence[Pair], resolution: int) -> tuple[Images, Masks]:
-    """Images (N, R, R, 3) and masks (N, R, R) at `resolution` pixels, in memory; for many, see `arrays.map_pairs`.
-
-    Raises:
-        InputError: a file cannot be read, or an image and its mask differ in size.
-    """
-    starts = progress.track(range(0, len(pairs), CHUNK), "reading pairs")
-    parts = [read_squared(pairs[start : start + CHUNK], resolution) for start in starts]
-    return np.concatenate([images for images, _ in parts]), np.concatenate([masks for _, masks in parts])
-
-
-def load_images(paths: Sequence[Path], resolution: int) -> Images:
-    """Images (N, R, R, 3) at `resolution` pixels.
-
-    Raises:
-        InputError: a file cannot be read.
-    """
-    with ThreadPoolExecutor() as pool:
-        read = pool.map(lambda path: square(read_image(path), resolution), paths)
-        return np.stack(list(progress.track(read, "reading images", len(paths))))
-
-
-def to_tensor(images: Images) -> Tensor:
-    """(N, R, R, 3) 0..255 to float (N, 3, R, R) in [-1, 1]."""
-    return torch.from_numpy(np.array(images, order="C")).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def to_images(tensor: Tensor) -> Images:
-    """Float (N, 3, R, R) in [-1, 1] to (N, R, R, 3) 0..255, rounded."""
-    scaled = ((tensor.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return scaled.permute(0, 2, 3, 1).cpu().numpy()
-
-
 def mask_hint(masks: Tensor) -> Tensor:
     """Masks (B, H, W), boolean, to hints (B, 3, H, W), 0 or 1."""
     return masks[:, None].float().expand(-1, 3, -1, -1)
-
-
-def prompt_of(label: str) -> str:
-    return f"A photo of {label}"
 
 
 @dataclass

@@ -25,8 +25,8 @@ from siamese_diffusion.data.pairs import find_pairs
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from siamese_diffusion.progress import say
-from siamese_diffusion.studies.choose import select
 from siamese_diffusion.studies.plan import Plan
+from siamese_diffusion.studies.select import select
 from siamese_diffusion.studies.stages import COMMANDS, Stage
 
 PATIENCE = 120.0

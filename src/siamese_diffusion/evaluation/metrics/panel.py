@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_diffusion.evaluation import quality
-from siamese_diffusion.evaluation.quality import Estimate, Features
+from siamese_diffusion.evaluation.metrics import distances
+from siamese_diffusion.evaluation.metrics.distances import Estimate, Features
 
 NAMES = {"inception": {"kd": "kid", "fd": "fid"}, "clip": {"cosine": "clip_i"}}
 
@@ -55,14 +55,14 @@ def panel(
     names = NAMES.get(family, {})
     result: dict[str, dict[str, Any]] = {}
     for key, figure in found.items():
-        estimate = figure.estimate if isinstance(figure, quality.Kernel) else figure
+        estimate = figure.estimate if isinstance(figure, distances.Kernel) else figure
         other = reference.get(key)
-        yardstick = other.estimate if isinstance(other, quality.Kernel) else other
+        yardstick = other.estimate if isinstance(other, distances.Kernel) else other
         entry: dict[str, Any] = {**estimate._asdict(), "extractor": extractor, "real": yardstick and yardstick.value}
-        if isinstance(figure, quality.Kernel):
+        if isinstance(figure, distances.Kernel):
             entry |= {"std": figure.deviation, "subsets": figure.subsets, "subset_size": figure.subset_size}
         result[names.get(key, key)] = entry
-    result["diversity"]["real"] = quality.diversity(real, seed).value  # the set that it should match is at hand
+    result["diversity"]["real"] = distances.diversity(real, seed).value  # the set that it should match is at hand
     return result
 
 
@@ -79,21 +79,21 @@ def meaning(name: str) -> str:
 
 def principal(real: Features, others: list[Features], seed: int = 0, most: int = 1000) -> list[NDArray[np.float64]]:
     """Coordinates (n, 2) on the first two principal components of `real`, of at most `most` images of each set."""
-    sets = [quality.sample_rows(rows, seed, most) for rows in (real, *others)]
+    sets = [distances.sample_rows(rows, seed, most) for rows in (real, *others)]
     mean = sets[0].mean(0)
     axes = np.linalg.svd(sets[0] - mean, full_matrices=False)[2][:2]
     return [(rows - mean) @ axes.T for rows in sets]
 
 
-def _estimates(family: str, real: Features, synthetic: Features, seed: int) -> dict[str, Estimate | quality.Kernel]:
-    found: dict[str, Estimate | quality.Kernel] = {}
+def _estimates(family: str, real: Features, synthetic: Features, seed: int) -> dict[str, Estimate | distances.Kernel]:
+    found: dict[str, Estimate | distances.Kernel] = {}
     if len(synthetic) >= 4:
-        found["kd"] = quality.kernel_distance(real, synthetic, seed=seed)
-    found["fd"] = quality.frechet(real, synthetic, seed)
+        found["kd"] = distances.kernel_distance(real, synthetic, seed=seed)
+    found["fd"] = distances.frechet(real, synthetic, seed)
     if family == "clip":
-        found["cmmd"] = quality.cmmd(real, synthetic, seed)
-    found["cosine"] = quality.similarity(real, synthetic, seed)
-    found |= quality.precision_recall(real, synthetic, seed=seed)
-    found |= quality.density_coverage(real, synthetic, seed=seed)
-    found["diversity"] = quality.diversity(synthetic, seed)
+        found["cmmd"] = distances.cmmd(real, synthetic, seed)
+    found["cosine"] = distances.similarity(real, synthetic, seed)
+    found |= distances.precision_recall(real, synthetic, seed=seed)
+    found |= distances.density_coverage(real, synthetic, seed=seed)
+    found["diversity"] = distances.diversity(synthetic, seed)
     return found

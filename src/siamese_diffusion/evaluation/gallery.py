@@ -13,8 +13,8 @@ from siamese_diffusion import pictures
 from siamese_diffusion.data.images import read_image, square
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.evaluation.features import FLIP_NAMES, FLIPS
-from siamese_diffusion.evaluation.fit import Scores
-from siamese_diffusion.judging import Judge
+from siamese_diffusion.evaluation.judge import Judge
+from siamese_diffusion.evaluation.metrics.mask_fit import Scores
 
 COLUMNS = 6
 

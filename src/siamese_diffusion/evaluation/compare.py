@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from siamese_diffusion.config import Config
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.evaluation.features import FLIP_NAMES, FLIPS, PLAIN, Extractor, contents, features
-from siamese_diffusion.evaluation.fit import interval
-from siamese_diffusion.evaluation.memorization import Archive, Novelty, thumbnails
-from siamese_diffusion.evaluation.panel import merge, panel, principal
-from siamese_diffusion.evaluation.perceptual import Distance, pair_distances
+from siamese_diffusion.evaluation.metrics.copies import Archive, Novelty, thumbnails
+from siamese_diffusion.evaluation.metrics.lpips import Distance, pair_distances
+from siamese_diffusion.evaluation.metrics.mask_fit import interval
+from siamese_diffusion.evaluation.metrics.panel import merge, panel, principal
 
 Array = NDArray[np.floating[Any]]
 

@@ -14,7 +14,7 @@ from siamese_diffusion.data.pairs import Pair, find_pairs, read_pair
 from siamese_diffusion.files import read_json, write_whole
 from siamese_diffusion.report import Figure, Section, Table, labelled_rows, write_report
 from siamese_diffusion.studies.plan import Made, Plan
-from siamese_diffusion.studies.sets import Row, set_tables, synthetic_sets
+from siamese_diffusion.studies.synthetic import Row, set_tables, synthetic_sets
 from siamese_diffusion.studies.table import OVER_SETS, by_network, cells, note
 
 SHOWN = 8

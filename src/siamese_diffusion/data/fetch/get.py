@@ -1,6 +1,6 @@
 """The `data` commands: fetch a published data set and leave a folder of pairs.
 
-Downloads go to `OUT.downloads` and go on after any interruption (see `transfer`); `OUT` is whole or absent.
+Downloads go to `OUT.downloads` and go on after any interruption (see `transfer.py`); `OUT` is whole or absent.
 """
 
 import hashlib
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from siamese_diffusion.data.archives import Limits, find_bsdtar, unpack
-from siamese_diffusion.data.catalogue import RELEASES, Archive, Release
+from siamese_diffusion.data.fetch.catalogue import RELEASES, Archive, Release
+from siamese_diffusion.data.fetch.transfer import GiveUpError, beside, transfer
+from siamese_diffusion.data.fetch.unpack import Limits, find_bsdtar, unpack
 from siamese_diffusion.data.pairs import find_pairs, splits, test_sets
-from siamese_diffusion.data.transfer import GiveUpError, beside, transfer
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, whole_folder, write_json, write_text
 from siamese_diffusion.progress import say

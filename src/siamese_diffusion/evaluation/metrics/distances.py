@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_diffusion.evaluation.neighbours import nearest, within
+from siamese_diffusion.evaluation.metrics.neighbours import nearest, within
 
 Features = NDArray[np.floating[Any]]  # (N, D)
 Weights = NDArray[np.float64]  # (N,) how often each row counts

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from siamese_diffusion.config import Config, MethodConfig, build_config, preset_names, read_preset, read_yaml
 from siamese_diffusion.data.masks import RECIPES
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.segmentation.field import FIGURES
+from siamese_diffusion.segmentation.pranet_metrics import FIGURES
 from siamese_diffusion.studies.schema import ArmEntry, DataSource, StudyFile, parse
 
 METHODS: tuple[str, ...] = get_args(MethodConfig.model_fields["name"].annotation)

@@ -19,13 +19,14 @@ from siamese_diffusion.data.pairs import Pair, find_pairs, splits, test_sets
 from siamese_diffusion.device import find_device, precision_on
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, require_folder, write_json, write_text
+from siamese_diffusion.randomness import generator
 from siamese_diffusion.segmentation import networks
 from siamese_diffusion.segmentation.batches import batches, heaviest, load
+from siamese_diffusion.segmentation.best_step import Selection
 from siamese_diffusion.segmentation.losses import LOSSES
 from siamese_diffusion.segmentation.metrics import summary
-from siamese_diffusion.segmentation.predicting import draw_samples, score_set, validate
-from siamese_diffusion.segmentation.predicting import predict as predict  # those who use a run import it from here
-from siamese_diffusion.segmentation.selection import Selection
+from siamese_diffusion.segmentation.predict import draw_samples, score_set, validate
+from siamese_diffusion.segmentation.predict import predict as predict  # those who use a run import it from here
 from siamese_diffusion.tensors import read_tensors
 
 _HARMLESS = {"workers", "log_every", "checkpoint_every", "keep"}
@@ -57,7 +58,7 @@ def segment(
 ) -> dict[str, Any]:
     """Train a segmentation network and score it.
 
-    What `config` does not set comes from the network's own recipe (`recipes.py`).
+    What `config` does not set comes from the network's own recipe (`network_recipes.py`).
     Validation pairs are split `val` of `train`'s `splits.json`, or else a share of the training pairs, drawn.
     Images and masks are squared to `segment.resolution`, and scores are taken at that size, or with `segment.score_at` of
     native at each test mask's own, the map resized to it.
@@ -75,7 +76,7 @@ def segment(
     Returns:
         `network`, `parameters`, `imagenet` (whether it began with ImageNet weights), `seed`, `train` (folders and counts),
         `step` (the selected one), `val` {mDice, mIoU, count}, `test` {set: {mDice, mIoU, count, ...}}, and `mean` (over
-        sets) and `weighted` (by size) {mDice, mIoU, ...}, None without sets; the rest are the field's figures (`field.py`).
+        sets) and `weighted` (by size) {mDice, mIoU, ...}, None without sets; the rest are the field's figures (`pranet_metrics.py`).
 
     Raises:
         InputError: bad input, a test image among the training ones, `out` holds a run and `resume` is false, or
@@ -246,7 +247,7 @@ def _train_and_validation(train: Path, config: Config) -> tuple[list[Pair], list
         return [pair for pair in pairs if pair.image not in held], validation
     if len(pairs) < 2:
         raise InputError(f"{train}: needs at least two pairs, one of them for validation")
-    order = torch.randperm(len(pairs), generator=loop.generator(config.segment.seed, 5)).tolist()
+    order = torch.randperm(len(pairs), generator=generator(config.segment.seed, 5)).tolist()
     count = min(len(pairs) - 1, max(1, round(config.segment.validation * len(pairs))))
     held_out = set(order[:count])
     return (

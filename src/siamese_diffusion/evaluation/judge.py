@@ -1,7 +1,4 @@
-"""The judge: a segmentation network trained on real pairs only, which says where it sees the lesion in any image.
-
-Lives above the rooms: the network is `segmentation`'s, what is made of its answers is `evaluation`'s.
-"""
+"""The judge: a segmentation network trained on real pairs only, which says where it sees the lesion in any image."""
 
 import contextlib
 import math
@@ -23,9 +20,9 @@ from siamese_diffusion.data.pairs import Pair, find_pairs, splits, test_sets
 from siamese_diffusion.device import find_device, precision_on
 from siamese_diffusion.evaluation.extractors import fingerprint
 from siamese_diffusion.evaluation.features import Extractor
-from siamese_diffusion.evaluation.fit import Scores, pair_scores, shuffled_fit
+from siamese_diffusion.evaluation.metrics.mask_fit import Scores, pair_scores, shuffled_fit
 from siamese_diffusion.files import read_json
-from siamese_diffusion.segmentation.train import load_network, predict, segment, test_pairs
+from siamese_diffusion.segmentation.segment import load_network, predict, segment, test_pairs
 
 SHUFFLED = 2000
 """Fit to other pairs' masks is measured on no more pairs than this."""
