@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.config import JsonDict
 
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.network_recipes import RECIPES
@@ -26,6 +27,10 @@ from siamese_diffusion.network_recipes import RECIPES
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+_HARMLESS: JsonDict = {"harmless": True}
+"""Marks a setting that does not change a result, rounding aside: it may differ when a run is resumed, and in a study."""
 
 
 class DataConfig(Section):
@@ -91,20 +96,25 @@ class LoopConfig(Section):
     release_gradients: bool = Field(
         False,
         description="apply each gradient as soon as it is there and free it: the same weights; no micro_batch, no clip",
+        json_schema_extra=_HARMLESS,
     )
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
-        "auto", description="processes that make batches ahead of the step; auto: up to 4 where a GPU would wait, else none"
+        "auto",
+        description="processes that make batches ahead of the step; auto: up to 4 where a GPU would wait, else none",
+        json_schema_extra=_HARMLESS,
     )
-    log_every: int = Field(20, ge=1, description="steps between lines of log.jsonl")
+    log_every: int = Field(20, ge=1, description="steps between lines of log.jsonl", json_schema_extra=_HARMLESS)
     sample_every: int = Field(500, ge=1, description="steps between sample grids (segmentation: validations)")
-    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
-    keep: int = Field(2, ge=1, description="checkpoints kept, the newest")
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints", json_schema_extra=_HARMLESS)
+    keep: int = Field(2, ge=1, description="checkpoints kept, the newest", json_schema_extra=_HARMLESS)
     seed: int = Field(0, ge=0)
 
 
 class DiffusionLoopConfig(LoopConfig):
     compile: bool = Field(
-        False, description="torch.compile of each residual and attention block: minutes at the start, then faster steps"
+        False,
+        description="torch.compile of each residual and attention block: minutes at the start, then faster steps",
+        json_schema_extra=_HARMLESS,
     )
 
 
@@ -151,9 +161,13 @@ class SampleConfig(Section):
         16, description="images drawn together, which changes their rounding; auto: as many as fit the free memory, up to 64"
     )
     precision: Precision = Field("auto", description=PRECISION.replace("bf16 on a GPU that has it", "fp16 on a GPU"))
-    compile: bool = Field(False, description="torch.compile of each block: pays for thousands of images")
+    compile: bool = Field(
+        False, description="torch.compile of each block: pays for thousands of images", json_schema_extra=_HARMLESS
+    )
     seed: int = Field(0, ge=0, description="image i of a run depends on this seed, its mask and its copy number only")
-    shard_size: int = Field(1000, ge=1, description="pairs of a WebDataset shard; as many are redrawn after a kill")
+    shard_size: int = Field(
+        1000, ge=1, description="pairs of a WebDataset shard; as many are redrawn after a kill", json_schema_extra=_HARMLESS
+    )
 
 
 class SegmentConfig(LoopConfig):
@@ -168,8 +182,8 @@ class SegmentConfig(LoopConfig):
     warmup: int = Field(50, ge=0)
     weight_decay: float = Field(1e-4, ge=0)
     sample_every: int = Field(100, ge=1, description="steps between validations")
-    checkpoint_every: int = Field(100, ge=1)
-    keep: int = Field(1, ge=1)
+    checkpoint_every: int = Field(100, ge=1, json_schema_extra=_HARMLESS)
+    keep: int = Field(1, ge=1, json_schema_extra=_HARMLESS)
     validation: float = Field(0.1, gt=0, lt=1, description="share of the training pairs held out when there is no val split")
     synthetic_share: float = Field(0.5, gt=0, lt=1, description="share of synthetic pairs in each batch, in expectation")
     pretrained: bool | Literal["auto"] = Field(
@@ -238,6 +252,21 @@ class Config(Section):
     sample: SampleConfig = SampleConfig()
     segment: SegmentConfig = SegmentConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+
+def _section(annotation: Any) -> type[Section]:
+    assert isinstance(annotation, type)
+    assert issubclass(annotation, Section)
+    return annotation
+
+
+HARMLESS = frozenset(
+    name
+    for part in Config.model_fields.values()
+    for name, field in _section(part.annotation).model_fields.items()
+    if field.json_schema_extra == _HARMLESS
+)
+"""Names of the settings that are marked so."""
 
 
 def load_config(source: str | Path | None = None, overrides: list[str] | None = None) -> Config:
@@ -360,9 +389,3 @@ def _suggest(where: str) -> str:
     known = [f"{s}.{k}" for s, f in Config.model_fields.items() for k in _section(f.annotation).model_fields]
     close = difflib.get_close_matches(where, [*known, *Config.model_fields], n=1)
     return f" (did you mean {close[0]}?)" if close else ""
-
-
-def _section(annotation: Any) -> type[Section]:
-    assert isinstance(annotation, type)
-    assert issubclass(annotation, Section)
-    return annotation

@@ -11,7 +11,8 @@ from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from siamese_diffusion.config import Config, dump_config, update
+from siamese_diffusion.claim import Claim, listing
+from siamese_diffusion.config import Config, update
 from siamese_diffusion.data.arrays import Images, forget, map_images, stamp, to_tensor
 from siamese_diffusion.data.pairs import find_images, prompt_of
 from siamese_diffusion.device import find_device, make_accelerator, precision_on
@@ -23,7 +24,7 @@ from siamese_diffusion.diffusion.latents import build_latents
 from siamese_diffusion.diffusion.sampler import denoise
 from siamese_diffusion.diffusion.schedule import Schedule
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import write_json, write_text
+from siamese_diffusion.files import write_json
 from siamese_diffusion.loop import Batch, run
 from siamese_diffusion.randomness import generator
 
@@ -77,13 +78,15 @@ def pretrain(
     paths = find_images(images, config.data.split)
     if len(paths) < 2:
         raise InputError(f"--images {images}: one image is not enough to train on")
+    inputs = {"command": "pretrain", "images": len(paths), "files": listing(paths)}
+    seen = {"resolution", "split", "label", "prompt_dropout", "flip"}  # of the data: pairs may be limited, images are not
+    claim = Claim(out, config, {"data": seen, "backbone": None, "pretrain": None}, inputs, resume)
     arrays = map_images(paths, config.data.resolution, out / "cache")
     held_out = np.arange(len(arrays)) % 10 == 9 if len(arrays) >= 20 else np.zeros(len(arrays), bool)
     fitted, measured = np.flatnonzero(~held_out), np.flatnonzero(held_out if held_out.any() else ~held_out)
     backbone = small_backbone(config.backbone, _some(arrays, fitted), config.pretrain.seed)
     quality = psnr(backbone.vae, _some(arrays, measured))
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "config.yaml", dump_config(config))
+    claim.write()
 
     accelerator = make_accelerator(config.pretrain.precision, device)
     backbone.to(accelerator.device)

@@ -10,7 +10,8 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from siamese_diffusion import progress
-from siamese_diffusion.config import Config, TrainConfig, default_config, dump_config, load_config, update
+from siamese_diffusion.claim import Claim, listing
+from siamese_diffusion.config import Config, TrainConfig, default_config, update
 from siamese_diffusion.data.arrays import forget, map_pairs, stamp, to_tensor
 from siamese_diffusion.data.pairs import find_pairs, prompt_of
 from siamese_diffusion.device import find_device, make_accelerator, precision_on
@@ -22,9 +23,8 @@ from siamese_diffusion.diffusion.latents import LatentData, build_latents, mask_
 from siamese_diffusion.diffusion.pretrain import pretrain
 from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.diffusion.siamese import is_decoder, is_hint
-from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import write_json, write_text
-from siamese_diffusion.loop import Batch, latest_checkpoint, run
+from siamese_diffusion.files import write_json
+from siamese_diffusion.loop import Batch, run
 from siamese_diffusion.randomness import generator
 
 UNSEEN = 1e-3
@@ -63,12 +63,15 @@ def train(
     if method is not None:
         config = update(config, "method", name=method)
     config = update(config, "train", precision=precision_on(find_device(device), config.train.precision))
-    if latest_checkpoint(out) is not None:
-        if not resume:
-            raise InputError(f"--out {out}: already holds a run; add --resume to go on with it, or name another folder")
-        _require_same(config, out)
     resolution = config.data.resolution
     pairs = find_pairs(data, config.data.split, config.data.limit, config.data.limit_seed)
+    inputs = {
+        "command": "train",
+        "backbone": Path(backbone).name,
+        "pairs": len(pairs),
+        "files": listing([path for pair in pairs for path in (pair.image, pair.mask)]),
+    }
+    claim = Claim(out, config, dict.fromkeys(("data", "backbone", "method", "train")), inputs, resume)
     prompts = [pair.prompt or prompt_of(config.data.label) for pair in pairs]
 
     # ---- backbone -----------------------------------------------------------------------------------------------
@@ -80,6 +83,7 @@ def train(
     else:
         base = _load(backbone, resolution)
     images, masks = map_pairs(pairs, resolution, out / "cache")  # a bad one should be known before hours of training
+    claim.write()
     if base is None:
         if not (pretrained / "summary.json").exists():
             pretrain(data, pretrained, config, resume=True, device=device)
@@ -87,7 +91,6 @@ def train(
 
     # ---- latents and embeddings, once ---------------------------------------------------------------------------
     accelerator = make_accelerator(config.train.precision, device)
-    write_text(out / "config.yaml", dump_config(config))
     base.to(accelerator.device)
     weights = [Path(backbone), *sorted((_inner(backbone) / "vae").glob("*"))]
     files = [*(pair.image for pair in pairs), *(path for path in weights if path.is_file())]
@@ -183,19 +186,6 @@ def _load(backbone: str, resolution: int) -> Backbone:
     base = load_backbone(inner if inner.is_dir() else backbone)  # or the name of one on a hub
     require_divisible(resolution, base.divisor)
     return base
-
-
-def _require_same(config: Config, out: Path) -> None:
-    """A resumed run must be the run that was begun."""
-    before = load_config(out / "config.yaml").model_dump()
-    now = config.model_dump()
-    for section in ("data", "backbone", "method", "train"):
-        for name, value in now[section].items():
-            if before[section][name] != value:
-                raise InputError(
-                    f"--resume {section}.{name} = {value}: {out / 'config.yaml'} says {before[section][name]}; "
-                    "a resumed run keeps its settings"
-                )
 
 
 def _rate(settings: TrainConfig, name: str) -> float:

@@ -13,12 +13,13 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from siamese_diffusion import loop, progress
-from siamese_diffusion.config import Config, SegmentConfig, dump_config, load_config, update
+from siamese_diffusion.claim import Claim, listing
+from siamese_diffusion.config import Config, SegmentConfig, load_config, update
 from siamese_diffusion.data.arrays import forget
 from siamese_diffusion.data.pairs import Pair, find_pairs, splits, test_sets
 from siamese_diffusion.device import find_device, precision_on
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import read_json, require_folder, write_json, write_text
+from siamese_diffusion.files import read_json, require_folder, write_json
 from siamese_diffusion.randomness import generator
 from siamese_diffusion.segmentation import networks
 from siamese_diffusion.segmentation.batches import batches, heaviest, load
@@ -28,9 +29,6 @@ from siamese_diffusion.segmentation.metrics import summary
 from siamese_diffusion.segmentation.predict import draw_samples, score_set, validate
 from siamese_diffusion.segmentation.predict import predict as predict  # those who use a run import it from here
 from siamese_diffusion.tensors import read_tensors
-
-_HARMLESS = {"workers", "log_every", "checkpoint_every", "keep"}
-"""Settings that may change between the parts of a resumed run: they do not change its result."""
 
 
 class Segmenter(nn.Module):
@@ -76,7 +74,7 @@ def segment(
     Returns:
         `network`, `parameters`, `imagenet` (whether it began with ImageNet weights), `seed`, `train` (folders and counts),
         `step` (the selected one), `val` {mDice, mIoU, count}, `test` {set: {mDice, mIoU, count, ...}}, and `mean` (over
-        sets) and `weighted` (by size) {mDice, mIoU, ...}, None without sets; the rest are the field's figures (`pranet_metrics.py`).
+        sets) and `weighted` (by size) {mDice, mIoU, ...}, None without sets; the rest are the field's (`pranet_metrics.py`).
 
     Raises:
         InputError: bad input, a test image among the training ones, `out` holds a run and `resume` is false, or
@@ -101,14 +99,28 @@ def segment(
         "synthetic": len(made),
         "synthetic_folders": [str(folder.resolve()) for folder in synthetic or []],
     }
-    _claim(out, config, {**counts, "test": {name: len(pairs) for name, pairs in tests.items()}}, resume)
+    inputs = {
+        "command": "segment",
+        **{name: counts[name] for name in ("real", "validation", "synthetic")},
+        "files": listing([path for pair in (*real, *validation, *made) for path in (pair.image, pair.mask)]),
+        "test": {name: len(pairs) for name, pairs in tests.items()},
+    }
+    depends = {"data": {"split", "limit", "limit_seed"}, "segment": None}
+    claim = Claim(out, config, depends, inputs, resume)
     if (out / "metrics.json").exists():
         done: dict[str, Any] = read_json(out / "metrics.json")
         return done
 
+    held = load(validation, settings.resolution, out / "cache")
+    batch_at = batches(
+        load(real, settings.resolution, out / "cache"),
+        load(made, settings.resolution, out / "cache") if made else None,
+        settings,
+        [pair.name for pair in real],
+    )
+    claim.write()
     begun, imagenet = _begin(settings, out)
     segmenter = Segmenter(begun, settings.loss)
-    held = load(validation, settings.resolution, out / "cache")
     selection = Selection(out)
 
     def observe(step: int, module: nn.Module) -> dict[str, float]:
@@ -119,12 +131,6 @@ def segment(
         draw_samples(out / "samples" / f"step-{step:06d}.png", held, probabilities)
         return {"val_dice": means["mDice"], "val_iou": means["mIoU"]}
 
-    batch_at = batches(
-        load(real, settings.resolution, out / "cache"),
-        load(made, settings.resolution, out / "cache") if made else None,
-        settings,
-        [pair.name for pair in real],
-    )
     loop.run(
         segmenter,
         batch_at,
@@ -262,22 +268,3 @@ def _keep_apart(real: list[Pair], validation: list[Pair], tests: dict[str, list[
         for pair in pairs:
             if pair.image.resolve() in seen:
                 raise InputError(f"{pair.image}: in test set {name} and among the training pairs; use disjoint splits")
-
-
-def _claim(out: Path, config: Config, inputs: dict[str, Any], resume: bool) -> None:
-    """Write down what the run in `out` is of; a resumed one must be of the same."""
-    if not resume and ((out / "metrics.json").exists() or loop.latest_checkpoint(out) is not None):
-        raise InputError(f"--out {out}: already holds a run; add --resume to go on with it, or name another folder")
-    if resume and (out / "config.yaml").exists() and (out / "inputs.json").exists():
-        earlier = load_config(out / "config.yaml")
-        if _essence(earlier) != _essence(config):
-            raise InputError(f"--out {out}: its run has other settings, see config.yaml; name another folder")
-        if read_json(out / "inputs.json") != inputs:
-            raise InputError(f"--out {out}: its run is of other pairs, see inputs.json; name another folder")
-    write_text(out / "config.yaml", dump_config(config))
-    write_json(out / "inputs.json", inputs)
-
-
-def _essence(config: Config) -> dict[str, Any]:
-    data = config.data.model_dump(include={"split", "limit", "limit_seed"})
-    return data | config.segment.model_dump(exclude=_HARMLESS)

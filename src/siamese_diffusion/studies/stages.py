@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from siamese_diffusion.config import Config
+from siamese_diffusion.config import HARMLESS, Config
 from siamese_diffusion.data.hashing import hash_files
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.files import hash_json, read_json
@@ -19,8 +19,6 @@ from siamese_diffusion.studies.spec import Values
 
 FORMAT = 1
 """Part of every key; to be raised when a stage comes to give another result from the same settings."""
-
-HARMLESS = frozenset({"workers", "log_every", "checkpoint_every", "keep", "shard_size", "release_gradients", "compile"})
 
 COMMANDS = {
     "backbone": "pretrain",
@@ -104,4 +102,8 @@ def settings_of(config: Config, section: str, *leave_out: str) -> dict[str, Any]
     """The settings of a section that a result depends on, as JSON holds them."""
     exclude = {*HARMLESS, *leave_out}
     dumped: dict[str, Any] = config.model_dump(mode="json")[section]
+    if "precision" in dumped and dumped["precision"] in ("auto", "fp32"):  # what it was called before it could be chosen:
+        if section in ("sample", "evaluate"):  # the keys of stages done then stay what they are
+            exclude.add("precision")
+        dumped["precision"] = "no"
     return {name: value for name, value in dumped.items() if name not in exclude}
