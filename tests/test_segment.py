@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from siamese_diffusion.config import Config, update
 from siamese_diffusion.data.pairs import find_pairs
+from siamese_diffusion.data.splits import train_and_validation
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.segmentation import segment as training
 from siamese_diffusion.segmentation.batches import Arrays, batches, load
 from siamese_diffusion.segmentation.best_step import Selection
 from siamese_diffusion.segmentation.metrics import score
@@ -237,7 +237,7 @@ def test_without_a_val_split_a_share_of_the_training_pairs_validates(disc_pairs:
     metrics = segment(data, tmp_path / "run", [test], config=tiny(steps=2, validation=0.3))
     assert (metrics["train"]["real"], metrics["val"]["count"], metrics["test"]["test"]["count"]) == (7, 3, 3)
     first, second, third = (
-        [pair.name for pair in training._train_and_validation(data, tiny(validation=0.3, seed=seed))[1]]
+        [pair.name for pair in train_and_validation(data, find_pairs(data), 0.3, seed)[1]]
         for seed in (0, 0, 1)
     )
     assert first == second != third

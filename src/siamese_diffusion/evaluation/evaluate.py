@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from siamese_diffusion.config import Config, dump_config
 from siamese_diffusion.data.arrays import load_images
 from siamese_diffusion.data.pairs import Pair, find_pairs
+from siamese_diffusion.data.splits import held_out, own_test_pairs
 from siamese_diffusion.device import find_device, precision_on, set_tf32
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.evaluation import extractors, gallery, page
@@ -22,11 +23,9 @@ from siamese_diffusion.evaluation.judge import (
     SHUFFLED,
     Judge,
     embedder,
-    held_out,
     judge_of,
     measure_both,
     own_error,
-    test_images,
 )
 from siamese_diffusion.evaluation.metrics import copies, distances
 from siamese_diffusion.evaluation.metrics import lpips as perceptual
@@ -103,7 +102,7 @@ def evaluate(
 
     trusted = judge_of(real, judge, out / "judge", config, resume, device)
     set_tf32(precision)  # training it had a precision of its own
-    own, own_scores = own_error(trusted, test_images(real))
+    own, own_scores = own_error(trusted, own_test_pairs(real))
     scores, shuffled = measure_both(trusted, made, f"{len(made)} synthetic pairs")
     fit = {name: interval(values) for name, values in scores.items()}
 

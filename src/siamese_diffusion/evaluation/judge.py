@@ -16,13 +16,14 @@ from torch.nn import functional as F
 from siamese_diffusion import progress
 from siamese_diffusion.config import Config, load_config, update
 from siamese_diffusion.data.arrays import read_squared
-from siamese_diffusion.data.pairs import Pair, find_pairs, splits, test_sets
+from siamese_diffusion.data.pairs import Pair
+from siamese_diffusion.data.splits import own_test_pairs
 from siamese_diffusion.device import find_device, precision_on
 from siamese_diffusion.evaluation.extractors import fingerprint
 from siamese_diffusion.evaluation.features import Extractor
 from siamese_diffusion.evaluation.metrics.mask_fit import Scores, pair_scores, shuffled_fit
 from siamese_diffusion.files import read_json
-from siamese_diffusion.segmentation.segment import load_network, predict, segment, test_pairs
+from siamese_diffusion.segmentation.segment import load_network, predict, segment
 
 SHUFFLED = 2000
 """Fit to other pairs' masks is measured on no more pairs than this."""
@@ -57,29 +58,12 @@ def judge_of(real: Path, run: Path | None, out: Path, config: Config, resume: bo
         run = out
         changed = update(config, "segment", network=config.evaluate.fit_network, steps=config.evaluate.fit_steps)
         unlimited = changed.model_copy(update={"data": changed.data.model_copy(update={"limit": None})})
-        segment(real, out, [real] if test_images(real) else [], config=unlimited, resume=resume, device=device)
+        segment(real, out, [real] if own_test_pairs(real) else [], config=unlimited, resume=resume, device=device)
     where = find_device(device)
     network = load_network(run).to(where)
     settings = load_config(run / "config.yaml").segment
     precision = precision_on(where, config.evaluate.precision)
     return Judge(run, network, settings.resolution, settings.batch_size, where, precision)
-
-
-def test_images(real: Path) -> list[Pair]:
-    """The pairs that measure the judge: split `test`, or PraNet's test sets; none without them."""
-    if not test_sets(real) and "test" not in (splits(real) or {}):
-        return []
-    return [pair for found in test_pairs([real]).values() for pair in found]
-
-
-def held_out(real: Path, train: Sequence[Pair], split: str | None) -> list[Pair]:
-    """Real pairs that are not in `train`: those of the other lists of `splits.json`, and PraNet's test sets."""
-    found = find_pairs(real, "test") if test_sets(real) else []
-    for name in splits(real) or {}:
-        found += find_pairs(real, name) if name != split else []
-    used = {pair.image.resolve() for pair in train}
-    apart = {pair.image.resolve(): pair for pair in found if pair.image.resolve() not in used}
-    return list(apart.values())
 
 
 def measure(judge: Judge, pairs: Sequence[Pair], description: str) -> dict[str, Scores]:

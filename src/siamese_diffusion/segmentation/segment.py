@@ -4,7 +4,7 @@ Unusual in it: the epoch is picked on validation pairs, never on a test set, and
 exactly as many optimisation steps as the arm without.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from siamese_diffusion import loop, progress
 from siamese_diffusion.claim import Claim, listing
 from siamese_diffusion.config import Config, SegmentConfig, load_config, update
 from siamese_diffusion.data.arrays import forget
-from siamese_diffusion.data.pairs import Pair, find_pairs, splits, test_sets
+from siamese_diffusion.data.pairs import find_pairs
+from siamese_diffusion.data.splits import require_disjoint, sets_for_testing, train_and_validation
 from siamese_diffusion.device import find_device, precision_on
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import read_json, require_folder, write_json
-from siamese_diffusion.randomness import generator
+from siamese_diffusion.files import read_json, write_json
 from siamese_diffusion.segmentation import networks
 from siamese_diffusion.segmentation.batches import batches, heaviest, load
 from siamese_diffusion.segmentation.best_step import Selection
@@ -88,10 +88,11 @@ def segment(
     rate = _rate(settings)
     if settings.resolution % 32:
         raise InputError(f"segment.resolution = {settings.resolution}: must be a multiple of 32")
-    real, validation = _train_and_validation(train, config)
+    chosen = find_pairs(train, config.data.split, config.data.limit, config.data.limit_seed)
+    real, validation = train_and_validation(train, chosen, settings.validation, settings.seed)
     made = [pair for folder in synthetic or [] for pair in find_pairs(folder)]
-    tests = test_pairs(test)
-    _keep_apart(real, validation, tests)
+    tests = sets_for_testing(test)
+    require_disjoint([*real, *validation], tests)
     counts: dict[str, Any] = {
         "folder": str(train.resolve()),
         "real": len(real),
@@ -188,28 +189,6 @@ def load_network(run: Path) -> nn.Module:
     return network.eval()
 
 
-def test_pairs(folders: Sequence[Path]) -> dict[str, list[Pair]]:
-    """The test sets of folders: PraNet's five, split `test` of a `splits.json`, or all pairs of a folder, by name.
-
-    Raises:
-        InputError: no pairs, or two sets of one name.
-    """
-    found: dict[str, list[Pair]] = {}
-    for folder in folders:
-        require_folder(folder, "--test")
-        sets = {name: find_pairs(path) for name, path in test_sets(folder).items()}
-        if not sets:
-            listed = splits(folder)
-            if listed is not None and "test" not in listed:
-                raise InputError(f"--test {folder}: its splits.json has no list 'test' (it has {', '.join(listed)})")
-            sets = {folder.resolve().name: find_pairs(folder, "test" if listed is not None else None)}
-        for name in sets:
-            if name in found:
-                raise InputError(f"--test {folder}: a test set called {name} was already given; rename the folder")
-        found.update(sets)
-    return found
-
-
 def _begin(settings: SegmentConfig, out: Path) -> tuple[nn.Module, bool]:
     """The network as training begins, and whether with ImageNet weights; where a checkpoint is there, that replaces them."""
     note = out / "start.json"
@@ -243,28 +222,3 @@ def _rate(settings: SegmentConfig) -> Callable[[str], float]:
             f"segment.backbone_rate = {settings.backbone_rate}: {settings.network} has no encoder apart; set it to 1"
         )
     return lambda name: settings.backbone_rate if name.startswith(f"network.{prefix}") else 1.0
-
-
-def _train_and_validation(train: Path, config: Config) -> tuple[list[Pair], list[Pair]]:
-    pairs = find_pairs(train, config.data.split, config.data.limit, config.data.limit_seed)
-    if "val" in (splits(train) or {}):
-        validation = find_pairs(train, "val")
-        held = {pair.image for pair in validation}
-        return [pair for pair in pairs if pair.image not in held], validation
-    if len(pairs) < 2:
-        raise InputError(f"{train}: needs at least two pairs, one of them for validation")
-    order = torch.randperm(len(pairs), generator=generator(config.segment.seed, 5)).tolist()
-    count = min(len(pairs) - 1, max(1, round(config.segment.validation * len(pairs))))
-    held_out = set(order[:count])
-    return (
-        [pair for i, pair in enumerate(pairs) if i not in held_out],
-        [pair for i, pair in enumerate(pairs) if i in held_out],
-    )
-
-
-def _keep_apart(real: list[Pair], validation: list[Pair], tests: dict[str, list[Pair]]) -> None:
-    seen = {pair.image.resolve() for pair in [*real, *validation]}
-    for name, pairs in tests.items():
-        for pair in pairs:
-            if pair.image.resolve() in seen:
-                raise InputError(f"{pair.image}: in test set {name} and among the training pairs; use disjoint splits")

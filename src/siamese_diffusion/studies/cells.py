@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siamese_diffusion.config import Config, build_config, load_config
-from siamese_diffusion.data.pairs import Pair, find_pairs, splits
+from siamese_diffusion.data.pairs import Pair, find_pairs
+from siamese_diffusion.data.splits import require_disjoint, sets_for_testing, validation_list
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json
-from siamese_diffusion.segmentation.segment import test_pairs
 from siamese_diffusion.studies.schema import DataSource
 from siamese_diffusion.studies.spec import Arm, Study, Values, merge, nested
 
@@ -51,15 +51,9 @@ def make_cell(study: Study, data: str, source: DataSource, limit: int | None) ->
     real = find_pairs(source.train, settings.split, limit, settings.limit_seed)
     if len(real) < 2:
         raise InputError(f"{source.train}: a study needs at least two training pairs")
-    validation = find_pairs(source.train, "val") if "val" in (splits(source.train) or {}) else None
-    tests = test_pairs(source.test)
-    seen = {pair.image.resolve() for pair in [*real, *(validation or [])]}
-    for name, pairs in tests.items():
-        for pair in pairs:
-            if pair.image.resolve() in seen:
-                raise InputError(
-                    f"{study.origin}: data.{data}: {pair.image} is in test set {name} and among the training pairs"
-                )
+    validation = validation_list(source.train)
+    tests = sets_for_testing(source.test)
+    require_disjoint([*real, *(validation or [])], tests, f"{study.origin}: data.{data}: ")
     return Cell(data, source, limit, real, validation, tests, values)
 
 

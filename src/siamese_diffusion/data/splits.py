@@ -1,0 +1,93 @@
+"""Which pairs are for training, validation and test, which are held out, and that no test image is among the others."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from siamese_diffusion.data.pairs import Pair, find_pairs, splits, test_sets
+from siamese_diffusion.errors import InputError
+from siamese_diffusion.files import require_folder
+from siamese_diffusion.randomness import generator
+
+
+def validation_list(folder: Path) -> list[Pair] | None:
+    """Pairs of split `val` of the folder's `splits.json`; None without that list."""
+    return find_pairs(folder, "val") if "val" in (splits(folder) or {}) else None
+
+
+def train_and_validation(folder: Path, chosen: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """Pairs to train on and pairs that pick the best step, disjoint: split `val`, or else a share of `chosen`, drawn.
+
+    Args:
+        folder: of real pairs.
+        chosen: its training pairs.
+        share: of `chosen` that is held out where there is no list, between 0 and 1; at least one pair.
+        seed: of that draw.
+
+    Raises:
+        InputError: one pair cannot be both.
+    """
+    validation = validation_list(folder)
+    if validation is None:
+        if len(chosen) < 2:
+            raise InputError(f"{folder}: needs at least two pairs, one of them for validation")
+        order = torch.randperm(len(chosen), generator=generator(seed, 5)).tolist()
+        drawn = set(order[: min(len(chosen) - 1, max(1, round(share * len(chosen))))])
+        both = list(enumerate(chosen))
+        return [pair for i, pair in both if i not in drawn], [pair for i, pair in both if i in drawn]
+    held = {pair.image for pair in validation}
+    return [pair for pair in chosen if pair.image not in held], validation
+
+
+def sets_for_testing(folders: Iterable[Path]) -> dict[str, list[Pair]]:
+    """The test sets of folders: PraNet's five, split `test` of a `splits.json`, or all pairs of a folder, by name.
+
+    Raises:
+        InputError: no pairs, or two sets of one name.
+    """
+    found: dict[str, list[Pair]] = {}
+    for folder in folders:
+        require_folder(folder, "--test")
+        sets = {name: find_pairs(path) for name, path in test_sets(folder).items()}
+        if not sets:
+            listed = splits(folder)
+            if listed is not None and "test" not in listed:
+                raise InputError(f"--test {folder}: its splits.json has no list 'test' (it has {', '.join(listed)})")
+            sets = {folder.resolve().name: find_pairs(folder, "test" if listed is not None else None)}
+        for name in sets:
+            if name in found:
+                raise InputError(f"--test {folder}: a test set called {name} was already given; rename the folder")
+        found.update(sets)
+    return found
+
+
+def own_test_pairs(folder: Path) -> list[Pair]:
+    """Pairs that a folder itself sets apart for testing: split `test`, or PraNet's test sets; none without them."""
+    if not test_sets(folder) and "test" not in (splits(folder) or {}):
+        return []
+    return [pair for found in sets_for_testing([folder]).values() for pair in found]
+
+
+def held_out(folder: Path, train: Sequence[Pair], split: str | None) -> list[Pair]:
+    """Real pairs that are not in `train`, the folder's `split`: those of its other lists, and PraNet's test sets."""
+    found = find_pairs(folder, "test") if test_sets(folder) else []
+    for name in splits(folder) or {}:
+        found += find_pairs(folder, name) if name != split else []
+    used = {pair.image.resolve() for pair in train}
+    return list({pair.image.resolve(): pair for pair in found if pair.image.resolve() not in used}.values())
+
+
+def require_disjoint(seen: Iterable[Pair], tests: Mapping[str, Sequence[Pair]], origin: str = "") -> None:
+    """No test image was trained on or picked the best step, by whatever path it is reached.
+
+    Raises:
+        InputError: one was; the line begins with `origin`.
+    """
+    images = {pair.image.resolve() for pair in seen}
+    for name, pairs in tests.items():
+        for pair in pairs:
+            if pair.image.resolve() in images:
+                raise InputError(
+                    f"{origin}{pair.image} is in test set {name} and among the training pairs; use disjoint splits"
+                )
