@@ -237,8 +237,7 @@ def test_without_a_val_split_a_share_of_the_training_pairs_validates(disc_pairs:
     metrics = segment(data, tmp_path / "run", [test], config=tiny(steps=2, validation=0.3))
     assert (metrics["train"]["real"], metrics["val"]["count"], metrics["test"]["test"]["count"]) == (7, 3, 3)
     first, second, third = (
-        [pair.name for pair in train_and_validation(data, find_pairs(data), 0.3, seed)[1]]
-        for seed in (0, 0, 1)
+        [pair.name for pair in train_and_validation(data, find_pairs(data), 0.3, seed)[1]] for seed in (0, 0, 1)
     )
     assert first == second != third
 
