@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -100,11 +101,7 @@ def free_bytes(device: torch.device) -> int:
         fraction = getattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)  # since torch 2.7
         bound = int(fraction(device) * total)
         return int(min(free + torch.cuda.memory_reserved(device), bound) - taken)
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # where the system does not say what is free
-    listed = Path("/proc/meminfo")
-    if listed.exists():
-        entries = dict(line.split(":") for line in listed.read_text().splitlines())
-        free = 1024 * int(entries["MemAvailable"].split()[0])
+    free = int(psutil.virtual_memory().available)
     limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
     if limit.exists() and limit.read_text().strip().isdigit():  # a container's own bound
         free = min(free, max(0, int(limit.read_text()) - int(used.read_text())))

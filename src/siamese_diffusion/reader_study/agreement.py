@@ -1,15 +1,12 @@
 """Statistics of a reader study: several readers judge the same images."""
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 Ratings = NDArray[np.float64]  # (readers, images), NaN where a reader gave none
 
 RESAMPLES = 2000
-_Z = 1.959963984540054
-"""97.5 % quantile of the normal distribution."""
 
 
 def wilson(hits: int, total: int) -> dict[str, float]:
@@ -22,10 +19,8 @@ def wilson(hits: int, total: int) -> dict[str, float]:
     """
     if total < 1 or not 0 <= hits <= total:
         raise ValueError(f"{hits} of {total} is not a share")
-    share, spread = hits / total, _Z**2 / total
-    centre = (share + spread / 2) / (1 + spread)
-    half = _Z / (1 + spread) * math.sqrt(share * (1 - share) / total + spread / (4 * total))
-    return {"value": share, "low": max(0.0, centre - half), "high": min(1.0, centre + half)}
+    interval = binomtest(hits, total).proportion_ci(method="wilson")
+    return {"value": hits / total, "low": float(interval.low), "high": float(interval.high)}
 
 
 def crossed_means(ratings: Ratings, images_seed: int = 0, readers_seed: int = 0) -> NDArray[np.float64]:

@@ -1,11 +1,10 @@
 """Differences of figures that belong together, with Student's t interval."""
 
-import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from scipy.stats import t as student
+from scipy.stats import ttest_rel
 
 
 def paired(values: Sequence[float], base: Sequence[float], confidence: float = 0.95) -> dict[str, Any]:
@@ -23,8 +22,10 @@ def paired(values: Sequence[float], base: Sequence[float], confidence: float = 0
     if n < 2:
         return {"mean": mean, "sd": None, "low": None, "high": None, "n": n}
     sd = statistics.stdev(differences)
-    half = float(student.ppf((1 + confidence) / 2, n - 1)) * sd / math.sqrt(n)
-    return {"mean": mean, "sd": sd, "low": mean - half, "high": mean + half, "n": n}
+    if sd < 1e-12:  # the t statistic of equal differences is not defined, the interval is
+        return {"mean": mean, "sd": sd, "low": mean, "high": mean, "n": n}
+    low, high = ttest_rel(values, base).confidence_interval(confidence)
+    return {"mean": mean, "sd": sd, "low": float(low), "high": float(high), "n": n}
 
 
 def shown(difference: dict[str, Any] | None) -> str:
