@@ -110,13 +110,13 @@ def main(size: str, micro: int | None, device: str, out: Path) -> None:
     def batch_at(step: int, rows: range) -> Batch:
         batch = data.batch(step, rows, settings, config.data)
         batch["progress"] = 0.9
-        batch["low"] = [row for row, t in enumerate(batch["timesteps"].tolist()) if t <= 200]
+        batch["augmented_rows"] = [row for row, t in enumerate(batch["timesteps"].tolist()) if t <= 200]
         return batch
 
     def heaviest(rows: range) -> Batch:
         batch = batch_at(0, rows)
-        low = list(range(len(rows)))
-        return batch | {"timesteps": torch.zeros_like(batch["timesteps"]), "progress": 1.0, "low": low}
+        every = list(range(len(rows)))
+        return batch | {"timesteps": torch.zeros_like(batch["timesteps"]), "progress": 1.0, "augmented_rows": every}
 
     with tempfile.TemporaryDirectory() as folder:
         watched = Watched(model, settings.batch_size)

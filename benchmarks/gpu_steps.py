@@ -71,7 +71,7 @@ class Timed:
     def rows(self, rows: list[int]) -> None:
         for name, value in self.whole.items():
             setattr(self.bench, name, value[rows])
-        self.bench.low = [place for place, t in enumerate(self.bench.timesteps.tolist()) if t <= 200]
+        self.bench.augmented_rows = [place for place, t in enumerate(self.bench.timesteps.tolist()) if t <= 200]
 
     def arrange(self, channels_last: bool) -> None:
         if channels_last != self.last:
@@ -92,7 +92,7 @@ class Timed:
         self.arrange(case.channels_last)
         bench = self.bench
         bench.checkpointing(case.kept, case.side)
-        bench.model.joint = False
+        bench.model.single_pass = False
         cuda = self.device.type == "cuda"
         if cuda:
             torch.cuda.empty_cache()

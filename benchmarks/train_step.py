@@ -23,14 +23,15 @@ from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from siamese_diffusion.config import LoopConfig
 from siamese_diffusion.diffusion.backbone import sd15_scheduler
-from siamese_diffusion.diffusion.control import DenseControlNet, controlnet_for
+from siamese_diffusion.diffusion.control import controlnet_for
+from siamese_diffusion.diffusion.reference import control, reference_losses, squared_error
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 from siamese_diffusion.memory import Live
 from siamese_diffusion.optimizer import make_optimizer, release_gradients, state_bytes
@@ -96,12 +97,12 @@ class Bench:
             attention_head_dim=8,
             norm_num_groups=size.groups,
         )
-        control = controlnet_for(unet, 8)
+        controlnet = controlnet_for(unet, 8)
         with torch.no_grad():
-            for parameter in control.parameters():
+            for parameter in controlnet.parameters():
                 if not self.fake and not parameter.any():
                     parameter.normal_(0, 0.02)  # zeros would leave the control, and half of the gradients, at zero
-        self.model = SiameseDiffusion(unet, control, sd15_scheduler().alphas_cumprod).train()
+        self.model = SiameseDiffusion(unet, controlnet, sd15_scheduler().alphas_cumprod).train()
         self.optimizer = make_optimizer(self.model, LoopConfig(learning_rate=1e-12))  # steps that move no loss
         side_ = size.resolution // 8
         self.image = torch.rand(size.batch, 3, size.resolution, size.resolution)
@@ -110,7 +111,7 @@ class Bench:
         self.noise = torch.randn(size.batch, 4, side_, side_)
         spread = [100, 400, 600, 900] if size.batch <= 4 else [(2 * i + 1) * 500 // size.batch for i in range(size.batch)]
         self.timesteps = torch.tensor(spread[: size.batch])  # t <= 200 for a fifth of all samples; of four, a quarter
-        self.low = [row for row, t in enumerate(spread[: size.batch]) if t <= 200]
+        self.augmented_rows = [row for row, t in enumerate(spread[: size.batch]) if t <= 200]
         with torch.no_grad():
             self.latents, self.text = self.encode()
 
@@ -124,67 +125,59 @@ class Bench:
         return made.requires_grad_(False)
 
     def ours(self, progress: float) -> Tensor:
-        losses = self.model(self.latents, self.noise, self.timesteps, self.text, self.mask, self.image, progress, self.low)
+        batch = (self.latents, self.noise, self.timesteps, self.text, self.mask, self.image)
+        losses = self.model(*batch, progress, self.augmented_rows)
         return losses.total  # type: ignore[no-any-return]
 
-    def plain(self, progress: float, cached: bool = False, shared: bool = False, once: bool = False) -> Tensor:
-        """The objective as the original runs it, on diffusers' own forward passes, or with some of our changes.
+    def plain(self, progress: float, cached: bool = False) -> Tensor:
+        """The objective as the original runs it: the reference. `cached`: latents and text embeddings are there already."""
+        with torch.no_grad():
+            latents, text = (self.latents, self.text) if cached else self.encode()
+        return reference_losses(
+            self.model.unet,
+            self.model.controlnet,
+            self.model.schedule,
+            latents,
+            self.noise,
+            self.timesteps,
+            text,
+            self.mask,
+            self.image,
+            progress,
+            copy=self.copy,
+        ).total
+
+    def shared(self, progress: float, once: bool = False) -> Tensor:
+        """Towards ours: the frozen encoder runs once, and Image-Diffusion's decoder is not a copy but held constant.
 
         Args:
             progress: step / max_steps.
-            cached: latents and text embeddings are there already.
-            shared: the frozen encoder runs once, and Image-Diffusion's decoder is not a copy but held constant.
             once: the mask passes the ControlNet once, in one batch with the image.
         """
-        if cached:
-            latents, text = self.latents, self.text
-        else:
-            with torch.no_grad():
-                latents, text = self.encode()
-        model, schedule, t = self.model, self.model.schedule, self.timesteps
-        unet, control = model.unet, model.controlnet
-        held_unet = held_control = None
-        if not shared:
-            held_unet = self.copy(unet)
-        if not once:
-            held_control = self.copy(control)
-
-        def residuals(net: DenseControlNet, noisy: Tensor, hint: Tensor) -> list[Tensor]:
-            down, middle = net(noisy, t, text, hint, return_dict=False)
-            return [*down, middle]
-
-        def predict(net: nn.Module, noisy: Tensor, control: list[Tensor]) -> Tensor:
-            return net(  # type: ignore[no-any-return]
-                noisy, t, text, down_block_additional_residuals=control[:-1], mid_block_additional_residual=control[-1]
-            ).sample
-
-        def error(a: Tensor, b: Tensor) -> Tensor:
-            return (a - b).square().mean((1, 2, 3))
-
-        noisy = schedule.add_noise(latents, self.noise, t)
-        if held_control is None:
+        model, schedule, t, text = self.model, self.model.schedule, self.timesteps, self.text
+        net = model.controlnet
+        noisy = schedule.add_noise(self.latents, self.noise, t)
+        if once:
             both = model.control(
                 noisy.repeat(2, 1, 1, 1), t.repeat(2), text.repeat(2, 1, 1), torch.cat([self.mask, self.image])
             )
             mask, image = ([residual.chunk(2)[side] for residual in both] for side in (0, 1))
             again = [residual.detach() for residual in mask]
         else:
-            mask = residuals(control, noisy, self.mask)
-            again = residuals(held_control, noisy, self.mask)
-            image = residuals(control, noisy, self.image)
+            held = self.copy(net)
+            mask = control(net, noisy, t, text, self.mask)
+            again = control(held, noisy, t, text, self.mask)
+            image = control(net, noisy, t, text, self.image)
         mixed = [a + progress * b for a, b in zip(again, image, strict=True)]
-        if held_unet is None:
-            encoded = model.encode(noisy, t, text)
-            by_mask, by_mixed = model.decode(encoded, text, mask), model.decode(encoded, text, mixed, constant=True)
-        else:
-            by_mask, by_mixed = predict(unet, noisy, mask), predict(held_unet, noisy, mixed)
-        loss = error(by_mask, self.noise) + error(by_mixed, self.noise) + error(by_mask, by_mixed.detach())
+        encoded = model.encode(noisy, t, text)
+        by_mask, by_mixed = model.decode(encoded, text, mask), model.decode(encoded, text, mixed, constant=True)
+        loss = squared_error(by_mask, self.noise) + squared_error(by_mixed, self.noise)
+        loss = loss + squared_error(by_mask, by_mixed.detach())
         if progress > 1 / 3:
             estimate = schedule.clean(noisy, by_mixed, t).detach()
             redrawn = schedule.add_noise(estimate, self.noise, t)
-            steered = residuals(control, redrawn, self.mask)
-            third = model.predict(redrawn, t, text, steered) if shared else predict(unet, redrawn, steered)
-            loss = loss + (t <= 200) * error(third, self.noise)
+            third = model.predict(redrawn, t, text, control(net, redrawn, t, text, self.mask))
+            loss = loss + (t <= 200) * squared_error(third, self.noise)
         return loss.mean()
 
     def checkpointing(self, kept: Kept, side: str) -> None:
@@ -201,7 +194,7 @@ class Bench:
     def step(self, variant: "Variant", progress: float) -> float:
         """One step with its optimiser; the loss."""
         self.checkpointing(variant.kept, variant.side)
-        self.model.joint = variant.release
+        self.model.single_pass = variant.release
         loss: Tensor = getattr(self, variant.side)(progress)
         hooks = release_gradients(self.optimizer) if variant.release else []
         loss.backward()
@@ -225,9 +218,9 @@ class Change:
 
 CHANGES = (
     Change("straightforward", lambda bench, progress: bench.plain(progress)),
-    Change("+ latents and text cached", lambda bench, progress: bench.plain(progress, True)),
-    Change("+ encoder once, decoder held constant", lambda bench, progress: bench.plain(progress, True, True)),
-    Change("+ both hints in one pass", lambda bench, progress: bench.plain(progress, True, True, True)),
+    Change("+ latents and text cached", lambda bench, progress: bench.plain(progress, cached=True)),
+    Change("+ encoder once, decoder held constant", lambda bench, progress: bench.shared(progress)),
+    Change("+ both hints in one pass", lambda bench, progress: bench.shared(progress, once=True)),
     Change("+ augmentation where t <= 200", lambda bench, progress: bench.ours(progress)),
     Change("+ activations kept: ours", lambda bench, progress: bench.ours(progress), kept="all"),
     Change("+ cheap activations recomputed", lambda bench, progress: bench.ours(progress), kept="costly"),
@@ -259,13 +252,13 @@ def count(size: Size) -> list[dict[str, Any]]:
         side = "plain" if number < 2 else "ours"  # whose forward passes are run
         for gate, progress in GATES.items():
             flops, peaks = [], []
-            for low in (True, False):
+            for early in (True, False):
                 live = Counted()
                 with FakeTensorMode(allow_non_fake_inputs=True), live:
                     bench = Bench(size, "ours" if number else "plain", fake=True)
-                    bench.low = [row for row in range(len(bench.timesteps)) if low]
+                    bench.augmented_rows = [row for row in range(len(bench.timesteps)) if early]
                     bench.checkpointing(change.kept, side)
-                    bench.model.joint = change.release
+                    bench.model.single_pass = change.release
                     trained = [p for p in bench.model.parameters() if p.requires_grad]
                     if change.release:
                         for parameter in trained:

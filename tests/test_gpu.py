@@ -156,7 +156,7 @@ def test_no_step_waits_for_the_device(tmp_path: Path, precision: str) -> None:
     try:
         run(
             watched,
-            lambda step, rows: {**tiny_batch((100, 999)), "progress": 0.9, "low": [0]},
+            lambda step, rows: {**tiny_batch((100, 999)), "progress": 0.9, "augmented_rows": [0]},
             settings,
             tmp_path,
             device="cuda:0",
@@ -168,7 +168,7 @@ def test_no_step_waits_for_the_device(tmp_path: Path, precision: str) -> None:
 
 def batch_at(step: int, rows: range) -> dict[str, object]:
     batch = tiny_batch(tuple(100 + 250 * row for row in rows), seed=step + 10)
-    return {**batch, "progress": step / 8, "low": [i for i, row in enumerate(rows) if row == 0]}
+    return {**batch, "progress": step / 8, "augmented_rows": [i for i, row in enumerate(rows) if row == 0]}
 
 
 def test_a_resumed_run_has_the_weights_of_an_undisturbed_one(tmp_path: Path, deterministic: None) -> None:

@@ -1,8 +1,8 @@
-"""The objective against its definition: which parameters each term reaches, and a straightforward implementation."""
+"""The objective against its definition: which parameters each term reaches, and the plain reference."""
 
 import copy
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,12 +11,16 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from siamese_diffusion.config import LoopConfig, MethodConfig
-from siamese_diffusion.diffusion.recompute import differentiated
+from siamese_diffusion.diffusion.recompute import early_backward
+from siamese_diffusion.diffusion.reference import control, predict, reference_losses
 from siamese_diffusion.diffusion.siamese import Losses, SiameseDiffusion, is_decoder, is_hint
 from siamese_diffusion.memory import Live
 from siamese_diffusion.optimizer import make_optimizer
 
 GROUPS = ("controlnet", "decoder", "encoder")
+OTHER_WEIGHTS = MethodConfig(
+    mask_weight=0.7, image_weight=0.4, consistency=0.5, augmentation=2.0, augmentation_start=0.1, augmentation_timesteps=100
+)
 
 
 def group_of(name: str) -> str:
@@ -95,22 +99,13 @@ def test_adc_equals_its_definition() -> None:
     noisy = model.schedule.add_noise(batch["latents"], batch["noise"], batch["timesteps"])
     t, text = batch["timesteps"], batch["text"]
 
-    def residuals(net: nn.Module, hint: Tensor) -> list[Tensor]:
-        down, middle = net(noisy, t, text, hint, return_dict=False)
-        return [*down, middle]
-
-    def predict(net: nn.Module, control: list[Tensor]) -> Tensor:
-        out: Tensor = net(
-            noisy, t, text, down_block_additional_residuals=control[:-1], mid_block_additional_residual=control[-1]
-        ).sample
-        return out
-
-    mask, image = residuals(model.controlnet, batch["mask_hint"]), residuals(model.teacher.controlnet, batch["image_hint"])
+    mask = control(model.controlnet, noisy, t, text, batch["mask_hint"])
+    image = control(model.teacher.controlnet, noisy, t, text, batch["image_hint"])
     teacher = copy.deepcopy(model.unet)
     for part in ("up_blocks", "conv_norm_out", "conv_out"):
         getattr(teacher, part).load_state_dict(getattr(model.teacher, part).state_dict())
-    by_mask = predict(model.unet, mask)
-    by_mixed = predict(teacher, [m + 0.25 * i for m, i in zip(mask, image, strict=True)])
+    by_mask = predict(model.unet, noisy, t, text, mask)
+    by_mixed = predict(teacher, noisy, t, text, [m + 0.25 * i for m, i in zip(mask, image, strict=True)])
     terms = []
     for i in range(len(t)):
         lesion = batch["mask_hint"][i, 0, ::4, ::4]
@@ -167,9 +162,9 @@ def test_late_timesteps_add_nothing_but_stay_in_the_mean() -> None:
 def test_rows_that_the_caller_knows_are_those_that_the_model_finds(progress: float) -> None:
     model = tiny_siamese()
     found = model(**tiny_batch((100, 999)), progress=progress)
-    assert model(**tiny_batch((100, 999)), progress=progress, low=[0]) == found
+    assert model(**tiny_batch((100, 999)), progress=progress, augmented_rows=[0]) == found
     if progress > 1 / 3:
-        assert model(**tiny_batch((100, 999)), progress=progress, low=[]).augmentation == 0
+        assert model(**tiny_batch((100, 999)), progress=progress, augmented_rows=[]).augmentation == 0
 
 
 @pytest.mark.gpu
@@ -178,10 +173,10 @@ def test_a_step_does_not_wait_for_the_device() -> None:
         pytest.skip("no GPU here")
     model = tiny_siamese().to("cuda")
     batch = {name: value.to("cuda") for name, value in tiny_batch((100, 999)).items()}
-    model(**batch, progress=0.9, low=[0]).total.backward()
+    model(**batch, progress=0.9, augmented_rows=[0]).total.backward()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        model(**batch, progress=0.9, low=[0]).total.backward()
+        model(**batch, progress=0.9, augmented_rows=[0]).total.backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -202,46 +197,15 @@ def test_mask_only_is_the_mask_term_alone() -> None:
     assert not any((baseline.image, baseline.consistency, baseline.augmentation))
 
 
-def straightforward(model: SiameseDiffusion, batch: dict[str, Tensor], progress: float) -> Losses:
-    """The objective as the paper states it: diffusers' own forward passes, and deep copies for what is held constant."""
-    unet, control, schedule = model.unet, model.controlnet, model.schedule
-    held_unet = copy.deepcopy(unet).requires_grad_(False)
-    t, text = batch["timesteps"], batch["text"]
+def reference(model: SiameseDiffusion, batch: dict[str, Any], progress: float, method: MethodConfig) -> Losses:
+    return reference_losses(model.unet, model.controlnet, model.schedule, **batch, progress=progress, method=method)
 
-    def residuals(noisy: Tensor, t: Tensor, text: Tensor, hint: Tensor) -> list[Tensor]:
-        down, middle = control(noisy, t, text, hint, return_dict=False)
-        return [*down, middle]
 
-    def predict(net: nn.Module, noisy: Tensor, t: Tensor, text: Tensor, control: list[Tensor]) -> Tensor:
-        out: Tensor = net(
-            noisy,
-            t,
-            text,
-            down_block_additional_residuals=tuple(control[:-1]),
-            mid_block_additional_residual=control[-1],
-        ).sample
-        return out
-
-    def mse(a: Tensor, b: Tensor) -> Tensor:
-        return (a - b).square().mean()
-
-    noisy = schedule.add_noise(batch["latents"], batch["noise"], t)
-    target = schedule.target(batch["latents"], batch["noise"], t)
-    from_mask = residuals(noisy, t, text, batch["mask_hint"])
-    from_image = residuals(noisy, t, text, batch["image_hint"])
-    by_mask = predict(unet, noisy, t, text, from_mask)
-    by_mixed = predict(
-        held_unet, noisy, t, text, [m.detach() + progress * i for m, i in zip(from_mask, from_image, strict=True)]
-    )
-    terms = [mse(by_mask, target), mse(by_mixed, target), mse(by_mask, by_mixed.detach()), torch.zeros(())]
-    if progress > 1 / 3:
-        clean = schedule.clean(noisy, by_mixed, t).detach()
-        again = schedule.add_noise(clean, batch["noise"], t)
-        redrawn = predict(unet, again, t, text, residuals(again, t, text, batch["mask_hint"]))
-        errors = (redrawn - schedule.target(clean, batch["noise"], t)).square().mean((1, 2, 3))
-        terms[3] = (errors * (t <= 200)).mean()
-    mask, image, consistency, augmentation = terms
-    return Losses(mask, image, consistency, augmentation, mask + image + consistency + augmentation)
+@pytest.mark.parametrize("name", ["mask-only", "adc"])
+def test_the_reference_is_of_siamese_alone(name: Literal["mask-only", "adc"]) -> None:
+    model = tiny_siamese()
+    with pytest.raises(ValueError, match=name):
+        reference(model, tiny_batch(), 0.5, MethodConfig(name=name))
 
 
 def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
@@ -257,10 +221,13 @@ def assert_same(these: dict[str, Tensor], those: dict[str, Tensor], names: Itera
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("progress", [0.2, 0.8])
-def test_equals_the_straightforward_algorithm(prediction: str, progress: float) -> None:
-    model = tiny_siamese(prediction=prediction)
+@pytest.mark.parametrize("method", [MethodConfig(), OTHER_WEIGHTS], ids=["paper", "other weights"])
+def test_equals_the_reference(method: MethodConfig, prediction: str, progress: float) -> None:
+    model = tiny_siamese(method, prediction)
     batch = tiny_batch()
-    ours, theirs = model(**batch, progress=progress), straightforward(model, batch, progress)
+    ours = model(**batch, progress=progress)
+    theirs = reference(model, batch, progress, method)
+    assert bool(theirs.augmentation > 0) == (progress > method.augmentation_start)
     for term, one, another in zip(Losses._fields, ours, theirs, strict=True):
         torch.testing.assert_close(one, another, rtol=1e-5, atol=1e-7, msg=term)
     mine = gradients(model, ours.total)
@@ -269,25 +236,25 @@ def test_equals_the_straightforward_algorithm(prediction: str, progress: float) 
 
 
 @pytest.mark.parametrize("progress", [0.2, 0.8])
-def test_one_joint_pass_changes_no_gradient(progress: float) -> None:
+def test_a_single_pass_changes_no_gradient(progress: float) -> None:
     model, batch = tiny_siamese(), tiny_batch((100, 999, 20, 400))
     losses = model(**batch, progress=progress)
     apart = gradients(model, losses.total)
-    model.joint = True
-    joint = model(**batch, progress=progress)
-    for term, one, another in zip(Losses._fields, losses, joint, strict=True):
+    model.single_pass = True
+    together = model(**batch, progress=progress)
+    for term, one, another in zip(Losses._fields, losses, together, strict=True):
         torch.testing.assert_close(one, another, rtol=1e-5, atol=1e-7, msg=term)
-    assert bool(joint.augmentation > 0) == (progress > 1 / 3)
-    assert_same(apart, gradients(model, joint.total), apart)
+    assert bool(together.augmentation > 0) == (progress > 1 / 3)
+    assert_same(apart, gradients(model, together.total), apart)
 
 
 def test_half_precision_takes_no_gradient_before_its_loss_is_scaled() -> None:
     """The early gradient of L_i ignores a loss scale, so in 16-bit floats it must not be taken."""
     with torch.autocast("cpu", torch.float16):
-        _, prediction, slopes = differentiated(lambda values: (values[0].sum(), values[0]), [torch.ones(2)])
-    assert slopes == []
-    _, prediction, slopes = differentiated(lambda values: ((3 * values[0]).sum(), values[0]), [torch.ones(2)])
-    torch.testing.assert_close(slopes, [torch.full((2,), 3.0)])
+        _, prediction, early = early_backward(lambda values: (values[0].sum(), values[0]), [torch.ones(2)])
+    assert early == []
+    _, prediction, early = early_backward(lambda values: ((3 * values[0]).sum(), values[0]), [torch.ones(2)])
+    torch.testing.assert_close(early, [torch.full((2,), 3.0)])
     assert not prediction.requires_grad
 
 
@@ -299,9 +266,9 @@ def test_the_early_gradient_is_scaled_as_its_loss_is() -> None:
     assert_same({name: 2 * value for name, value in once.items()}, twice, once)
 
 
-@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("single_pass", [False, True])
 @pytest.mark.parametrize("checkpointing", ["none", "selective", "all"])
-def test_savers_of_memory_keep_the_gradients_of_mixed_precision(checkpointing: str, joint: bool) -> None:
+def test_savers_of_memory_keep_the_gradients_of_mixed_precision(checkpointing: str, single_pass: bool) -> None:
     model, batch = tiny_siamese().train(), tiny_batch((100, 999, 20, 400))
 
     def run() -> dict[str, Tensor]:
@@ -310,7 +277,7 @@ def test_savers_of_memory_keep_the_gradients_of_mixed_precision(checkpointing: s
         return gradients(model, losses.total)
 
     plain = run()
-    model.joint = joint
+    model.single_pass = single_pass
     if checkpointing != "none":
         model.enable_gradient_checkpointing(checkpointing == "selective")
     saving = run()

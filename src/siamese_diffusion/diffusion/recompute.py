@@ -64,7 +64,7 @@ def with_casts_of_their_own(forward: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         model: Any = args[0]
         before = torch.is_autocast_cache_enabled()
-        torch.set_autocast_cache_enabled(before and model.recompute is None and not model.joint)
+        torch.set_autocast_cache_enabled(before and model.recompute is None and not model.single_pass)
         try:
             return forward(*args, **kwargs)
         finally:
@@ -73,7 +73,7 @@ def with_casts_of_their_own(forward: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def differentiated(
+def early_backward(
     function: Callable[[Sequence[Tensor]], tuple[Tensor, Tensor]], inputs: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """A loss, its prediction, and the loss's gradients for `inputs`, taken at once.
@@ -91,14 +91,14 @@ def differentiated(
     return loss.detach(), prediction.detach(), list(torch.autograd.grad(loss, leaves))
 
 
-class WithSlopes(torch.autograd.Function):
+class WithGradients(torch.autograd.Function):
     """A loss whose gradients for `inputs` are known already."""
 
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, slopes: Sequence[Tensor], *inputs: Tensor) -> Tensor:
-        ctx.save_for_backward(*slopes)
+    def forward(ctx: Any, loss: Tensor, gradients: Sequence[Tensor], *inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(*gradients)
         return loss.clone()
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *(outer[0] * slope for slope in ctx.saved_tensors)
+        return None, None, *(outer[0] * gradient for gradient in ctx.saved_tensors)

@@ -22,7 +22,13 @@ from torch.nn import functional as F
 from siamese_diffusion.config import MethodConfig
 from siamese_diffusion.diffusion.control import DenseControlNet
 from siamese_diffusion.diffusion.passes import Encoded, embed, encode, join, residuals, steer
-from siamese_diffusion.diffusion.recompute import RECOMPUTE, Recompute, WithSlopes, differentiated, with_casts_of_their_own
+from siamese_diffusion.diffusion.recompute import (
+    RECOMPUTE,
+    Recompute,
+    WithGradients,
+    early_backward,
+    with_casts_of_their_own,
+)
 from siamese_diffusion.diffusion.schedule import Schedule
 
 
@@ -97,7 +103,7 @@ class SiameseDiffusion(nn.Module):
         self.vae: Any = None
         """The first stage, frozen, where `load_original` found one; nothing here needs it."""
         self.recompute: Recompute | None = None
-        self.joint = False
+        self.single_pass = False
         """Augmented rows pass the ControlNet together with the others, for which it first runs without them: each weight is
         used once, so its gradient is whole as soon as the backward pass comes by it. Dearer by that run."""
         unet.requires_grad_(False)
@@ -219,7 +225,7 @@ class SiameseDiffusion(nn.Module):
         mask_hint: Tensor,
         image_hint: Tensor,
         progress: float,
-        low: Sequence[int] | None = None,
+        augmented_rows: Sequence[int] | None = None,
     ) -> Losses:
         """The losses of one batch.
 
@@ -231,8 +237,8 @@ class SiameseDiffusion(nn.Module):
             mask_hint: (B, 3, H, W), 0 or 1.
             image_hint: (B, 3, H, W) in [0, 1].
             progress: step / max_steps, in [0, 1].
-            low: the rows with t <= augmentation_timesteps, where the caller knows them already: then nothing here waits
-                for the device.
+            augmented_rows: those with t <= augmentation_timesteps, where the caller knows them already: then nothing here
+                waits for the device.
 
         Returns:
             L_m = |eps - eps_m|^2, L_i = |eps - eps_mix|^2, L_c = |eps_m - sg(eps_mix)|^2 and
@@ -256,9 +262,9 @@ class SiameseDiffusion(nn.Module):
 
         mask = Inputs(noisy, timesteps, text, mask_hint)
         image = mask._replace(hint=image_hint)
-        rows = self._augmented(timesteps, progress, low)
-        joint = self.joint and bool(rows)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not joint):
+        rows = self._augmented(timesteps, progress, augmented_rows)
+        single_pass = self.single_pass and bool(rows)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not single_pass):
             from_mask, from_image = self._controls([mask, image])
 
         def by_image(residuals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -266,10 +272,10 @@ class SiameseDiffusion(nn.Module):
             prediction = self.decode(encoded, text, mixed, constant=True)
             return _error(prediction, target).mean(), prediction
 
-        image_loss, by_mixed, slopes = differentiated(by_image, from_image)
+        image_loss, by_mixed, gradients = early_backward(by_image, from_image)
         if rows:
             again, aim = self._redraw(_rows(mask, rows), _pick(by_mixed, rows), _pick(noise, rows))
-            if joint:
+            if single_pass:
                 from_mask, from_image, from_again = self._controls([mask, image, again])
             else:
                 from_again = self.control(*again)
@@ -277,8 +283,8 @@ class SiameseDiffusion(nn.Module):
             by_mask, by_again = self.decode(both, torch.cat([text, again.text])).split([len(text), len(rows)])
         else:
             by_mask = self.decode(encoded, text, from_mask)
-        if slopes:
-            image_loss = WithSlopes.apply(image_loss, slopes, *from_image)
+        if gradients:
+            image_loss = WithGradients.apply(image_loss, gradients, *from_image)
 
         mask_loss = _error(by_mask, target).mean()
         consistency = _error(by_mask, by_mixed).mean()
@@ -286,14 +292,14 @@ class SiameseDiffusion(nn.Module):
         total = mask_loss + image_loss + method.consistency * consistency + method.augmentation * augmentation
         return Losses(mask_loss, image_loss, consistency, augmentation, total)
 
-    def _augmented(self, timesteps: Tensor, progress: float, low: Sequence[int] | None) -> list[int]:
+    def _augmented(self, timesteps: Tensor, progress: float, augmented_rows: Sequence[int] | None) -> list[int]:
         """The rows of the batch that L_a counts."""
         method = self.method
         if method.augmentation == 0 or progress <= method.augmentation_start:
             return []
-        if low is None:
-            low = (timesteps <= method.augmentation_timesteps).nonzero()[:, 0].tolist()
-        return list(low)
+        if augmented_rows is None:
+            augmented_rows = (timesteps <= method.augmentation_timesteps).nonzero()[:, 0].tolist()
+        return list(augmented_rows)
 
     def _controls(self, inputs: Sequence[Inputs]) -> list[list[Tensor]]:
         """The residuals of each, from one pass of the ControlNet."""

@@ -119,18 +119,20 @@ def train(
         model.enable_gradient_checkpointing(config.train.checkpointing == "selective")
     if config.train.compile:
         compile_blocks(model)
-    model.joint = config.train.release_gradients
+    model.single_pass = config.train.release_gradients
     steps = base.scheduler.config.num_train_timesteps
 
     def batch_at(step: int, rows: range) -> Batch:
         batch = latents.batch(step, rows, config.train, config.data, steps)
         limit = config.method.augmentation_timesteps
-        batch["low"] = [row for row, t in enumerate(batch["timesteps"].tolist()) if t <= limit]  # known here, on the CPU
+        early = [row for row, t in enumerate(batch["timesteps"].tolist()) if t <= limit]  # known here, on the CPU
+        batch["augmented_rows"] = early
         return batch
 
     def heaviest(rows: range) -> Batch:
         batch = latents.batch(config.train.steps - 1, rows, config.train, config.data, steps)
-        return batch | {"timesteps": torch.zeros_like(batch["timesteps"]), "progress": 1.0, "low": list(range(len(rows)))}
+        timesteps = torch.zeros_like(batch["timesteps"])
+        return batch | {"timesteps": timesteps, "progress": 1.0, "augmented_rows": list(range(len(rows)))}
 
     def observe(step: int, module: nn.Module) -> dict[str, float]:
         base.vae.to(accelerator.device)
