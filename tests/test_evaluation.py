@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from siamese_diffusion.data.pairs import find_pairs, read_pair
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.data.shards import ShardWriter
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.evaluation import evaluate as module
 from siamese_diffusion.evaluation import extractors
 from siamese_diffusion.evaluation.evaluate import evaluate
 from siamese_diffusion.evaluation.features import Extractor
@@ -40,6 +42,23 @@ def config() -> Config:
     return build_config(values, "tests")
 
 
+def fixed_embedder(judge: Judge) -> Extractor:
+    """In place of the judge's features: means of 8 x 8 parts of the image, rounded, so that they are the same everywhere."""
+
+    def embed(images: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(images.float(), images.shape[-1] // 8).flatten(1).round() / 256
+
+    return Extractor("judge", embed, "means of 8 x 8 parts", "none")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fixed_features() -> Iterator[None]:
+    """What a network of thirty steps sees differs from processor to processor; nothing here may hang on it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "embedder", fixed_embedder)
+        yield
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Real phantoms in three splits, and others with the images of three of the real ones put in, changed."""
@@ -55,10 +74,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         Image.fromarray(np.ascontiguousarray(changed)).save(made / "images" / f"{name}.png")
     rows = read_jsonl(made / "pairs.jsonl")
     write_jsonl(made / "pairs.jsonl", [{**row, "seed": 7, "method": "siamese"} for row in rows])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # which fresh images are flagged hangs on rounding; most of all with fewer steps than 30
     evaluate(real, made, root / "out", config=config(), device="cpu")
-    torch.set_num_threads(threads)
     return {"real": real, "made": made, "out": root / "out"}
 
 
@@ -86,7 +102,7 @@ def test_metrics_keep_their_contract(folders: dict[str, Path]) -> None:
 def test_planted_copies_are_flagged_with_their_originals(folders: dict[str, Path]) -> None:
     novelty = read_json(folders["out"] / "metrics.json")["novelty"]
     flagged = {row["synthetic"]: row for row in novelty["flagged"]}
-    assert set(COPIES) <= set(flagged)
+    assert set(COPIES) <= flagged.keys()
     assert len(flagged) <= len(COPIES) + 1
     assert novelty["share_flagged"] == len(flagged) / 16
     for name, how in COPIES.items():
