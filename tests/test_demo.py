@@ -37,7 +37,7 @@ def test_summary_and_report_agree(made: Path) -> None:
         assert {pair.name for pair in find_pairs(made / f"{method}-kept")} == obedient
         assert summary["kept"][method] == len(obedient) < 16
         assert f"{len(obedient)} of 16" in page
-        assert f"{method}-kept" in (made / f"segment-{method}" / "inputs.json").read_text()
+        assert f"{method}-kept" in (made / f"segment-{method}" / "metrics.json").read_text()
     assert len(summary["seconds"]) == 10
     assert len(re.findall(r'src="data:image/png;base64,', page)) == 2
     assert "http" not in page.replace("http-equiv", "")
