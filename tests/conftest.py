@@ -1,4 +1,6 @@
 import json
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,11 @@ from tiny import TINY
 from siamese_diffusion.config import Config, build_config
 
 DiscPairs = Callable[..., Path]
+Browser = Callable[..., str]
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+HEADLESS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")  # as root, and in a small container
+QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
 
 
 @pytest.fixture
@@ -43,6 +50,28 @@ def disc_pairs(tmp_path: Path) -> DiscPairs:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The first Chromium of the PATH that starts; a program of that name may only ask for a package to be installed."""
+    for path in filter(None, map(shutil.which, CHROMIUM)):
+        if subprocess.run([path, "--version"], capture_output=True, timeout=120, check=False).returncode == 0:
+            return path
+    pytest.skip("no Chromium here")
+
+
+@pytest.fixture
+def browser(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Browser:
+    """Open a page in headless Chromium, which leaves nothing for the next page; what it writes to standard output."""
+
+    def open_page(page: Path, *flags: str) -> str:
+        folder = tmp_path_factory.mktemp("browser")
+        command = [chromium, *HEADLESS, *QUIET, f"--user-data-dir={folder / 'profile'}", *flags, page.resolve().as_uri()]
+        result = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, check=True, cwd=folder)
+        return result.stdout
+
+    return open_page
 
 
 @pytest.fixture(scope="session")

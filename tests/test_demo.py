@@ -2,11 +2,12 @@
 
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from conftest import Browser
+from PIL import Image
 
 from siamese_diffusion.data.pairs import find_pairs
 from siamese_diffusion.demonstration import MIN_DICE, demo
@@ -35,7 +36,7 @@ def test_summary_and_report_agree(made: Path) -> None:
         fits = {name: dice for name, (dice, _) in read_fits(made / f"score-{method}" / "fit.csv").items()}
         obedient = {name for name, dice in fits.items() if dice >= min(MIN_DICE, max(fits.values()))}
         assert {pair.name for pair in find_pairs(made / f"{method}-kept")} == obedient
-        assert summary["kept"][method] == len(obedient) < 16
+        assert summary["kept"][method] == len(obedient) > 0
         assert f"{len(obedient)} of 16" in page
         assert f"{method}-kept" in (made / f"segment-{method}" / "metrics.json").read_text()
     assert len(summary["seconds"]) == 10
@@ -44,26 +45,8 @@ def test_summary_and_report_agree(made: Path) -> None:
 
 
 @pytest.mark.slow
-def test_page_renders_in_a_browser(made: Path, tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium here")
+@pytest.mark.browser
+def test_page_renders_in_a_browser(made: Path, browser: Browser, tmp_path: Path) -> None:
     shot = tmp_path / "page.png"
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1100,2400"]
-    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
-    subprocess.run(
-        [
-            browser,
-            *flags,
-            *quiet,
-            f"--user-data-dir={tmp_path / 'profile'}",
-            f"--screenshot={shot}",
-            (made / "report.html").as_uri(),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
-    from PIL import Image
-
-    assert len(set(Image.open(shot).convert("L").resize((110, 240)).get_flattened_data())) > 20
+    browser(made / "report.html", "--hide-scrollbars", "--window-size=1100,2400", f"--screenshot={shot}")
+    assert len(np.unique(np.asarray(Image.open(shot).convert("L").resize((110, 240))))) > 20

@@ -5,14 +5,13 @@ import html
 import io
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Browser
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from typer.testing import CliRunner
@@ -22,7 +21,6 @@ from siamese_diffusion.errors import InputError
 from siamese_diffusion.reader_study.agreement import alpha_interval, crossed_means, krippendorff_alpha, percentiles, wilson
 from siamese_diffusion.reader_study.rating import export_ratings, render_scores, score_ratings
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NAN = np.nan
 
 
@@ -133,18 +131,13 @@ URL.createObjectURL = (blob) => { blob.text().then((text) => report("saved", tex
 
 
 @pytest.fixture
-def browse(tmp_path: Path) -> Callable[..., str]:
+def browse(browser: Browser, tmp_path: Path) -> Callable[..., str]:
     """Open a copy of the page with a script at its end; what stands in the document afterwards."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium")
 
     def open_page(page: str, script: str, *flags: str) -> str:
         copy = tmp_path / "copy.html"
         copy.write_text(Path(page).read_text().replace("</body>", f"<script>{DRIVE}{script}</script></body>"))
-        command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-        command += ["--virtual-time-budget=5000", *flags, copy.as_uri()]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=tmp_path)
-        return result.stdout
+        return browser(copy, "--virtual-time-budget=5000", *flags)
 
     return open_page
 
@@ -154,6 +147,7 @@ def written(document: str, name: str) -> str | None:
     return html.unescape(found[1]) if found else None
 
 
+@pytest.mark.browser
 def test_ratings_given_by_keyboard_end_in_the_saved_file(
     study: dict[str, Any], browse: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -193,6 +187,7 @@ def test_ratings_given_by_keyboard_end_in_the_saved_file(
         assert scores["sources"][source]["mos"]["mean"] == pytest.approx(np.mean(expected))
 
 
+@pytest.mark.browser
 def test_answers_are_kept_over_a_reload_for_every_reader(study: dict[str, Any], browse: Callable[..., str]) -> None:
     script = """
     if (!sessionStorage.getItem("second")) {
@@ -217,6 +212,7 @@ def test_answers_are_kept_over_a_reload_for_every_reader(study: dict[str, Any], 
     assert written(document, "before") == "1"
 
 
+@pytest.mark.browser
 def test_page_shows_the_image(study: dict[str, Any], browse: Callable[..., str], tmp_path: Path) -> None:
     """The picture, all red, fills a square of 24 rem (it is not enlarged past that for 40 pixels), the panel beside it."""
     browse(study["page"], 'enter("A");', f"--screenshot={tmp_path / 'shot.png'}", "--window-size=1280,800")
