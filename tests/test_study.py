@@ -780,7 +780,7 @@ def test_interrupted_in_two_processes_and_continued_it_is_the_unbroken_study(
         "data": {"phantoms": {"train": "phantoms"}},
         "pairs": [6],
         "seeds": {"segmentation": [0]},
-        "arms": {"real": None, "copy-paste": None, "siamese": {"masks": "random", "min_fit": 0.01}},
+        "arms": {"real": None, "copy-paste": None, "siamese": {"masks": "random", "min_fit": 0}},
         "score": False,
     }
     file = tmp_path / "study.yaml"
