@@ -76,7 +76,7 @@ def main(size: Size, most: int, device: str, out: Path, compiled: bool) -> None:
     reference: Tensor | None = None
     variants = listed(most)
     for precision, last, images, variant in variants[1:2] if compiled else variants:
-        set_tf32("fp32" if precision == "fp32" else "tf32")
+        set_tf32(where, precision)
         torch.backends.cudnn.allow_tf32 = True  # torch's default, in which the original draws
         for net in (model.unet, model.controlnet, vae):
             nn.Module.to(net, SIXTEEN_BITS.get(precision, torch.float32))

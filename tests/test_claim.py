@@ -50,6 +50,13 @@ def test_files_of_something_else_are_refused_without_advice_to_resume(tmp_path: 
     assert content(tmp_path) == {name: b"mine"}
 
 
+def test_what_a_killed_call_left_is_no_obstacle(tmp_path: Path) -> None:
+    for name in (".123.config.yaml", ".lock", ".DS_Store"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "cache").mkdir()
+    claim(tmp_path).write()
+
+
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("mine")
     with pytest.raises(InputError, match="is a file"):

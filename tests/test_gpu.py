@@ -77,7 +77,7 @@ def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("step", [0, 200, 333, 334, 800])
 def test_recorded_losses_and_gradients(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    set_tf32("fp32")
+    set_tf32(CUDA, "fp32")
     on_device(monkeypatch)
     model = golden()
     losses, recorded = losses_at(model, step)
@@ -115,7 +115,7 @@ def test_losses_and_gradients_in_16_bits(monkeypatch: pytest.MonkeyPatch, precis
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
 def test_sampling_in_every_precision(precision: str) -> None:
     """The recorded latents of 50 guided steps; in 16 bits as near as 8 or 11 bits of mantissa, nine times over, allow."""
-    set_tf32(precision)
+    set_tf32(CUDA, precision)
     model = golden().eval()
     if precision in SIXTEEN_BITS:
         model.unet.to(SIXTEEN_BITS[precision])

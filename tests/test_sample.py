@@ -117,6 +117,14 @@ def test_a_batch_that_fits_is_taken_and_kept_on_resume(
         sample(run, pairs, tmp_path / "auto", resume=True, device="cpu")
 
 
+@pytest.mark.parametrize(("first", "second"), [("bf16", "fp32"), ("fp32", "bf16")])
+def test_a_folder_holds_pairs_of_one_precision(tmp_path: Path, run: Path, pairs: Path, first: str, second: str) -> None:
+    config = load_trained(run).config
+    sample(run, pairs, tmp_path / "made", config=update(config, "sample", precision=first), device="cpu")
+    with pytest.raises(InputError, match=f"has precision {first}, not {second}"):
+        sample(run, pairs, tmp_path / "made", config=update(config, "sample", precision=second), resume=True, device="cpu")
+
+
 def test_unknown_recipe(tmp_path: Path, run: Path, pairs: Path) -> None:
     with pytest.raises(InputError, match="flip-scale-shift"):
         sample(run, pairs, tmp_path / "made", random_masks="shake", device="cpu")

@@ -15,8 +15,9 @@ from siamese_diffusion.files import hash_json, read_json, write_json, write_text
 
 CONFIG, INPUTS = "config.yaml", "inputs.json"
 
-BEFORE = frozenset({"stage.json", "settings.yaml", "log.txt", ".lock", "cache", "pretrain"})
-"""What may lie in a folder before a run has it: what a study notes of a stage, and what a call made that was cut short."""
+BEFORE = frozenset({"stage.json", "settings.yaml", "log.txt", "cache", "pretrain"})
+"""What may lie in a folder before a run has it: what a study notes of a stage, and what a call made that was cut short. So
+may hidden files: locks, what a killed call was writing, what a desktop leaves in every folder."""
 
 Depends = Mapping[str, Collection[str] | None]
 """Sections of the settings that a run's result depends on: some settings of each, or None for all."""
@@ -47,8 +48,11 @@ class Claim:
             if not resume:
                 raise InputError(f"--out {out}: already holds a run; add --resume to go on with it, or name another folder")
             self._require_same(depends)
-        elif out.is_dir() and (foreign := sorted(path.name for path in out.iterdir() if path.name not in BEFORE)):
-            raise InputError(f"--out {out}: holds files of something else ({foreign[0]}); name an empty or a new folder")
+        elif out.is_dir():
+            names = sorted(path.name for path in out.iterdir())
+            foreign = [name for name in names if name not in BEFORE and not name.startswith(".")]
+            if foreign:
+                raise InputError(f"--out {out}: holds files of something else ({foreign[0]}); name an empty or a new folder")
 
     def _require_same(self, depends: Depends) -> None:
         before, now = load_config(self.out / CONFIG).model_dump(), self.config.model_dump()

@@ -54,10 +54,11 @@ def precision_on(device: torch.device, precision: str, fastest: str = "bf16") ->
     return precision
 
 
-def set_tf32(precision: str) -> None:
-    """Whether a GPU's products and convolutions of 32-bit floats run in TF32: unless `precision` is fp32."""
-    torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
-    torch.backends.cudnn.allow_tf32 = precision != "fp32"
+def set_tf32(device: torch.device, precision: str) -> None:
+    """Whether products and convolutions of 32-bit floats run in TF32: on a GPU, unless `precision` is fp32."""
+    allowed = device.type == "cuda" and precision != "fp32"
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -74,7 +75,7 @@ def make_accelerator(precision: str = "fp32", device: str = "auto", fastest: str
     """
     where = find_device(device)
     resolved = precision_on(where, precision, fastest)
-    set_tf32(resolved)
+    set_tf32(where, resolved)
     AcceleratorState._reset_state(reset_partial_state=True)
     os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
     if device not in ("auto", "cpu"):

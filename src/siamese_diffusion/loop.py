@@ -110,18 +110,13 @@ def run(
         start = _load(newest, module, optimizer, average)
         progress.say(f"going on from step {start} of {settings.steps}")
     wrapped, optimizer = accelerator.prepare(module, optimizer)
-    if micro == "auto":
-        earlier = _earlier_division(newest, settings.batch_size, processes)
-        largest = heaviest or (lambda rows: batch_at(settings.steps - 1, rows))
-        division = earlier or fitting_division(wrapped, largest, settings, accelerator, newest is not None, lighten)
-        if earlier is not None and earlier.light and lighten is not None:
-            lighten()
-    else:
-        division = Division(micro, lighten is not None)
-        if lighten is not None:
-            lighten()
-    micro = division.micro_batch
-    steps_of = divide(settings.batch_size, micro, processes, rank)
+    known = Division(micro, lighten is not None) if micro != "auto" else None
+    known = known or _earlier_division(newest, settings.batch_size, processes)
+    if known is not None and known.light and lighten is not None:
+        lighten()
+    largest = heaviest or (lambda rows: batch_at(settings.steps - 1, rows))
+    division = known or fitting_division(wrapped, largest, settings, accelerator, newest is not None, lighten)
+    steps_of = divide(settings.batch_size, division.micro_batch, processes, rank)
     accelerator.gradient_accumulation_steps = len(steps_of(0))
     if settings.release_gradients:
         precision = precision_on(accelerator.device, settings.precision)

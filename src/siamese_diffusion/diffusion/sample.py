@@ -184,7 +184,7 @@ def sample(
             drawn_before = next(iter(writer.rows.values()), {})
             size = drawn_before.get("batch_size") or _fitting(probe, engine, len(wanted))
         origin["batch_size"] = size
-        _require_same(writer, origin, out)
+        _require_same(writer, {**origin, "precision": precision}, out)
         # Whole batches are redone, since rounding depends on the batch an image is drawn in.
         batches = [wanted[i : i + size] for i in range(0, len(wanted), size)]
         batches = batches[engine.process_index :: engine.num_processes]
@@ -238,8 +238,9 @@ def _require_same(writer: PairWriter | ShardWriter, origin: dict[str, Any], out:
     """A resumed folder holds one checkpoint's pairs, drawn in one way."""
     for name, row in writer.rows.items():
         for key, value in origin.items():
-            if row.get(key) != value:
-                raise InputError(f"--out {out}: pair {name} has {key} {row.get(key)}, not {value}; name another folder")
+            before = row.get(key, "fp32" if key == "precision" else None)
+            if before != value:
+                raise InputError(f"--out {out}: pair {name} has {key} {before}, not {value}; name another folder")
 
 
 def _wanted(masks: Path, per_mask: int, recipe: str | None, config: Config) -> list[Wanted]:

@@ -95,13 +95,13 @@ def evaluate(
     names = _names(features or config.evaluate.features)
     where = find_device(device)
     precision = precision_on(where, config.evaluate.precision)
-    set_tf32(precision)
+    set_tf32(where, precision)
     # weights that cannot be had are told before the judge is trained
     ready = {name: extractors.create(name, where) for name in names if name not in ("judge", "lpips")}
     lpips = perceptual.lpips_alex(where) if "lpips" in names else None
 
     trusted = judge_of(real, judge, out / "judge", config, resume, device)
-    set_tf32(precision)  # training it had a precision of its own
+    set_tf32(where, precision)  # training it had a precision of its own
     own, own_scores = own_error(trusted, own_test_pairs(real))
     scores, shuffled = measure_both(trusted, made, f"{len(made)} synthetic pairs")
     fit = {name: interval(values) for name, values in scores.items()}
