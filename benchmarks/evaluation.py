@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.images import read_image, square
-from siamese_diffusion.data.pairs import find_pairs
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.evaluation.features import FLIPS, PLAIN, Extractor, features
 from siamese_diffusion.evaluation.judge import Judge, embedder
@@ -165,7 +165,7 @@ def main(data: Path | None, synthetic: Path | None, count: int, repeats: int) ->
         for seed, folder in enumerate(folders):
             if not folder.exists():
                 make_phantoms(folder, count, RESOLUTION, seed)
-        real, made = ([pair.image for pair in find_pairs(folder)][:count] for folder in folders)
+        real, made = ([pair.image for pair in DataFolder(folder).pairs()][:count] for folder in folders)
         ours(real[:8], made[:8], extractor, {}, Path(scratch) / "warm")
         for repeat in range(repeats):
             cache, seconds = Path(scratch) / f"cache-{repeat}", [Seconds() for _ in runs]

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from siamese_diffusion.data.arrays import load_images, to_tensor
-from siamese_diffusion.data.pairs import find_images
+from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.diffusion.firststage import fit, psnr
 from siamese_diffusion.evaluation.metrics.appearance import statistics
 
 
 def main(folder: Path, resolution: int = 96) -> None:
     """Print dB and sharpness (real = 1) for patch sizes, channels, whitening and the latent error the decoder expects."""
-    fitted, held_out = (to_tensor(load_images(find_images(folder, split), resolution)) for split in ("train", "val"))
+    fitted, held_out = (to_tensor(load_images(DataFolder(folder).images(split), resolution)) for split in ("train", "val"))
     real = sharpness(held_out)
     print("patch channels whitening noise    dB sharpness")
     for patch, channels in ((4, 8), (4, 12), (4, 16), (4, 24), (8, 24)):

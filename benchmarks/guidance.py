@@ -14,7 +14,7 @@ from pathlib import Path
 from siamese_diffusion import sample
 from siamese_diffusion.config import load_config, update
 from siamese_diffusion.data.arrays import load_pairs
-from siamese_diffusion.data.pairs import find_pairs
+from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.evaluation.metrics.appearance import statistics
 from siamese_diffusion.evaluation.metrics.mask_fit import pair_scores
 from siamese_diffusion.segmentation.predict import predict
@@ -30,8 +30,8 @@ def drawn(run: Path, data: Path, judge: Path, at: str, arguments: argparse.Names
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "pairs"
         sample(run, data, out, random_masks="flip-scale-shift", mask_guidance=weight, config=config, device="cpu")
-        images, masks = load_pairs(find_pairs(out), config.data.resolution)
-    real, _ = load_pairs(find_pairs(data, "val", arguments.count), config.data.resolution)
+        images, masks = load_pairs(DataFolder(out).pairs(), config.data.resolution)
+    real, _ = load_pairs(DataFolder(data).pairs("val", arguments.count), config.data.resolution)
     ours, theirs = statistics(images), statistics(real)
     seen = predict(load_network(judge), images)
     return {

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from siamese_diffusion.config import load_config
 from siamese_diffusion.data.arrays import load_pairs, to_tensor
-from siamese_diffusion.data.pairs import find_pairs
+from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.diffusion.checkpoint import Trained, load_trained
 from siamese_diffusion.diffusion.latents import mask_hint
 from siamese_diffusion.diffusion.train import train
@@ -41,7 +41,7 @@ def obedience(trained: Trained, images: Tensor, hint: Tensor) -> float:
 
 def main(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Train and measure; print a line for each run on standard error."""
-    pairs = find_pairs(arguments.data, "val", 64)
+    pairs = DataFolder(arguments.data).pairs("val", 64)
     rows = []
     for method in arguments.methods:
         for rate in arguments.rates:

@@ -21,7 +21,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from siamese_diffusion.data.arrays import Images, Masks, load_pairs, map_pairs
-from siamese_diffusion.data.pairs import Pair, find_pairs, read_pair, square
+from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.images import square
+from siamese_diffusion.data.pairs import Pair, read_pair
 from siamese_diffusion.data.phantom import make_phantoms
 
 BATCH = 16
@@ -93,7 +95,7 @@ def resident_peak() -> float:
 
 def peak(data: Path, resolution: int, count: int, how: str) -> dict[str, float]:
     """MiB of resident memory before and at the worst moment of it, for `count` pairs (those of `data`, over and over)."""
-    pairs = find_pairs(data, None)
+    pairs = DataFolder(data).pairs(None)
     pairs = [pairs[i % len(pairs)] for i in range(count)]
     before = resident_peak()
     with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +106,7 @@ def peak(data: Path, resolution: int, count: int, how: str) -> dict[str, float]:
 
 def main(data: Path, count: int, repeats: int) -> dict[str, Any]:
     """Print both tables on standard error."""
-    pairs = find_pairs(data, None)
+    pairs = DataFolder(data).pairs(None)
     speeds = [row for resolution in RESOLUTIONS for row in rates(pairs, resolution, repeats)]
     print(f"{len(pairs)} pairs, batches of {BATCH}", file=sys.stderr)
     print("pixels source workers  images/s (range)                 s to build", file=sys.stderr)

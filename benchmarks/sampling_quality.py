@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from sampling import STRAIGHTFORWARD, Task, Variant
 
 from siamese_diffusion.data.arrays import load_images, load_pairs, to_images
-from siamese_diffusion.data.pairs import find_pairs, prompt_of, square
+from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.images import square
+from siamese_diffusion.data.pairs import prompt_of
 from siamese_diffusion.diffusion.checkpoint import load_trained
 from siamese_diffusion.diffusion.latents import mask_hint
 from siamese_diffusion.evaluation.judge import Judge, embedder, judge_of
@@ -54,7 +56,7 @@ class Scale:
     def __init__(self, judge: Judge, data: Path, masks: NDArray[np.bool_]) -> None:
         self.judge, self.masks = judge, masks
         self.embed = embedder(judge).embed
-        self.real = self.features(load_images([pair.image for pair in find_pairs(data, "train")], judge.resolution))
+        self.real = self.features(load_images([pair.image for pair in DataFolder(data).pairs("train")], judge.resolution))
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -98,9 +100,10 @@ def quality(
     trained = load_trained(run)
     config, backbone = trained.config, trained.backbone
     device = next(trained.model.parameters()).device
-    pairs = find_pairs(data, split)[:count]
+    folder = DataFolder(data)
+    pairs = folder.pairs(split)[:count]
     images, masks = load_pairs(pairs, config.data.resolution)
-    scale = Scale(judge_of(data, judge, judge, config, False, str(device)), data, np.zeros((0, 0, 0), bool))
+    scale = Scale(judge_of(folder, judge, judge, config, False, str(device)), data, np.zeros((0, 0, 0), bool))
     side = scale.judge.resolution
     scale.masks = np.stack([square(mask, side) for mask in load_pairs(pairs, side)[1]])
     text = backbone.embed([prompt_of(config.data.label)] * len(pairs))

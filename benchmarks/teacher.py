@@ -14,7 +14,7 @@ import torch
 from held_out import TIMESTEPS, control, error, noise, predict
 
 from siamese_diffusion.data.arrays import load_pairs, to_tensor
-from siamese_diffusion.data.pairs import find_pairs
+from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.diffusion.checkpoint import load_trained
 from siamese_diffusion.diffusion.latents import mask_hint
 
@@ -23,7 +23,7 @@ def losses(run: Path, data: Path, count: int, weight: float) -> dict[str, float]
     """L_m, L_i with w_i = `weight`, and L_c of a run, as `Losses` has them, on `count` validation images."""
     trained = load_trained(run)
     model, own = trained.model, trained.model.method.mask_weight
-    pixels, masks = load_pairs(find_pairs(data, "val", count), trained.config.data.resolution)
+    pixels, masks = load_pairs(DataFolder(data).pairs("val", count), trained.config.data.resolution)
     images = to_tensor(pixels)
     sums = {"mask": 0.0, "image": 0.0, "consistency": 0.0}
     for noised in noise(trained, images):

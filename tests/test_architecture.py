@@ -65,7 +65,7 @@ GRAPH = {name_of(path): {name.removeprefix("siamese_diffusion").lstrip(".") for 
 
 def test_the_source_is_read() -> None:
     assert len(GRAPH) > 80
-    assert "data.pairs" in GRAPH["diffusion.train"]
+    assert "data.folder" in GRAPH["diffusion.train"]
     assert "segmentation.networks" in GRAPH["segmentation.segment"]
     assert "diffusion.sample" in GRAPH["cli"]
 

@@ -26,7 +26,7 @@ from siamese_diffusion.data.arrays import (
     read_squared,
     stamp,
 )
-from siamese_diffusion.data.pairs import find_pairs
+from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.diffusion import pretrain
 from siamese_diffusion.diffusion.latents import build_latents
 from siamese_diffusion.errors import InputError
@@ -63,7 +63,7 @@ def test_no_half_file_is_left(tmp_path: Path) -> None:
 
 def test_mapped_pairs_are_the_loaded_ones(disc_pairs: DiscPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrays, "CHUNK", 5)
-    pairs = find_pairs(disc_pairs())
+    pairs = DataFolder(disc_pairs()).pairs()
     mapped, loaded = map_pairs(pairs, 24, tmp_path / "cache"), load_pairs(pairs, 24)
     for one, other in zip(mapped, loaded, strict=True):
         assert isinstance(one, np.memmap)
@@ -86,7 +86,7 @@ def test_mapped_pairs_are_the_loaded_ones(disc_pairs: DiscPairs, tmp_path: Path,
 
 @pytest.mark.parametrize("kind", ["image", "mask"])
 def test_a_file_that_is_replaced_is_noticed(disc_pairs: DiscPairs, tmp_path: Path, kind: str) -> None:
-    pairs = find_pairs(disc_pairs())
+    pairs = DataFolder(disc_pairs()).pairs()
     map_pairs(pairs, 24, tmp_path / "cache")
     path = getattr(pairs[3], kind)
     before = path.stat()
@@ -99,7 +99,7 @@ def test_a_file_that_is_replaced_is_noticed(disc_pairs: DiscPairs, tmp_path: Pat
 
 def test_a_shard_that_is_replaced_is_noticed(tmp_path: Path) -> None:
     write_shards(tmp_path / "data", NAMES)
-    pairs = find_pairs(tmp_path / "data")
+    pairs = DataFolder(tmp_path / "data").pairs()
     mapped = map_pairs(pairs, 4, tmp_path / "cache")
     assert np.array_equal(mapped[0], read_squared(pairs, 4)[0])
     key = stamp([pair.image for pair in pairs])
@@ -110,7 +110,7 @@ def test_a_shard_that_is_replaced_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_bad_file_is_named_and_nothing_is_left(disc_pairs: DiscPairs, tmp_path: Path) -> None:
-    pairs = find_pairs(disc_pairs())
+    pairs = DataFolder(disc_pairs()).pairs()
     pairs[7].image.write_bytes(pairs[7].image.read_bytes()[:200])
     with pytest.raises(InputError, match=r"007\.png: the image is damaged"):
         map_pairs(pairs, 24, tmp_path / "cache")
@@ -118,7 +118,7 @@ def test_a_bad_file_is_named_and_nothing_is_left(disc_pairs: DiscPairs, tmp_path
 
 
 def test_who_comes_second_waits(disc_pairs: DiscPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pairs = find_pairs(disc_pairs())
+    pairs = DataFolder(disc_pairs()).pairs()
     calls = []
     begun, go_on = threading.Event(), threading.Event()
 
@@ -153,7 +153,7 @@ def peak(call: Any) -> int:
 
 def test_memory_does_not_grow_with_the_data(disc_pairs: DiscPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrays, "CHUNK", 4)
-    few, many = find_pairs(disc_pairs(8, 16, "few")), find_pairs(disc_pairs(64, 16, "many"))
+    few, many = DataFolder(disc_pairs(8, 16, "few")).pairs(), DataFolder(disc_pairs(64, 16, "many")).pairs()
     map_pairs(few, 128, tmp_path / "warm")
     one = 128 * 128 * 4
     small, large = (peak(lambda pairs=pairs: map_pairs(pairs, 128, tmp_path / str(len(pairs)))) for pairs in (few, many))
@@ -176,7 +176,7 @@ def test_memory_does_not_grow_with_the_data(disc_pairs: DiscPairs, tmp_path: Pat
 
 
 def test_batches_of_mapped_pairs_are_those_of_loaded_ones(disc_pairs: DiscPairs, tmp_path: Path) -> None:
-    pairs = find_pairs(disc_pairs(resolution=40))
+    pairs = DataFolder(disc_pairs(resolution=40)).pairs()
     for changes in ({}, {"colour_exchange": 0.5, "multiscale": "drawn", "scales": (1.0, 2.0), "augmentation": "none"}):
         settings = update(Config(), "segment", resolution=32, batch_size=4, **changes).segment
         made = [batches(source, source, settings) for source in (load(pairs, 32), load(pairs, 32, tmp_path))]

@@ -8,7 +8,8 @@ from PIL import Image
 
 from siamese_diffusion.data import copypaste
 from siamese_diffusion.data.copypaste import copy_paste, feather, poisson
-from siamese_diffusion.data.pairs import Pair, find_pairs, read_pair
+from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.pairs import Pair, read_pair
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.errors import InputError
@@ -20,12 +21,12 @@ R = 64
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> list[Pair]:
     folder = tmp_path_factory.mktemp("copypaste") / "pairs"
     make_phantoms(folder, 10, R, seed=5)
-    return find_pairs(folder)
+    return DataFolder(folder).pairs()
 
 
 def paste(pairs: list[Pair], out: Path, **entries: object) -> dict[str, Pair]:
     copy_paste(pairs, out, R, "polyp", **entries)  # type: ignore[arg-type]
-    return {pair.name: pair for pair in find_pairs(out)}
+    return {pair.name: pair for pair in DataFolder(out).pairs()}
 
 
 @pytest.mark.parametrize("blend", ["poisson", "feather"])
@@ -115,7 +116,7 @@ def test_lesions_are_pasted_where_there_is_tissue(tmp_path: Path) -> None:
         for part, array in (("images", image), ("masks", mask.astype(np.uint8) * 255)):
             (tmp_path / "half" / part).mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(tmp_path / "half" / part / f"{i}.png")
-    made = paste(find_pairs(tmp_path / "half"), tmp_path / "out", recipe="none")
+    made = paste(DataFolder(tmp_path / "half").pairs(), tmp_path / "out", recipe="none")
     assert sum(pair.extra["source"] is not None for pair in made.values()) >= 4
     for pair in made.values():
         assert not read_pair(pair)[1][:, R // 2 :].any()
@@ -147,7 +148,7 @@ def test_feather_is_the_source_in_the_lesion_and_the_target_outside() -> None:
 
 
 def test_bad_input(disc_pairs: DiscPairs, tmp_path: Path) -> None:
-    pairs = find_pairs(disc_pairs(count=3, resolution=R))
+    pairs = DataFolder(disc_pairs(count=3, resolution=R)).pairs()
     with pytest.raises(InputError, match=r"recipe magic: unknown.*flip-scale-shift"):
         copy_paste(pairs, tmp_path / "out", R, "polyp", recipe="magic")
     with pytest.raises(InputError, match="two pairs"):
@@ -160,7 +161,7 @@ def test_bad_input(disc_pairs: DiscPairs, tmp_path: Path) -> None:
 
 
 def test_a_target_without_room_is_said_to_hold_no_paste(disc_pairs: DiscPairs, tmp_path: Path) -> None:
-    pairs = find_pairs(disc_pairs(count=4, resolution=R))
+    pairs = DataFolder(disc_pairs(count=4, resolution=R)).pairs()
     Image.fromarray(np.full((R, R), 255, np.uint8)).save(pairs[0].mask)
     made = paste(pairs, tmp_path / "out")
     row = next(json.loads(line) for line in (tmp_path / "out" / "pairs.jsonl").read_text().splitlines())

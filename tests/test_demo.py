@@ -9,7 +9,7 @@ import pytest
 from conftest import Browser
 from PIL import Image
 
-from siamese_diffusion.data.pairs import find_pairs
+from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.demonstration import MIN_DICE, demo
 from siamese_diffusion.evaluation.filter import read_fits
 
@@ -30,12 +30,12 @@ def test_summary_and_report_agree(made: Path) -> None:
         assert f"{100 * arm['mDice']:.1f}" in page
     for method in ("mask-only", "siamese"):
         assert f"{100 * summary['fit'][method]['dice']['mean']:.1f}" in page
-        pairs = find_pairs(made / f"{method}-pairs")
+        pairs = DataFolder(made / f"{method}-pairs").pairs()
         assert len(pairs) == 16
         assert all(pair.extra["method"] == method for pair in pairs)
         fits = {name: dice for name, (dice, _) in read_fits(made / f"score-{method}" / "fit.csv").items()}
         obedient = {name for name, dice in fits.items() if dice >= min(MIN_DICE, max(fits.values()))}
-        assert {pair.name for pair in find_pairs(made / f"{method}-kept")} == obedient
+        assert {pair.name for pair in DataFolder(made / f"{method}-kept").pairs()} == obedient
         assert summary["kept"][method] == len(obedient) > 0
         assert f"{len(obedient)} of 16" in page
         assert f"{method}-kept" in (made / f"segment-{method}" / "metrics.json").read_text()

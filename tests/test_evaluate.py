@@ -8,6 +8,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from siamese_diffusion.config import Config, update
+from siamese_diffusion.data import folder
+from siamese_diffusion.data.layouts import Listing, detect
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.evaluation import evaluate as scoring
 from siamese_diffusion.evaluation.evaluate import evaluate
@@ -45,7 +47,15 @@ def test_end_to_end_and_a_set_that_ignores_its_masks_scores_worse(
     config = update(update(tiny(), "evaluate", fit_steps=2), "segment", learning_rate=1e-9)  # it stays what it was
     real, good = disc_pairs(splits=SPLITS), disc_pairs(name="good", seed=1, count=30)
     wrong = disc_pairs(name="wrong", seed=1, count=30, shift=12)
+    looks: list[Path] = []
+
+    def look(path: Path) -> Listing | None:
+        looks.append(path)
+        return detect(path)
+
+    monkeypatch.setattr(folder, "detect", look)
     metrics = evaluate(real, good, tmp_path / "out", config=config)
+    assert sorted(looks) == sorted([real, good])  # a folder is opened once, and handed on to the judge's training
     fit = metrics["fit"]
     assert fit["dice"]["low"] <= fit["dice"]["mean"] <= fit["dice"]["high"]
     assert fit["dice"]["mean"] > 0.999
@@ -89,7 +99,7 @@ def test_without_a_test_split_the_judge_is_measured_on_its_validation_pairs(
     with pytest.raises(InputError, match="already holds a run"):
         evaluate(real, made, tmp_path / "out", config=config)
     assert evaluate(real, made, tmp_path / "out", config=config, resume=True) == metrics
-    monkeypatch.setattr(scoring, "find_pairs", lambda *args: pytest.fail("scored again"))
+    monkeypatch.setattr(scoring, "compare", lambda *args: pytest.fail("scored again"))
     assert evaluate(real, made, tmp_path / "out", config=config, resume=True) == metrics
 
 

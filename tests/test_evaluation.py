@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from siamese_diffusion.config import Config, build_config
-from siamese_diffusion.data.pairs import find_pairs, read_pair
+from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.pairs import read_pair
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.data.shards import ShardWriter
 from siamese_diffusion.errors import InputError
@@ -64,7 +65,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("evaluation")
     real, made = root / "real", root / "made"
     make_phantoms(real, 60, 64, seed=1)
-    names = [pair.name for pair in find_pairs(real)]
+    names = [pair.name for pair in DataFolder(real).pairs()]
     write_json(real / "splits.json", {"train": names[:40], "val": names[40:50], "test": names[50:]})
     make_phantoms(made, 16, 64, seed=2)
     for name, how in COPIES.items():
@@ -152,7 +153,7 @@ def test_filter_writes_the_pairs_above_a_threshold_with_their_lines(folders: dic
     metrics = read_json(folders["out"] / "metrics.json")
     copies = {row["synthetic"] for row in metrics["novelty"]["flagged"]}
     expected = {name for name, value in dice.items() if value >= threshold and name not in copies}
-    pairs = find_pairs(tmp_path / "kept")
+    pairs = DataFolder(tmp_path / "kept").pairs()
     assert {pair.name for pair in pairs} == expected
     assert result["kept"] == len(expected)
     assert result["low"] == sum(value < threshold for value in dice.values())
@@ -244,7 +245,7 @@ def test_the_judges_features_are_of_its_deepest_map(name: str) -> None:
 
 def test_shards_are_scored_and_filtered_as_a_folder_is(folders: dict[str, Path], tmp_path: Path) -> None:
     with ShardWriter(tmp_path / "made", size=5) as writer:
-        for pair in find_pairs(folders["made"]):
+        for pair in DataFolder(folders["made"]).pairs():
             writer.write(pair.name, *read_pair(pair), pair.prompt or "", pair.extra)
     found = evaluate(folders["real"], tmp_path / "made", tmp_path / "out", config(), folders["out"] / "judge", device="cpu")
     expected = read_json(folders["out"] / "metrics.json")

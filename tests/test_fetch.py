@@ -29,7 +29,8 @@ from siamese_diffusion.data.fetch import unpack as archives
 from siamese_diffusion.data.fetch.catalogue import RELEASES, Archive, Release
 from siamese_diffusion.data.fetch.get import get_data, list_data
 from siamese_diffusion.data.fetch.unpack import Limits, unpack
-from siamese_diffusion.data.pairs import find_pairs, read_pair, splits
+from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.pairs import read_pair
 from siamese_diffusion.errors import InputError
 
 
@@ -312,7 +313,7 @@ def test_polyps_release_keeps_its_test_sets(tmp_path: Path, offer: Offer) -> Non
     result = get_data("polyps", tmp_path / "p", accept_licence=True)
     assert (result["pairs"], result["splits"]) == (8, {"test": 4, "train": 4})
     assert check(tmp_path / "p").as_dict()["usable"]
-    assert [pair.name for pair in find_pairs(tmp_path / "p", "test")][:2] == ["CVC-300-0", "CVC-300-1"]
+    assert [pair.name for pair in DataFolder(tmp_path / "p").pairs("test")][:2] == ["CVC-300-0", "CVC-300-1"]
 
 
 def isic(year: int) -> dict[str, bytes]:
@@ -342,7 +343,7 @@ def test_isic_gets_its_splits(tmp_path: Path, offer: Offer, year: int, expected:
     assert result["splits"] == expected
     report = check(out).as_dict()
     assert (report["pairs"], report["usable"], report["problems"]) == (sum(expected.values()), True, [])
-    assert (splits(out) or {})["test"] == ["ISIC_0000020", "ISIC_0000021"]
+    assert (DataFolder(out).lists or {})["test"] == ["ISIC_0000020", "ISIC_0000021"]
     assert {path.suffix for path in (out / "images").iterdir()} == {".jpg"}
     notices = [path for path in (out / "notices").iterdir() if path.read_bytes() == b"terms"]
     assert len(notices) == len(RELEASES[f"isic{year}"].archives)
@@ -365,7 +366,7 @@ def test_clinic_from_a_file_and_from_a_folder(tmp_path: Path, offer: Offer, serv
         assert get_data("cvc-clinicdb", out, accept_licence=True, archives=[tmp_path / source])["pairs"] == 2
         report = check(out).as_dict()
         assert (report["usable"], report["formats"]) == (True, {"tif RGB": 2})
-        assert read_pair(find_pairs(out)[0])[1].any()
+        assert read_pair(DataFolder(out).pairs()[0])[1].any()
     assert (tmp_path / "unpacked/CVC-ClinicDB/Original/1.tif").exists()  # a user's folder is copied, not moved
     assert (tmp_path / "copy.zip").exists()
     assert server.seen == []

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from siamese_diffusion import console, memory
 from siamese_diffusion.config import Config, LoopConfig, build_config, update
+from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.images import read_image
-from siamese_diffusion.data.pairs import find_pairs
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.device import SIXTEEN_BITS, autocast, find_device, make_accelerator, set_tf32
 from siamese_diffusion.diffusion.original import load_original
@@ -228,7 +228,7 @@ def test_micro_batch_auto_fills_the_memory_and_no_more(tmp_path: Path, bounded: 
 def test_batch_size_auto_fits(tmp_path: Path, bounded: int, run: Path, pairs: Path) -> None:
     config = build_config({**TINY, "sample": {"steps": 2, "batch_size": "auto"}}, "tests")
     sample(run, pairs, tmp_path / "made", per_mask=8, config=config, device="cuda:0")
-    assert {pair.extra["batch_size"] for pair in find_pairs(tmp_path / "made")} == {64}
+    assert {pair.extra["batch_size"] for pair in DataFolder(tmp_path / "made").pairs()} == {64}
     assert torch.cuda.max_memory_reserved(CUDA) <= bounded
 
 
@@ -262,12 +262,14 @@ def test_train_sample_evaluate_and_segment(
         name = f"{precision}-{where}".replace(":", "")
         settings = update(config, "sample", precision=precision)
         sample(tmp_path / "run", pairs, tmp_path / name, config=settings, device=where)
-        drawn[name] = torch.stack([torch.from_numpy(read_image(pair.image)) for pair in find_pairs(tmp_path / name)]).float()
+        drawn[name] = torch.stack(
+            [torch.from_numpy(read_image(pair.image)) for pair in DataFolder(tmp_path / name).pairs()]
+        ).float()
     for name, images in drawn.items():
         apart = float((images - drawn["fp32-cpu"]).abs().mean())
         print(f"{name}: {apart:.2f} of 255 apart from fp32 on the processor")
         assert apart < (0.5 if name.startswith("fp32") else 4)
-    assert {pair.extra["precision"] for pair in find_pairs(tmp_path / "bf16-cuda")} == {"bf16"}
+    assert {pair.extra["precision"] for pair in DataFolder(tmp_path / "bf16-cuda").pairs()} == {"bf16"}
 
     found = evaluate(pairs, tmp_path / "bf16-cuda", tmp_path / "scores", config, device="cuda:0")
     assert found["counts"]["synthetic"] == 8
@@ -277,7 +279,7 @@ def test_train_sample_evaluate_and_segment(
 
 def test_a_study(tmp_path: Path) -> None:
     make_phantoms(tmp_path / "phantoms", 12, 32, seed=3)
-    names = [pair.name for pair in find_pairs(tmp_path / "phantoms")]
+    names = [pair.name for pair in DataFolder(tmp_path / "phantoms").pairs()]
     (tmp_path / "phantoms/splits.json").write_text(json.dumps({"train": names[:6], "val": names[6:9], "test": names[9:]}))
     steps = {"steps": 2, "batch_size": 4, "warmup": 1, "sample_every": 2, "checkpoint_every": 2, "log_every": 1}
     values = {

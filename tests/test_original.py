@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from siamese_diffusion.config import Config, build_config
-from siamese_diffusion.data.pairs import find_pairs, prompt_of
+from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.pairs import prompt_of
 from siamese_diffusion.diffusion import backbone as backbone_module
 from siamese_diffusion.diffusion.backbone import _small_text_encoder, load_backbone
 from siamese_diffusion.diffusion.checkpoint import assemble, load_trained
@@ -75,7 +76,7 @@ def drawn_by_diffusers(folder: Path, run: Path, pairs: Path, seed: int = 0) -> n
     pipeline = StableDiffusionControlNetPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     assert isinstance(pipeline.controlnet, DenseControlNet)
-    first = find_pairs(pairs)[0]
+    first = DataFolder(pairs).pairs()[0]
     mask = Image.open(first.mask).convert("RGB")
     side = config.data.resolution // pipeline.vae_scale_factor
     noise = torch.randn(pipeline.unet.config.in_channels, side, side, generator=generator(seed, "noise", first.name, 0))
@@ -107,7 +108,7 @@ def test_exported_pipeline_draws_what_sample_draws(imported: Path, tmp_path: Pat
 def test_exported_small_run_draws_what_sample_draws(run: Path, tmp_path: Path, pairs: Path) -> None:
     sample(run, pairs, tmp_path / "drawn", mask_guidance=1.0, device="cpu")
     export(run, tmp_path / "pipeline")
-    ours = np.asarray(Image.open(find_pairs(tmp_path / "drawn")[0].image)).astype(int)
+    ours = np.asarray(Image.open(DataFolder(tmp_path / "drawn").pairs()[0].image)).astype(int)
     assert abs(ours - drawn_by_diffusers(tmp_path / "pipeline", run, tmp_path / "drawn")).max() <= 1
 
 
@@ -142,7 +143,7 @@ def test_other_methods_train_and_sample(method: str, tmp_path: Path, pairs: Path
     values["method"] |= {"name": method, "hint": "dense" if method == "adc" else "stock"}
     train(pairs, tmp_path / "run", str(backbone), config=build_config(values, "test"), device="cpu")
     sample(tmp_path / "run", pairs, tmp_path / "drawn", device="cpu")
-    assert len(find_pairs(tmp_path / "drawn")) == 8
+    assert len(DataFolder(tmp_path / "drawn").pairs()) == 8
     assert load_trained(tmp_path / "run").model.controlnet.config.hint == values["method"]["hint"]
 
 

@@ -6,22 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from siamese_diffusion.data.pairs import (
-    find_images,
-    find_masks,
-    find_pairs,
-    read_image,
-    read_mask,
-    read_pair,
-    splits,
-    square,
-)
-from siamese_diffusion.data.pairs import test_sets as pranet_sets
+from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.images import read_image, read_mask, square
+from siamese_diffusion.data.pairs import read_pair
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.errors import InputError
 
 GREY = np.tile(np.linspace(0, 255, 12).astype(np.uint8), (8, 1))  # (8, 12)
 DISC = GREY > 127
+FINDERS = (DataFolder.pairs, DataFolder.images, DataFolder.masks)
 
 
 def save(path: Path, array: Any = GREY, **options: Any) -> Path:
@@ -66,15 +59,15 @@ LAYOUTS = (
 
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_layouts(tmp_path: Path, kind: str) -> None:
-    pairs = find_pairs(layout(tmp_path, kind))
+    pairs = DataFolder(layout(tmp_path, kind)).pairs()
     prefix = "ISIC_" if "isic" in kind else ""
     assert [pair.name for pair in pairs] == [f"{prefix}a", f"{prefix}b"]
     for pair in pairs:
         image, mask = read_pair(pair)
         assert image.shape == (8, 12, 3)
         assert np.array_equal(mask, DISC)
-    assert len(find_images(tmp_path)) == 2
-    assert [name for name, _ in find_masks(tmp_path)] == [pair.name for pair in pairs]
+    assert len(DataFolder(tmp_path).images()) == 2
+    assert [name for name, _ in DataFolder(tmp_path).masks()] == [pair.name for pair in pairs]
 
 
 def test_pranet_test_sets(tmp_path: Path) -> None:
@@ -82,39 +75,39 @@ def test_pranet_test_sets(tmp_path: Path) -> None:
     for name in ("ETIS", "Kvasir"):
         save(tmp_path / f"TestDataset/{name}/images/1.png")
         save(tmp_path / f"TestDataset/{name}/masks/1.png", DISC)
-    assert list(pranet_sets(tmp_path)) == ["ETIS", "Kvasir"]
-    assert [pair.name for pair in find_pairs(tmp_path, "test")] == ["ETIS-1", "Kvasir-1"]
-    assert [pair.name for pair in find_pairs(tmp_path, "train")] == ["a", "b"]
-    assert [pair.name for pair in find_pairs(tmp_path / "TestDataset/ETIS")] == ["1"]
+    assert list(DataFolder(tmp_path).test_sets) == ["ETIS", "Kvasir"]
+    assert [pair.name for pair in DataFolder(tmp_path).pairs("test")] == ["ETIS-1", "Kvasir-1"]
+    assert [pair.name for pair in DataFolder(tmp_path).pairs("train")] == ["a", "b"]
+    assert [pair.name for pair in DataFolder(tmp_path / "TestDataset/ETIS").pairs()] == ["1"]
     top = tmp_path / "TestDataset"
     pictures = [top / "ETIS/images/1.png", top / "Kvasir/images/1.png"]
-    assert find_images(tmp_path, "test") == pictures
-    assert [path.name for path in find_images(tmp_path, "train")] == ["a.png", "b.png"]
+    assert DataFolder(tmp_path).images("test") == pictures
+    assert [path.name for path in DataFolder(tmp_path).images("train")] == ["a.png", "b.png"]
     for split in (None, "test"):
-        assert [pair.image for pair in find_pairs(top, split)] == pictures
-        assert find_images(top, split) == pictures
-        assert [name for name, _ in find_masks(top, split)] == ["ETIS-1", "Kvasir-1"]
-    for find in (find_pairs, find_images, find_masks):
+        assert [pair.image for pair in DataFolder(top).pairs(split)] == pictures
+        assert DataFolder(top).images(split) == pictures
+        assert [name for name, _ in DataFolder(top).masks(split)] == ["ETIS-1", "Kvasir-1"]
+    for find in FINDERS:
         with pytest.raises(InputError, match="no image-mask pairs"):
-            find(top, "train")
+            find(DataFolder(top), "train")
 
 
 def test_a_folder_that_is_only_called_testdataset(tmp_path: Path) -> None:
     folder = layout(tmp_path / "TestDataset", "images and masks")
-    assert pranet_sets(folder) == {}
-    assert [pair.name for pair in find_pairs(folder, "test")] == ["a", "b"]
+    assert DataFolder(folder).test_sets == {}
+    assert [pair.name for pair in DataFolder(folder).pairs("test")] == ["a", "b"]
 
 
-@pytest.mark.parametrize("find", [find_pairs, find_images, find_masks])
+@pytest.mark.parametrize("find", FINDERS)
 def test_a_broken_manifest_is_never_taken_for_a_plain_folder(tmp_path: Path, find: Any) -> None:
     layout(tmp_path, "image and mask")
     rows = [{"image": f"image/{name}.png", "mask": f"mask/{name}.png"} for name in "abc"]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(InputError, match=r"line 3 names image/c\.png, which is not there, and 1 more.*check"):
-        find(tmp_path)
+        find(DataFolder(tmp_path))
     (tmp_path / "pairs.jsonl").write_text('{"image": "image/a.png"}\n')
     with pytest.raises(InputError, match="line 1 has no 'mask'"):
-        find(tmp_path)
+        find(DataFolder(tmp_path))
 
 
 def test_the_originals_manifest(tmp_path: Path) -> None:
@@ -122,14 +115,14 @@ def test_the_originals_manifest(tmp_path: Path) -> None:
     save(tmp_path / "where/1m.png", DISC)
     row = {"source": "where/1m.png", "target": "any/1.png", "prompt": "A photo of nevus"}
     (tmp_path / "prompt.json").write_text(json.dumps(row) + "\n")
-    (pair,) = find_pairs(tmp_path)
+    (pair,) = DataFolder(tmp_path).pairs()
     assert (pair.name, pair.prompt, pair.extra) == ("1", "A photo of nevus", {})
     (tmp_path / "where/1m.png").unlink()
     with pytest.raises(InputError, match=r"line 1 names where/1m\.png"):
-        find_pairs(tmp_path)
+        DataFolder(tmp_path).pairs()
     (tmp_path / "prompt.json").write_text("{oops\n{}\n")
     with pytest.raises(InputError, match="line 1 is not valid JSON"):
-        find_pairs(tmp_path)
+        DataFolder(tmp_path).pairs()
 
 
 def test_splits_and_nested_limits(tmp_path: Path) -> None:
@@ -137,20 +130,20 @@ def test_splits_and_nested_limits(tmp_path: Path) -> None:
         save(tmp_path / f"images/{i}.png")
         save(tmp_path / f"masks/{i}.png", DISC)
     (tmp_path / "splits.json").write_text(json.dumps({"train": [str(i) for i in range(8)], "test": ["8", "9"]}))
-    assert splits(tmp_path) == {"train": [str(i) for i in range(8)], "test": ["8", "9"]}
-    assert [pair.name for pair in find_pairs(tmp_path, "test")] == ["8", "9"]
-    assert len(find_pairs(tmp_path)) == 10
-    drawn = [{pair.name for pair in find_pairs(tmp_path, "train", limit)} for limit in (2, 5, 8)]
+    assert DataFolder(tmp_path).lists == {"train": [str(i) for i in range(8)], "test": ["8", "9"]}
+    assert [pair.name for pair in DataFolder(tmp_path).pairs("test")] == ["8", "9"]
+    assert len(DataFolder(tmp_path).pairs()) == 10
+    drawn = [{pair.name for pair in DataFolder(tmp_path).pairs("train", limit)} for limit in (2, 5, 8)]
     assert drawn[0] < drawn[1] < drawn[2]
     assert "9" not in drawn[2]
-    assert {p.name for p in find_pairs(tmp_path, "train", 5, 1)} != drawn[1]
+    assert {p.name for p in DataFolder(tmp_path).pairs("train", 5, 1)} != drawn[1]
     with pytest.raises(InputError, match=r"data\.split = holdout.*train, test"):
-        find_pairs(tmp_path, "holdout")
+        DataFolder(tmp_path).pairs("holdout")
     with pytest.raises(InputError, match=r"data\.limit = 9: .* 8 pairs in train"):
-        find_pairs(tmp_path, "train", 9)
+        DataFolder(tmp_path).pairs("train", 9)
     (tmp_path / "splits.json").write_text(json.dumps({"train": ["77"]}))
     with pytest.raises(InputError, match="77"):
-        find_pairs(tmp_path, "train")
+        DataFolder(tmp_path).pairs("train")
 
 
 @pytest.mark.parametrize(
@@ -164,35 +157,35 @@ def test_splits_and_nested_limits(tmp_path: Path) -> None:
 def test_pairs_that_do_not_match(tmp_path: Path, build: Any, word: str) -> None:
     build(layout(tmp_path, "images and masks"))
     with pytest.raises(InputError, match=f"{word}.*siamese-diffusion check"):
-        find_pairs(tmp_path)
+        DataFolder(tmp_path).pairs()
 
 
 def test_empty_and_absent_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
-        find_pairs(tmp_path / "absent")
+        DataFolder(tmp_path / "absent").pairs()
     with pytest.raises(InputError, match="no image-mask pairs found"):
-        find_pairs(tmp_path)
+        DataFolder(tmp_path).pairs()
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
     with pytest.raises(InputError, match="no image-mask pairs"):
-        find_pairs(tmp_path)
-    for find in (find_images, find_masks):
-        with pytest.raises(InputError):
-            find(tmp_path)
+        DataFolder(tmp_path).pairs()
+    for find in (DataFolder.images, DataFolder.masks):
+        with pytest.raises(InputError, match="no image-mask pairs"):
+            find(DataFolder(tmp_path))
 
 
 def test_plain_folders_of_images_and_masks(tmp_path: Path) -> None:
     save(tmp_path / "deep/er/1.png")
     save(tmp_path / "2.jpg")
-    assert [path.name for path in find_images(tmp_path)] == ["2.jpg", "1.png"]
-    assert [name for name, _ in find_masks(tmp_path)] == ["2"]
+    assert [path.name for path in DataFolder(tmp_path).images()] == ["2.jpg", "1.png"]
+    assert [name for name, _ in DataFolder(tmp_path).masks()] == ["2"]
     for name in range(8):
         save(tmp_path / f"{name}.png" if name != 2 else tmp_path / "8.png")
-    drawn = [{name for name, _ in find_masks(tmp_path, limit=limit)} for limit in (2, 5)]
+    drawn = [{name for name, _ in DataFolder(tmp_path).masks(limit=limit)} for limit in (2, 5)]
     assert [len(names) for names in drawn] == [2, 5]
     assert drawn[0] < drawn[1]
     with pytest.raises(InputError, match=r"data\.limit = 10: .* has 9 masks"):
-        find_masks(tmp_path, limit=10)
+        DataFolder(tmp_path).masks(limit=10)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
@@ -275,7 +268,7 @@ def test_size_mismatch_names_both(tmp_path: Path) -> None:
     layout(tmp_path, "image and mask")
     save(tmp_path / "mask/b.png", np.zeros((5, 6), np.uint8))
     with pytest.raises(InputError, match=r"mask/b\.png: is 6 x 5.*image/b\.png is 12 x 8"):
-        read_pair(find_pairs(tmp_path)[1])
+        read_pair(DataFolder(tmp_path).pairs()[1])
 
 
 def test_square_keeps_the_lesions_area() -> None:
@@ -302,7 +295,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_written_pairs_are_found_again(tmp_path: Path) -> None:
     write(tmp_path, ["b", "a"])
-    first, second = find_pairs(tmp_path)
+    first, second = DataFolder(tmp_path).pairs()
     assert (first.name, first.prompt, first.extra) == ("a", "A photo of polyp", {"seed": 97})
     image, mask = read_pair(second)
     assert image[0, 0, 0] == 98
@@ -372,7 +365,7 @@ def test_kvasir() -> None:
     folder = Path(__file__).parents[2] / "shared/data/kvasir-seg"
     if not folder.exists():
         pytest.skip("the real pairs are not here")
-    assert [len(find_pairs(folder, split)) for split in ("train", "val", "test")] == [800, 100, 100]
-    image, mask = read_pair(find_pairs(folder)[0])
+    assert [len(DataFolder(folder).pairs(split)) for split in ("train", "val", "test")] == [800, 100, 100]
+    image, mask = read_pair(DataFolder(folder).pairs()[0])
     assert image.shape[:2] == mask.shape
     assert 0 < mask.mean() < 1

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt, label
 
+from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.images import Mask, Pixels
-from siamese_diffusion.data.pairs import find_pairs, read_pair
+from siamese_diffusion.data.pairs import read_pair
 from siamese_diffusion.data.phantom import AREA, make_phantoms, phantom
 from siamese_diffusion.errors import InputError
 
@@ -88,7 +89,7 @@ def test_same_picture_at_every_resolution() -> None:
 
 def test_folder_of_pairs(tmp_path: Path) -> None:
     make_phantoms(tmp_path / "out", 3, 32, seed=7)
-    pairs = find_pairs(tmp_path / "out")
+    pairs = DataFolder(tmp_path / "out").pairs()
     assert [pair.name for pair in pairs] == ["phantom-00000", "phantom-00001", "phantom-00002"]
     assert pairs[2].prompt == "A photo of polyp"
     assert pairs[2].extra == {"phantom": {"seed": 7, "index": 2}}
@@ -104,7 +105,7 @@ def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
     script.write_text("import siamese_diffusion as sd, sys, pathlib\nsd.make_phantoms(pathlib.Path(sys.argv[1]), 40, 16)\n")
     done = subprocess.run([sys.executable, script, tmp_path / "out"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(find_pairs(tmp_path / "out")) == 40
+    assert len(DataFolder(tmp_path / "out").pairs()) == 40
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from siamese_diffusion.config import Config, dump_config
+from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.hashing import hash_files
-from siamese_diffusion.data.pairs import find_pairs
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.files import read_json, read_jsonl
 
@@ -83,7 +83,7 @@ def test_two_processes_write_shards_of_their_own(tmp_path: Path, run: Path, pair
         ("pairs-0001-000000", 2),
         ("pairs-0001-000001", 1),
     ]
-    for ours, theirs in zip(find_pairs(tmp_path / "two"), find_pairs(tmp_path / "one"), strict=True):
+    for ours, theirs in zip(DataFolder(tmp_path / "two").pairs(), DataFolder(tmp_path / "one").pairs(), strict=True):
         assert (ours.name, ours.extra) == (theirs.name, theirs.extra)
         assert hash_files([ours.image, ours.mask]) == hash_files([theirs.image, theirs.mask])
 

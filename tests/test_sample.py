@@ -13,7 +13,8 @@ from tiny import sd15_schedule, tiny_batch, tiny_siamese
 from torch import Tensor
 
 from siamese_diffusion.config import update
-from siamese_diffusion.data.pairs import find_pairs, read_mask, square
+from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.images import read_mask, square
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.diffusion import sample as sample_module
 from siamese_diffusion.diffusion.checkpoint import load_trained
@@ -32,9 +33,9 @@ def contents(folder: Path) -> dict[str, str]:
 
 def test_writes_pairs_with_the_mask_that_was_asked_for(tmp_path: Path, run: Path, pairs: Path) -> None:
     result = sample(run, pairs, tmp_path / "made", device="cpu")
-    made = find_pairs(tmp_path / "made")
+    made = DataFolder(tmp_path / "made").pairs()
     assert result["pairs"] == len(made) == 8
-    for pair, source in zip(made, find_pairs(pairs), strict=True):
+    for pair, source in zip(made, DataFolder(pairs).pairs(), strict=True):
         assert pair.name == source.name
         assert np.array_equal(read_mask(pair.mask), square(read_mask(source.mask), 32))
         assert pair.prompt == "A photo of polyp"
@@ -106,7 +107,7 @@ def test_a_batch_that_fits_is_taken_and_kept_on_resume(
     assert "batch_size auto: 2 images" in capsys.readouterr().err
     sample(run, pairs, tmp_path / "fixed", config=fixed, device="cpu")
     assert contents(tmp_path / "auto") == contents(tmp_path / "fixed")
-    assert {pair.extra["batch_size"] for pair in find_pairs(tmp_path / "auto")} == {2}
+    assert {pair.extra["batch_size"] for pair in DataFolder(tmp_path / "auto").pairs()} == {2}
 
     (tmp_path / "auto/images/phantom-00003.png").unlink()
     monkeypatch.setattr(sample_module, "fitting", lambda probe, counts, device: 4)  # more memory is free by now

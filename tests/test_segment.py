@@ -9,7 +9,7 @@ from conftest import DiscPairs
 from safetensors.torch import load_file
 
 from siamese_diffusion.config import Config, update
-from siamese_diffusion.data.pairs import find_pairs
+from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.splits import train_and_validation
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.segmentation import networks
@@ -81,7 +81,7 @@ def test_it_learns_discs_and_the_saved_network_is_the_scored_one(
     metrics = segment(data, tmp_path / "run", [data], config=config)
     assert metrics["test"]["discs"]["mDice"] > 0.8
     network = load_network(tmp_path / "run")
-    arrays = load(find_pairs(data, "test"), 32)
+    arrays = load(DataFolder(data).pairs("test"), 32)
     probabilities = predict(network, arrays.images, 1)
     assert probabilities.shape == (2, 32, 32)
     assert probabilities.dtype == np.float32
@@ -220,8 +220,8 @@ def test_scores_at_the_masks_own_size(disc_pairs: DiscPairs, tmp_path: Path) -> 
     inside, native = (runs[where]["test"]["large"] for where in ("input", "native"))
     assert inside["meanDic"] != native["meanDic"]
     network = load_network(tmp_path / "native")
-    probabilities = predict(network, load(find_pairs(large), 32).images)
-    masks = load(find_pairs(large), 48).masks
+    probabilities = predict(network, load(DataFolder(large).pairs(), 32).images)
+    masks = load(DataFolder(large).pairs(), 48).masks
     resized = torch.nn.functional.interpolate(torch.from_numpy(probabilities)[:, None], size=(48, 48), mode="bilinear")[:, 0]
     assert score(resized, torch.from_numpy(masks), field=True).means() == pytest.approx(native, abs=1e-4)
 
@@ -248,8 +248,9 @@ def test_without_a_val_split_a_share_of_the_training_pairs_validates(disc_pairs:
     data, test = disc_pairs(count=10), disc_pairs(name="test", seed=2, count=3)
     metrics = segment(data, tmp_path / "run", [test], config=tiny(steps=2, validation=0.3))
     assert (metrics["train"]["real"], metrics["val"]["count"], metrics["test"]["test"]["count"]) == (7, 3, 3)
+    folder = DataFolder(data)
     first, second, third = (
-        [pair.name for pair in train_and_validation(data, find_pairs(data), 0.3, seed)[1]] for seed in (0, 0, 1)
+        [pair.name for pair in train_and_validation(folder, folder.pairs(), 0.3, seed)[1]] for seed in (0, 0, 1)
     )
     assert first == second != third
 

@@ -22,8 +22,9 @@ from typer.testing import CliRunner
 from siamese_diffusion.cli import app
 from siamese_diffusion.config import Config, update
 from siamese_diffusion.data.check import check
+from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.hashing import hash_files
-from siamese_diffusion.data.pairs import find_images, find_masks, find_pairs, read_pair
+from siamese_diffusion.data.pairs import read_pair
 from siamese_diffusion.data.shards import ShardWriter
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.diffusion.sample import sample
@@ -53,7 +54,7 @@ def retar(shard: Path, change: Callable[[str, bytes], tuple[str, bytes] | None])
 
 def test_written_pairs_are_found_again(tmp_path: Path) -> None:
     write(tmp_path, NAMES)
-    pairs = find_pairs(tmp_path)
+    pairs = DataFolder(tmp_path).pairs()
     assert [pair.name for pair in pairs] == NAMES
     for pair in pairs:
         image, mask = read_pair(pair)
@@ -61,8 +62,8 @@ def test_written_pairs_are_found_again(tmp_path: Path) -> None:
         assert np.array_equal(mask, picture(pair.name)[1])
         assert (pair.prompt, pair.extra) == ("A photo of polyp", {"seed": ord(pair.name[0])})
     assert not any(path.suffix == ".png" for path in tmp_path.rglob("*"))  # nothing was unpacked
-    assert [path for _, path in find_masks(tmp_path)] == [pair.mask for pair in pairs]
-    assert find_images(tmp_path) == [pair.image for pair in pairs]
+    assert [path for _, path in DataFolder(tmp_path).masks()] == [pair.mask for pair in pairs]
+    assert DataFolder(tmp_path).images() == [pair.image for pair in pairs]
     assert len({hash_files([pair.image]) for pair in pairs}) == len(NAMES)
     assert read_json(tmp_path / "shards.json") == {
         "pairs": 7,
@@ -87,12 +88,12 @@ def test_the_webdataset_library_reads_a_shard(tmp_path: Path) -> None:
 def test_a_listing_may_name_members(tmp_path: Path) -> None:
     """As the folders do that a study makes of pairs which lie elsewhere."""
     write(tmp_path / "shards-of", NAMES)
-    rows = [{"image": str(pair.image), "mask": str(pair.mask)} for pair in find_pairs(tmp_path / "shards-of")]
+    rows = [{"image": str(pair.image), "mask": str(pair.mask)} for pair in DataFolder(tmp_path / "shards-of").pairs()]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert [pair.name for pair in find_pairs(tmp_path)] == NAMES
+    assert [pair.name for pair in DataFolder(tmp_path).pairs()] == NAMES
     (tmp_path / "pairs.jsonl").write_text(json.dumps(rows[0] | {"mask": rows[0]["mask"] + "x"}) + "\n")
     with pytest.raises(InputError, match="which is not there"):
-        find_pairs(tmp_path)
+        DataFolder(tmp_path).pairs()
 
 
 @pytest.mark.parametrize("killed_in", range(len(NAMES)))
@@ -118,7 +119,7 @@ def test_resumed_shards_are_the_undisturbed_ones(tmp_path: Path, killed_in: int)
     whole = [path.name for path in (tmp_path / "cut/shards").iterdir() if not path.name.startswith(".")]
     assert len(whole) == killed_in // 3  # and no half one
     if whole:
-        assert len(find_pairs(tmp_path / "cut")) == 3 * len(whole)  # what is there can be used meanwhile
+        assert len(DataFolder(tmp_path / "cut").pairs()) == 3 * len(whole)  # what is there can be used meanwhile
         with pytest.raises(InputError, match="--resume"):
             ShardWriter(tmp_path / "cut")
     write(tmp_path / "cut", NAMES, resume=True)
@@ -130,7 +131,7 @@ def test_a_shard_that_was_deleted_is_made_again(tmp_path: Path) -> None:
     before = contents(tmp_path)
     (tmp_path / "shards/pairs-0000-000001.tar").unlink()
     with pytest.raises(InputError, match=r"pairs-0000-000001\.tar: is gone, shards\.json names it"):
-        find_pairs(tmp_path)
+        DataFolder(tmp_path).pairs()
     write(tmp_path, NAMES, resume=True)
     assert contents(tmp_path) == before
 
@@ -148,7 +149,7 @@ def test_processes_write_shards_of_their_own(tmp_path: Path) -> None:
     assert [entry["file"].split("/")[1] for entry in read_json(tmp_path / "shards.json")["shards"]] == [
         f"pairs-{process:04d}-{number:06d}.tar" for process in (0, 1) for number in (0, 1)
     ]
-    assert [pair.name for pair in find_pairs(tmp_path)] == NAMES
+    assert [pair.name for pair in DataFolder(tmp_path).pairs()] == NAMES
     again = ShardWriter(tmp_path, resume=True, process=1)
     assert again.done == set(NAMES)
 
@@ -194,7 +195,7 @@ def test_a_damaged_shard_is_one_line_with_its_name(tmp_path: Path, how: str, wor
     if not manifest:
         (tmp_path / "shards.json").unlink()
     with pytest.raises(InputError, match=word.replace(".", r"\.")) as caught:
-        find_pairs(tmp_path)
+        DataFolder(tmp_path).pairs()
     assert str(caught.value).startswith(str(shard))
     assert "\n" not in str(caught.value)
     report = check(tmp_path)
@@ -204,14 +205,14 @@ def test_a_damaged_shard_is_one_line_with_its_name(tmp_path: Path, how: str, wor
         ShardWriter(tmp_path, resume=True)
     shard.unlink()
     write(tmp_path, NAMES, resume=True)
-    assert len(find_pairs(tmp_path)) == len(NAMES)
+    assert len(DataFolder(tmp_path).pairs()) == len(NAMES)
 
 
 def test_a_damaged_picture_names_its_shard(tmp_path: Path) -> None:
     write(tmp_path, ["a", "b"])
     shard = tmp_path / "shards/pairs-0000-000000.tar"
     retar(shard, lambda name, content: (name, content[:60] if name == "b.image.png" else content))
-    pairs = find_pairs(tmp_path)
+    pairs = DataFolder(tmp_path).pairs()
     read_pair(pairs[0])
     with pytest.raises(InputError, match=r"pairs-0000-000000\.tar/b\.image\.png: the image is damaged"):
         read_pair(pairs[1])
@@ -234,7 +235,7 @@ def test_two_shards_with_one_pair(tmp_path: Path) -> None:
     (tmp_path / "shards.json").unlink()
     (tmp_path / "shards/pairs-0000-000002.tar").write_bytes((tmp_path / "shards/pairs-0000-000000.tar").read_bytes())
     with pytest.raises(InputError, match=r"pairs-0000-000002\.tar/a\.image\.png: has the base name of another file"):
-        find_pairs(tmp_path)
+        DataFolder(tmp_path).pairs()
 
 
 def test_nobodys_own_data_is_touched(tmp_path: Path) -> None:
@@ -276,7 +277,7 @@ def test_sampled_shards_hold_what_a_sampled_folder_does(
     arguments: dict[str, Any] = {"per_mask": 2, "random_masks": "flip-scale-shift", "config": config, "device": "cpu"}
     sample(run, pairs, tmp_path / "folder", **arguments)
     sample(run, pairs, tmp_path / "shards", format="webdataset", **arguments)
-    loose, packed = find_pairs(tmp_path / "folder"), find_pairs(tmp_path / "shards")
+    loose, packed = DataFolder(tmp_path / "folder").pairs(), DataFolder(tmp_path / "shards").pairs()
     for one, other in zip(loose, packed, strict=True):
         assert (one.name, one.prompt, one.extra) == (other.name, other.prompt, other.extra)
         assert hash_files([one.image, one.mask]) == hash_files([other.image, other.mask])
@@ -317,9 +318,9 @@ def test_format_is_an_option(tmp_path: Path, run: Path, pairs: Path) -> None:
         result = CliRunner().invoke(app, [*map(str, [*command, tmp_path / form]), "--format", form])
         assert result.exit_code == status
         assert said in result.output + result.stderr
-    assert len(find_pairs(tmp_path / "webdataset")) == 8
+    assert len(DataFolder(tmp_path / "webdataset").pairs()) == 8
     sample(run, tmp_path / "webdataset", tmp_path / "of-shards", device="cpu")  # its masks serve in their turn
-    assert len(find_pairs(tmp_path / "of-shards")) == 8
+    assert len(DataFolder(tmp_path / "of-shards").pairs()) == 8
 
 
 def test_third_party_shards(tmp_path: Path) -> None:
@@ -332,7 +333,7 @@ def test_third_party_shards(tmp_path: Path) -> None:
             info = tarfile.TarInfo(f"./{name}")
             info.size = len(content.getvalue())
             archive.addfile(info, io.BytesIO(content.getvalue()))
-    (pair,) = find_pairs(tmp_path)
+    (pair,) = DataFolder(tmp_path).pairs()
     image, mask = read_pair(pair)
     assert image.shape == (SIZE, SIZE, 3)
     assert np.array_equal(mask, picture("a")[1])

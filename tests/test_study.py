@@ -28,8 +28,9 @@ from tiny import TINY
 import siamese_diffusion
 from siamese_diffusion.cli import app
 from siamese_diffusion.config import Config, build_config, dump_config
+from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.images import read_mask
 from siamese_diffusion.data.masks import transform_mask
-from siamese_diffusion.data.pairs import find_masks, find_pairs, read_mask
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.errors import InputError
@@ -59,7 +60,7 @@ def number(*key: object) -> float:
 
 def of(folder: Path) -> str:
     """The content of a folder of pairs."""
-    pairs = find_pairs(folder)
+    pairs = DataFolder(folder).pairs()
     return hashlib.sha256(b"".join(pair.image.read_bytes() + pair.mask.read_bytes() for pair in pairs)).hexdigest()
 
 
@@ -87,14 +88,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         trained = yaml.safe_load((checkpoint / "config.yaml").read_text())
         key = [trained["train"], trained["method"], config.sample.model_dump()]
         with PairWriter(out, resume=True) as writer:
-            for name, path in find_masks(masks, config.data.split, config.data.limit, config.data.limit_seed):
+            for name, path in DataFolder(masks).masks(config.data.split, config.data.limit, config.data.limit_seed):
                 mask, _ = transform_mask(read_mask(path), random_masks or "none", config.sample.seed, name, 0)
                 image = np.full((*mask.shape, 3), int(255 * number(key, name)), np.uint8)
                 writer.write(name, image, mask, "A photo of polyp", {"synthetic": True})
 
     def evaluate(real: Path, synthetic: Path, judge: Path, out: Path, config: Config, **rest: Any) -> None:
         begin("evaluate", out, config)
-        scores = {pair.name: number("fit", pair.name, of(synthetic)) for pair in find_pairs(synthetic)}
+        scores = {pair.name: number("fit", pair.name, of(synthetic)) for pair in DataFolder(synthetic).pairs()}
         rows = "".join(f"{name},{score},0,0\n" for name, score in scores.items())
         (out / "fit.csv").write_text(f"name,dice,iou,boundary\n{rows}")
         fit = {"dice": {"mean": float(np.mean(list(scores.values())))}, "shuffled": {"mean": 0.25}, "judge": {"dice": 0.75}}
@@ -104,7 +105,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
     def segment(train: Path, test: list[Path], synthetic: list[Path] | None, out: Path, config: Config, **rest: Any) -> None:
         begin("segment", out, config)
-        pairs = sum(len(find_pairs(folder)) for folder in synthetic or [])
+        pairs = sum(len(DataFolder(folder).pairs()) for folder in synthetic or [])
         settings = [config.segment.seed, config.segment.network, config.segment.synthetic_share if synthetic else None]
         key = [*settings, pairs, *(of(folder) for folder in synthetic or [])]
         scores = {"mDice": number("dice", key), "mIoU": number("iou", key), "count": 2}
@@ -261,7 +262,7 @@ def test_renaming_an_arm_or_adding_one_reruns_nothing_else(write: Callable[..., 
 
 def test_content_of_inputs_counts_and_their_dates_do_not(write: Callable[..., Path], calls: Calls, tmp_path: Path) -> None:
     file, out, image = write(), tmp_path / "out", tmp_path / "discs" / "images"
-    names = {pair.name for pair in find_pairs(tmp_path / "discs", "train", 6)}
+    names = {pair.name for pair in DataFolder(tmp_path / "discs").pairs("train", 6)}
     study(file, out)
     calls.clear()
     for path in image.iterdir():
@@ -413,7 +414,7 @@ def test_ratios_are_nested_and_share_their_rounds(write: Callable[..., Path], ca
     study(write(arms=arms, score=False), tmp_path / "out")
     assert counted(calls) == {"pretrain": 1, "train": 1, "sample": 3, "segment": 18}
     table = json.loads((tmp_path / "out" / "table.json").read_text())
-    sets = {row["arm"]: find_pairs(tmp_path / "out" / row["folder"]) for row in table["synthetic"]}
+    sets = {row["arm"]: DataFolder(tmp_path / "out" / row["folder"]).pairs() for row in table["synthetic"]}
     assert {arm: len(pairs) for arm, pairs in sets.items()} == {
         "siamese x0.5": 3,
         "siamese x1": 6,
@@ -447,7 +448,7 @@ def test_the_filter_keeps_what_obeys_and_oversampling_fills_up(
     assert 0 < plain["kept"] < 6
     assert filled["kept"] == 6 < filled["considered"] <= 24
     for row in (plain, filled):
-        kept = find_pairs(tmp_path / "out" / row["folder"])
+        kept = DataFolder(tmp_path / "out" / row["folder"]).pairs()
         assert len(kept) == row["kept"]
         assert min(pair.extra["fit"] for pair in kept) >= 0.5
         assert row["fit_kept"] == pytest.approx(np.mean([pair.extra["fit"] for pair in kept]))
@@ -456,7 +457,7 @@ def test_the_filter_keeps_what_obeys_and_oversampling_fills_up(
 
 def test_the_judge_sees_the_training_pairs_of_its_row_only(write: Callable[..., Path], calls: Calls, tmp_path: Path) -> None:
     root = tmp_path / "out"
-    cell = {pair.image.resolve() for pair in find_pairs(tmp_path / "discs", "train", 6)}
+    cell = {pair.image.resolve() for pair in DataFolder(tmp_path / "discs").pairs("train", 6)}
     for judge, expected in (({}, cell), ({"pairs": "all"}, None)):
         plan = make_plan(load_study(write(judge=judge)), root)
         (stage,) = [stage for stage in plan.stages() if stage.kind == "judge"]
@@ -467,7 +468,7 @@ def test_the_judge_sees_the_training_pairs_of_its_row_only(write: Callable[..., 
     (run,) = root.glob("stages/judge-*")
     assert yaml.safe_load((run / "config.yaml").read_text())["data"]["limit"] is None
     folder = Path(json.loads((run / "stage.json").read_text())["arguments"]["train"])
-    assert {pair.image.resolve() for pair in find_pairs(folder)} == cell
+    assert {pair.image.resolve() for pair in DataFolder(folder).pairs()} == cell
     assert not (folder / "splits.json").exists()  # so that it validates on a part of these
 
 
@@ -766,7 +767,7 @@ def test_interrupted_in_two_processes_and_continued_it_is_the_unbroken_study(
 ) -> None:
     """The real commands, on phantoms: two workers, stopped by SIGINT, against one process that was left alone."""
     make_phantoms(tmp_path / "phantoms", 20, 32, seed=3)
-    names = [pair.name for pair in find_pairs(tmp_path / "phantoms")]
+    names = [pair.name for pair in DataFolder(tmp_path / "phantoms").pairs()]
     splits = {"train": names[:8], "val": names[8:12], "test": names[12:]}
     (tmp_path / "phantoms" / "splits.json").write_text(json.dumps(splits))
     steps = {"steps": 4, "batch_size": 4, "warmup": 1, "sample_every": 2, "checkpoint_every": 2, "log_every": 1}

@@ -13,7 +13,7 @@ from typing import Any
 
 from siamese_diffusion.config import Config, build_config
 from siamese_diffusion.data.arrays import load_pairs
-from siamese_diffusion.data.pairs import find_pairs
+from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.diffusion.sample import sample
 from siamese_diffusion.diffusion.train import train
@@ -138,7 +138,7 @@ def _phantoms(folder: Path, pairs: int, test: int) -> None:
     """Training, validation and test pairs in one folder, with the lists in `splits.json`."""
     validation = max(4, pairs // 4)
     make_phantoms(folder, pairs + validation + test, RESOLUTION, seed=1)
-    names = [pair.name for pair in find_pairs(folder)]
+    names = [pair.name for pair in DataFolder(folder).pairs()]
     lists = {
         "train": names[:pairs],
         "val": names[pairs : pairs + validation],
@@ -161,9 +161,9 @@ def _report(out: Path, config: Config, plan: dict[str, Any], summary: dict[str, 
     if smallest:
         verdict = "The smallest size runs every stage in a handful of steps; its images and scores mean nothing. " + verdict
     pictures: dict[str, list[Any]] = {"mask": [], **{method: [] for method in METHODS}}
-    real_images, _ = load_pairs(find_pairs(out / "pairs", "train")[:8], RESOLUTION)
+    real_images, _ = load_pairs(DataFolder(out / "pairs").pairs("train")[:8], RESOLUTION)
     for method in METHODS:
-        images, masks = load_pairs(find_pairs(out / f"{method}-pairs")[:8], RESOLUTION)
+        images, masks = load_pairs(DataFolder(out / f"{method}-pairs").pairs()[:8], RESOLUTION)
         pictures[method] = list(images)
         pictures["mask"] = [(mask[..., None].repeat(3, -1) * 255).astype("uint8") for mask in masks]
     sections = [

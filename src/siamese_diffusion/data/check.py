@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from siamese_diffusion.data.folder import SPLITS, DataFolder
 from siamese_diffusion.data.images import mask_values, open_image, read_mask
-from siamese_diffusion.data.pairs import Listing, list_folder, splits, test_sets
+from siamese_diffusion.data.layouts import Listing
 from siamese_diffusion.data.tars import read_bytes
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.progress import track
@@ -70,8 +71,9 @@ def check(data: Path) -> Report:
     Raises:
         InputError: there is no such folder, or nothing in it is a pair of any layout.
     """
-    sets = [list_folder(folder) for folder in test_sets(data).values()]
-    listings = sets if sets and not (data / "TrainDataset").is_dir() else [list_folder(data), *sets]
+    folder = DataFolder(data)
+    own = folder.require_listing()
+    listings = [own, *own.test_sets.values()]
     problems = [problem for listing in listings for problem in _unpaired(listing)]
     pairs = [
         (listing.images[name], listing.masks[name])
@@ -85,12 +87,12 @@ def check(data: Path) -> Report:
     for fact in facts:
         problems += fact.problems
     problems += _twins([image for image, _ in pairs], facts)
-    lists, wrong = _lists(data, listings[0])
+    lists, wrong = _lists(folder)
     sizes = sorted((fact.size for fact in facts if fact.size), key=lambda size: size[0] * size[1])
     coverage = [fact.coverage for fact in facts if fact.coverage is not None]
     return Report(
         folder=str(data),
-        layout=listings[0].layout,
+        layout=own.layout,
         pairs=len(pairs),
         splits=lists,
         sizes={"smallest": sizes[0], "median": sizes[len(sizes) // 2], "largest": sizes[-1]} if sizes else {},
@@ -175,14 +177,16 @@ def _twins(paths: list[Path], facts: list[_Facts]) -> Iterator[Problem]:
         first.setdefault(fact.digest, path)
 
 
-def _lists(data: Path, listing: Listing) -> tuple[dict[str, int], list[Problem]]:
+def _lists(folder: DataFolder) -> tuple[dict[str, int], list[Problem]]:
+    file = str(folder.path / SPLITS)
     try:
-        lists = splits(data) or {}
+        lists = folder.lists or {}
     except InputError as error:
-        return {}, [Problem("split", str(data / "splits.json"), _after_colon(error))]
+        return {}, [Problem("split", file, _after_colon(error))]
+    listing = folder.require_listing()
     known = listing.images.keys() & listing.masks.keys()
     problems = [
-        Problem("split", str(data / "splits.json"), f"{split} names {name}, which is not there")
+        Problem("split", file, f"{split} names {name}, which is not there")
         for split, names in lists.items()
         for name in names
         if name not in known
@@ -191,7 +195,7 @@ def _lists(data: Path, listing: Listing) -> tuple[dict[str, int], list[Problem]]
     for split, names in lists.items():
         for name in names:
             if name in where:
-                problems.append(Problem("split", str(data / "splits.json"), f"{name} is in {where[name]} and {split}"))
+                problems.append(Problem("split", file, f"{name} is in {where[name]} and {split}"))
             where.setdefault(name, split)
     return {split: len(names) for split, names in lists.items()}, problems
 

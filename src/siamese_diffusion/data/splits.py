@@ -1,22 +1,23 @@
 """Which pairs are for training, validation and test, which are held out, and that no test image is among the others."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import torch
 
-from siamese_diffusion.data.pairs import Pair, find_pairs, splits, test_sets
+from siamese_diffusion.data.folder import SPLITS, DataFolder
+from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import require_folder
 from siamese_diffusion.randomness import generator
 
 
-def validation_list(folder: Path) -> list[Pair] | None:
+def validation_list(folder: DataFolder) -> list[Pair] | None:
     """Pairs of split `val` of the folder's `splits.json`; None without that list."""
-    return find_pairs(folder, "val") if "val" in (splits(folder) or {}) else None
+    return folder.pairs("val") if "val" in (folder.lists or {}) else None
 
 
-def train_and_validation(folder: Path, chosen: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+def train_and_validation(
+    folder: DataFolder, chosen: Sequence[Pair], share: float, seed: int
+) -> tuple[list[Pair], list[Pair]]:
     """Pairs to train on and pairs that pick the best step, disjoint: split `val`, or else a share of `chosen`, drawn.
 
     Args:
@@ -31,7 +32,7 @@ def train_and_validation(folder: Path, chosen: Sequence[Pair], share: float, see
     validation = validation_list(folder)
     if validation is None:
         if len(chosen) < 2:
-            raise InputError(f"{folder}: needs at least two pairs, one of them for validation")
+            raise InputError(f"{folder.path}: needs at least two pairs, one of them for validation")
         order = torch.randperm(len(chosen), generator=generator(seed, 5)).tolist()
         drawn = set(order[: min(len(chosen) - 1, max(1, round(share * len(chosen))))])
         both = list(enumerate(chosen))
@@ -40,7 +41,7 @@ def train_and_validation(folder: Path, chosen: Sequence[Pair], share: float, see
     return [pair for pair in chosen if pair.image not in held], validation
 
 
-def sets_for_testing(folders: Iterable[Path]) -> dict[str, list[Pair]]:
+def sets_for_testing(folders: Iterable[DataFolder]) -> dict[str, list[Pair]]:
     """The test sets of folders: PraNet's five, split `test` of a `splits.json`, or all pairs of a folder, by name.
 
     Raises:
@@ -48,32 +49,31 @@ def sets_for_testing(folders: Iterable[Path]) -> dict[str, list[Pair]]:
     """
     found: dict[str, list[Pair]] = {}
     for folder in folders:
-        require_folder(folder, "--test")
-        sets = {name: find_pairs(path) for name, path in test_sets(folder).items()}
+        sets = folder.test_sets
         if not sets:
-            listed = splits(folder)
-            if listed is not None and "test" not in listed:
-                raise InputError(f"--test {folder}: its splits.json has no list 'test' (it has {', '.join(listed)})")
-            sets = {folder.resolve().name: find_pairs(folder, "test" if listed is not None else None)}
+            if folder.lists is not None and "test" not in folder.lists:
+                known = ", ".join(folder.lists)
+                raise InputError(f"--test {folder.path}: its {SPLITS} has no list 'test' (it has {known})")
+            sets = {folder.path.resolve().name: folder.pairs("test" if folder.lists is not None else None)}
         for name in sets:
             if name in found:
-                raise InputError(f"--test {folder}: a test set called {name} was already given; rename the folder")
+                raise InputError(f"--test {folder.path}: a test set called {name} was already given; rename the folder")
         found.update(sets)
     return found
 
 
-def own_test_pairs(folder: Path) -> list[Pair]:
+def own_test_pairs(folder: DataFolder) -> list[Pair]:
     """Pairs that a folder itself sets apart for testing: split `test`, or PraNet's test sets; none without them."""
-    if not test_sets(folder) and "test" not in (splits(folder) or {}):
+    if not folder.test_sets and "test" not in (folder.lists or {}):
         return []
     return [pair for found in sets_for_testing([folder]).values() for pair in found]
 
 
-def held_out(folder: Path, train: Sequence[Pair], split: str | None) -> list[Pair]:
+def held_out(folder: DataFolder, train: Sequence[Pair], split: str | None) -> list[Pair]:
     """Real pairs that are not in `train`, the folder's `split`: those of its other lists, and PraNet's test sets."""
-    found = find_pairs(folder, "test") if test_sets(folder) else []
-    for name in splits(folder) or {}:
-        found += find_pairs(folder, name) if name != split else []
+    found = folder.pairs("test") if folder.test_sets else []
+    for name in folder.lists or {}:
+        found += folder.pairs(name) if name != split else []
     used = {pair.image.resolve() for pair in train}
     return list({pair.image.resolve(): pair for pair in found if pair.image.resolve() not in used}.values())
 

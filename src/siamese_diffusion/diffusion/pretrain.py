@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from siamese_diffusion.claim import Claim, listing
 from siamese_diffusion.config import Config, update
 from siamese_diffusion.data.arrays import Images, forget, map_images, stamp, to_tensor
-from siamese_diffusion.data.pairs import find_images, prompt_of
+from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.pairs import prompt_of
 from siamese_diffusion.device import find_device, make_accelerator, precision_on
 from siamese_diffusion.diffusion.backbone import require_shape, small_backbone
 from siamese_diffusion.diffusion.compiling import compile_blocks
@@ -54,7 +55,7 @@ class Denoiser(nn.Module):
 
 
 def pretrain(
-    images: Path, out: Path, config: Config | None = None, resume: bool = False, device: str = "auto"
+    images: Path | DataFolder, out: Path, config: Config | None = None, resume: bool = False, device: str = "auto"
 ) -> dict[str, Any]:
     """Train a small backbone on unlabelled images.
 
@@ -75,9 +76,10 @@ def pretrain(
     config = config or Config()
     config = update(config, "pretrain", precision=precision_on(find_device(device), config.pretrain.precision))
     require_shape(config.backbone, config.data.resolution)
-    paths = find_images(images, config.data.split)
+    folder = DataFolder.of(images, "--images")
+    paths = folder.images(config.data.split)
     if len(paths) < 2:
-        raise InputError(f"--images {images}: one image is not enough to train on")
+        raise InputError(f"--images {folder.path}: one image is not enough to train on")
     inputs = {"command": "pretrain", "images": len(paths), "files": listing(paths)}
     seen = {"resolution", "split", "label", "prompt_dropout", "flip"}  # of the data: pairs may be limited, images are not
     claim = Claim(out, config, {"data": seen, "backbone": None, "pretrain": None}, inputs, resume)

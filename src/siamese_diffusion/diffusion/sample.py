@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from siamese_diffusion import progress
 from siamese_diffusion.config import Config, SampleConfig, update
 from siamese_diffusion.data.arrays import Images, Masks, to_images, to_tensor
+from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.images import read_mask, square
 from siamese_diffusion.data.masks import RECIPES, transform_mask
-from siamese_diffusion.data.pairs import find_masks, find_pairs, prompt_of, read_mask, read_pair, square
+from siamese_diffusion.data.pairs import prompt_of, read_pair
 from siamese_diffusion.data.shards import ShardWriter
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.device import SIXTEEN_BITS, make_accelerator, precision_on
@@ -55,7 +57,7 @@ class Ready:
 
 def sample(
     checkpoint: Path,
-    masks: Path,
+    masks: Path | DataFolder,
     out: Path,
     per_mask: int = 1,
     random_masks: str | None = None,
@@ -223,7 +225,7 @@ def _fitting(probe: Callable[[int], None], engine: Accelerator, wanted: int) -> 
 
 def _picture(out: Path) -> None:
     """`grid.png`: the first pairs."""
-    first = find_pairs(out)[:16]
+    first = DataFolder(out).pairs()[:16]
     arrays = [read_pair(pair) for pair in first]
     save_grid(
         [
@@ -243,7 +245,7 @@ def _require_same(writer: PairWriter | ShardWriter, origin: dict[str, Any], out:
                 raise InputError(f"--out {out}: pair {name} has {key} {before}, not {value}; name another folder")
 
 
-def _wanted(masks: Path, per_mask: int, recipe: str | None, config: Config) -> list[Wanted]:
+def _wanted(masks: Path | DataFolder, per_mask: int, recipe: str | None, config: Config) -> list[Wanted]:
     if per_mask < 1:
         raise InputError(f"--per-mask {per_mask}: must be at least 1")
     if recipe is not None and recipe not in RECIPES:
@@ -251,6 +253,6 @@ def _wanted(masks: Path, per_mask: int, recipe: str | None, config: Config) -> l
     data = config.data
     return [
         Wanted(f"{name}-{copy:02d}" if per_mask > 1 else name, name, path, copy, prompt_of(data.label))
-        for name, path in find_masks(masks, data.split, data.limit, data.limit_seed)
+        for name, path in DataFolder.of(masks, "--masks").masks(data.split, data.limit, data.limit_seed)
         for copy in range(per_mask)
     ]

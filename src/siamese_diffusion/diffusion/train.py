@@ -13,7 +13,8 @@ from siamese_diffusion import progress
 from siamese_diffusion.claim import Claim, listing
 from siamese_diffusion.config import Config, TrainConfig, default_config, update
 from siamese_diffusion.data.arrays import forget, map_pairs, stamp, to_tensor
-from siamese_diffusion.data.pairs import find_pairs, prompt_of
+from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.pairs import prompt_of
 from siamese_diffusion.device import find_device, make_accelerator, precision_on
 from siamese_diffusion.diffusion.backbone import Backbone, load_backbone, require_divisible, require_shape
 from siamese_diffusion.diffusion.checkpoint import assemble, save_pipeline
@@ -32,7 +33,7 @@ UNSEEN = 1e-3
 
 
 def train(
-    data: Path,
+    data: Path | DataFolder,
     out: Path,
     backbone: str = "small",
     method: str | None = None,
@@ -64,7 +65,8 @@ def train(
         config = update(config, "method", name=method)
     config = update(config, "train", precision=precision_on(find_device(device), config.train.precision))
     resolution = config.data.resolution
-    pairs = find_pairs(data, config.data.split, config.data.limit, config.data.limit_seed)
+    folder = DataFolder.of(data, "--data")
+    pairs = folder.pairs(config.data.split, config.data.limit, config.data.limit_seed)
     inputs = {
         "command": "train",
         "backbone": Path(backbone).name,
@@ -86,7 +88,7 @@ def train(
     claim.write()
     if base is None:
         if not (pretrained / "summary.json").exists():
-            pretrain(data, pretrained, config, resume=True, device=device)
+            pretrain(folder, pretrained, config, resume=True, device=device)
         base = _load(backbone, resolution)
 
     # ---- latents and embeddings, once ---------------------------------------------------------------------------

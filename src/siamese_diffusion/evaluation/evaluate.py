@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from siamese_diffusion.config import Config, dump_config
 from siamese_diffusion.data.arrays import load_images
-from siamese_diffusion.data.pairs import Pair, find_pairs
+from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.data.splits import held_out, own_test_pairs
 from siamese_diffusion.device import find_device, precision_on, set_tf32
 from siamese_diffusion.errors import InputError
@@ -39,8 +40,8 @@ LARGEST = 2000
 
 
 def evaluate(
-    real: Path,
-    synthetic: Path,
+    real: Path | DataFolder,
+    synthetic: Path | DataFolder,
     out: Path,
     config: Config | None = None,
     judge: Path | None = None,
@@ -86,12 +87,13 @@ def evaluate(
             raise InputError(f"--out {out}: already holds results; add --resume to read them, or name another folder")
         finished: dict[str, Any] = read_json(out / "metrics.json")
         return finished
-    made = find_pairs(synthetic)
-    pairs = find_pairs(real, config.data.split)
-    for folder, listed, least in ((synthetic, made, 2), (real, pairs, copies.LEAST)):
+    folders = DataFolder.of(real, "--real"), DataFolder.of(synthetic, "--synthetic")
+    made = folders[1].pairs()
+    pairs = folders[0].pairs(config.data.split)
+    for folder, listed, least in ((folders[1], made, 2), (folders[0], pairs, copies.LEAST)):
         if len(listed) < least:
-            raise InputError(f"{folder}: evaluation needs at least {'two' if least == 2 else 'four'} pairs")
-    sets = Sets(pairs, made, held_out(real, pairs, config.data.split))
+            raise InputError(f"{folder.path}: evaluation needs at least {'two' if least == 2 else 'four'} pairs")
+    sets = Sets(pairs, made, held_out(folders[0], pairs, config.data.split))
     names = _names(features or config.evaluate.features)
     where = find_device(device)
     precision = precision_on(where, config.evaluate.precision)
@@ -100,9 +102,9 @@ def evaluate(
     ready = {name: extractors.create(name, where) for name in names if name not in ("judge", "lpips")}
     lpips = perceptual.lpips_alex(where) if "lpips" in names else None
 
-    trusted = judge_of(real, judge, out / "judge", config, resume, device)
+    trusted = judge_of(folders[0], judge, out / "judge", config, resume, device)
     set_tf32(where, precision)  # training it had a precision of its own
-    own, own_scores = own_error(trusted, own_test_pairs(real))
+    own, own_scores = own_error(trusted, own_test_pairs(folders[0]))
     scores, shuffled = measure_both(trusted, made, f"{len(made)} synthetic pairs")
     fit = {name: interval(values) for name, values in scores.items()}
 
@@ -120,7 +122,7 @@ def evaluate(
         "novelty": found.novelty,
         "appearance": appearance(_some(pairs, config), _some(made, config), config.evaluate.seed),
         "counts": {"real": len(pairs), "synthetic": len(made), "held_out": len(sets.held_out)},
-        "protocol": _protocol(real, synthetic, config, trusted, chosen, lpips is not None),
+        "protocol": _protocol(*folders, config, trusted, chosen, lpips is not None),
     }
     write_text(out / "config.yaml", dump_config(config))
     columns = {name: [f"{value:.6f}" for value in values] for name, values in scores.items()}
@@ -149,7 +151,7 @@ def _some(pairs: Sequence[Pair], config: Config) -> NDArray[np.uint8]:
 
 
 def _protocol(
-    real: Path, synthetic: Path, config: Config, judge: Judge, chosen: Sequence[Extractor], lpips: bool
+    real: DataFolder, synthetic: DataFolder, config: Config, judge: Judge, chosen: Sequence[Extractor], lpips: bool
 ) -> dict[str, Any]:
     """Everything that another needs to take the same figures."""
     used = [
@@ -167,9 +169,9 @@ def _protocol(
         used.append({**entry, "then_resized_to": "none" if size == config.data.resolution else f"{size} px, bilinear"})
     return {
         "version": version("siamese-diffusion"),
-        "real": str(real.resolve()),
+        "real": str(real.path.resolve()),
         "split": config.data.split,
-        "synthetic": str(synthetic.resolve()),
+        "synthetic": str(synthetic.path.resolve()),
         "squaring": "Lanczos (Pillow), other aspect ratios squashed; masks by area, cut at one half",
         "extractors": used,
         "judge": {"run": str(judge.run.resolve()), "resolution": judge.resolution},

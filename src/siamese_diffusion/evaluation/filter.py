@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from siamese_diffusion import progress
-from siamese_diffusion.data.pairs import Pair, find_pairs, read_pair
+from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.pairs import Pair, read_pair
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json
@@ -51,7 +52,7 @@ def filter_(
         raise InputError(f"{scores}: its evaluation is of an older version; run `evaluate` again")
     fits = read_fits(scores / "fit.csv")
     folder = synthetic or Path(metrics["protocol"]["synthetic"])
-    pairs = find_pairs(folder)
+    pairs = DataFolder(folder, "--synthetic").pairs()
     if {pair.name for pair in pairs} != set(fits):
         raise InputError(f"{folder}: holds other pairs than {scores / 'fit.csv'} has scores of; run `evaluate` again")
     copies = {row["synthetic"] for row in metrics["novelty"]["flagged"]} if drop_flagged else set()

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from siamese_diffusion import progress
 from siamese_diffusion.config import Config, load_config, update
 from siamese_diffusion.data.arrays import read_squared
+from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.data.splits import own_test_pairs
 from siamese_diffusion.device import find_device, precision_on
@@ -48,7 +49,7 @@ class Judge:
         return images, masks, predict(self.network, images, self.batch_size, precision=self.precision)
 
 
-def judge_of(real: Path, run: Path | None, out: Path, config: Config, resume: bool, device: str) -> Judge:
+def judge_of(real: DataFolder, run: Path | None, out: Path, config: Config, resume: bool, device: str) -> Judge:
     """The judge of a finished `run` of `segment`, or else one trained on all training pairs of `real`, in `out`.
 
     Raises:

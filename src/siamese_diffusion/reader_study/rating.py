@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.images import open_image, read_image, square
-from siamese_diffusion.data.pairs import find_images
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, write_json, write_text
 from siamese_diffusion.progress import say, track
@@ -73,7 +73,7 @@ def export_ratings(
     chosen = [
         (source, path)
         for number, (source, folder) in enumerate(folders.items())
-        for path in _draw(find_images(folder, split if source == REAL else None), count, (seed, number), folder)
+        for path in _draw(DataFolder(folder).images(split if source == REAL else None), count, (seed, number), folder)
     ]
     shortest = min(min(open_image(path).size) for _, path in track(chosen, "measuring", len(chosen)))
     side = resolution or min(shortest, LARGEST)

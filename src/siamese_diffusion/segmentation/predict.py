@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from siamese_diffusion import pictures, progress
 from siamese_diffusion.config import SegmentConfig
 from siamese_diffusion.data.arrays import read_squared
-from siamese_diffusion.data.pairs import Pair, read_mask
+from siamese_diffusion.data.images import read_mask
+from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.device import autocast
 from siamese_diffusion.files import write_text, write_whole
 from siamese_diffusion.segmentation.batches import Arrays

@@ -4,7 +4,7 @@ Unusual in it: the epoch is picked on validation pairs, never on a test set, and
 exactly as many optimisation steps as the arm without.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from siamese_diffusion import loop, progress
 from siamese_diffusion.claim import Claim, listing
 from siamese_diffusion.config import Config, SegmentConfig, load_config, update
 from siamese_diffusion.data.arrays import forget
-from siamese_diffusion.data.pairs import find_pairs
+from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.splits import require_disjoint, sets_for_testing, train_and_validation
 from siamese_diffusion.device import find_device, precision_on
 from siamese_diffusion.errors import InputError
@@ -45,10 +45,10 @@ class Segmenter(nn.Module):
 
 
 def segment(
-    train: Path,
+    train: Path | DataFolder,
     out: Path,
-    test: list[Path],
-    synthetic: list[Path] | None = None,
+    test: Sequence[Path | DataFolder],
+    synthetic: Sequence[Path | DataFolder] | None = None,
     config: Config | None = None,
     network: str | None = None,
     resume: bool = False,
@@ -88,17 +88,19 @@ def segment(
     rate = _rate(settings)
     if settings.resolution % 32:
         raise InputError(f"segment.resolution = {settings.resolution}: must be a multiple of 32")
-    chosen = find_pairs(train, config.data.split, config.data.limit, config.data.limit_seed)
-    real, validation = train_and_validation(train, chosen, settings.validation, settings.seed)
-    made = [pair for folder in synthetic or [] for pair in find_pairs(folder)]
-    tests = sets_for_testing(test)
+    data = DataFolder.of(train, "--train")
+    chosen = data.pairs(config.data.split, config.data.limit, config.data.limit_seed)
+    real, validation = train_and_validation(data, chosen, settings.validation, settings.seed)
+    more = [DataFolder.of(folder, "--synthetic") for folder in synthetic or []]
+    made = [pair for folder in more for pair in folder.pairs()]
+    tests = sets_for_testing([DataFolder.of(folder, "--test") for folder in test])
     require_disjoint([*real, *validation], tests)
     counts: dict[str, Any] = {
-        "folder": str(train.resolve()),
+        "folder": str(data.path.resolve()),
         "real": len(real),
         "validation": len(validation),
         "synthetic": len(made),
-        "synthetic_folders": [str(folder.resolve()) for folder in synthetic or []],
+        "synthetic_folders": [str(folder.path.resolve()) for folder in more],
     }
     inputs = {
         "command": "segment",

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siamese_diffusion.config import Config, build_config, load_config
-from siamese_diffusion.data.pairs import Pair, find_pairs
+from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.data.splits import require_disjoint, sets_for_testing, validation_list
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json
@@ -13,11 +14,21 @@ from siamese_diffusion.studies.spec import Arm, Study, Values, merge, nested
 
 
 @dataclass(frozen=True)
+class SourceFolders:
+    """The folders of a data set, each opened once for all its cells."""
+
+    train: DataFolder
+    test: list[DataFolder]
+    images: DataFolder
+
+
+@dataclass(frozen=True)
 class Cell:
     """A data set with so many of its training pairs."""
 
     data: str
     source: DataSource
+    folders: SourceFolders
     limit: int | None
     real: list[Pair]
     validation: list[Pair] | None
@@ -30,13 +41,26 @@ class Cell:
         return f"{self.data}, {len(self.real)} pairs"
 
 
-def make_cell(study: Study, data: str, source: DataSource, limit: int | None) -> Cell:
+def open_folders(source: DataSource) -> SourceFolders:
+    """Open the folders of a data set.
+
+    Raises:
+        InputError: one is not there, or its manifest cannot be read.
+    """
+    assert source.test is not None
+    assert source.images is not None
+    opened = {path: DataFolder(path) for path in {source.train, *source.test, source.images}}
+    return SourceFolders(opened[source.train], [opened[path] for path in source.test], opened[source.images])
+
+
+def make_cell(study: Study, data: str, source: DataSource, folders: SourceFolders, limit: int | None) -> Cell:
     """List the pairs of a cell.
 
     Args:
         study: of which the settings are taken.
         data: name of the data set.
-        source: its folders.
+        source: as the study's file has it.
+        folders: its folders.
         limit: number of training pairs; None: all.
 
     Raises:
@@ -44,17 +68,16 @@ def make_cell(study: Study, data: str, source: DataSource, limit: int | None) ->
     """
     values = merge(study.values, nested(source.settings, study.origin), {"data": {"limit": limit}})
     settings = build_config(values, f"{study.origin}: data.{data}").data
-    assert source.test is not None
-    real = find_pairs(source.train, settings.split)
+    real = folders.train.pairs(settings.split)
     if limit is not None and limit > len(real):
         raise InputError(f"{study.origin}: pairs: {limit} are more than the {len(real)} training pairs of {source.train}")
-    real = find_pairs(source.train, settings.split, limit, settings.limit_seed)
+    real = folders.train.pairs(settings.split, limit, settings.limit_seed)
     if len(real) < 2:
         raise InputError(f"{source.train}: a study needs at least two training pairs")
-    validation = validation_list(source.train)
-    tests = sets_for_testing(source.test)
+    validation = validation_list(folders.train)
+    tests = sets_for_testing(folders.test)
     require_disjoint([*real, *(validation or [])], tests, f"{study.origin}: data.{data}: ")
-    return Cell(data, source, limit, real, validation, tests, values)
+    return Cell(data, source, folders, limit, real, validation, tests, values)
 
 
 def given_run(arm: Arm, cell: Cell, config: Config, seed: int) -> Path:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from siamese_diffusion import pictures
+from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.images import Pixels, square
-from siamese_diffusion.data.pairs import Pair, find_pairs, read_pair
+from siamese_diffusion.data.pairs import Pair, read_pair
 from siamese_diffusion.files import read_json, write_whole
 from siamese_diffusion.report import Figure, Section, Table, labelled_rows, write_report
 from siamese_diffusion.studies.plan import Made, Plan
@@ -163,7 +164,7 @@ def _grids(plan: Plan) -> list[tuple[str, str, bytes]]:
                 families[made.arm.family] = made
     grids = []
     for (data, count), families in found.items():
-        drawn = {name: find_pairs(made.chosen.folder / "pairs") for name, made in families.items()}
+        drawn = {name: DataFolder(made.chosen.folder / "pairs").pairs() for name, made in families.items()}
         rows = {"real": _outlined(next(iter(families.values())).cell.real[:SHOWN])}
         rows.update({name: _outlined(pairs[:SHOWN]) for name, pairs in drawn.items()})
         grids.append((f"{data}, {count} pairs: masks in green.", f"{data}-{count}", labelled_rows(rows)))

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from siamese_diffusion.config import Config, build_config, load_config
-from siamese_diffusion.data.pairs import Pair, find_images, find_pairs
-from siamese_diffusion.studies.cells import Cell, given_run, make_cell
+from siamese_diffusion.data.pairs import Pair
+from siamese_diffusion.studies.cells import Cell, given_run, make_cell, open_folders
 from siamese_diffusion.studies.spec import Arm, Study, Values, merge, nested
 from siamese_diffusion.studies.stages import Contents, Stage, settings_of
 
@@ -90,8 +90,9 @@ def make_plan(study: Study, root: Path) -> Plan:
     plan = Plan(study, root.absolute())
     planner = _Planner(plan)
     for data, source in study.file.data.items():
+        folders = open_folders(source)
         for limit in study.file.pairs:
-            planner.add_cell(make_cell(study, data, source, None if limit == "all" else limit))
+            planner.add_cell(make_cell(study, data, source, folders, None if limit == "all" else limit))
     return plan
 
 
@@ -229,8 +230,7 @@ class _Planner:
 
     def _backbone(self, cell: Cell, values: Values) -> Stage:
         config = self._config(values)
-        assert cell.source.images is not None
-        images = find_images(cell.source.images, config.data.split)
+        images = cell.folders.images.images(config.data.split)
         return self._stage(
             "backbone",
             f"{cell.data}: backbone, {len(images)} images",
@@ -281,7 +281,7 @@ class _Planner:
 
     def _judge(self, cell: Cell) -> Stage:
         everything = self.study.file.judge.pairs == "all"
-        pairs = find_pairs(cell.source.train, self._config(cell.values).data.split) if everything else cell.real
+        pairs = cell.folders.train.pairs(self._config(cell.values).data.split) if everything else cell.real
         evaluate = self._config(cell.values).evaluate
         values = merge(
             cell.values,

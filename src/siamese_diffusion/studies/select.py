@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from siamese_diffusion.data.pairs import Pair, find_pairs
+from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.evaluation.filter import read_fits
 from siamese_diffusion.files import whole_folder, write_jsonl
@@ -39,7 +40,7 @@ def select(
     kept: list[tuple[int, Pair, float | None]] = []
     considered, best = 0, 0.0
     for number, folder in enumerate(rounds):
-        pairs = find_pairs(folder)
+        pairs = DataFolder(folder).pairs()
         fits = read_fits(scores[number] / "fit.csv") if scores is not None else {}
         for index in np.random.default_rng(number).permutation(len(pairs)):
             if len(kept) == count:

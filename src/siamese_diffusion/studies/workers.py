@@ -21,7 +21,7 @@ import yaml
 
 from siamese_diffusion.config import build_config
 from siamese_diffusion.data.copypaste import copy_paste
-from siamese_diffusion.data.pairs import find_pairs
+from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from siamese_diffusion.progress import say
@@ -167,7 +167,7 @@ def _here(stage: Stage, claim: Claim, device: str, failed: dict[str, str]) -> bo
         result: Any = None
         if stage.kind == "copy-paste":
             arguments = dict(stage.arguments)
-            result = copy_paste(find_pairs(arguments.pop("pairs")), stage.folder, **arguments, resume=True)
+            result = copy_paste(DataFolder(arguments.pop("pairs")).pairs(), stage.folder, **arguments, resume=True)
         elif stage.kind == "filter":
             result = select(out=stage.folder / "pairs", **stage.arguments)
         else:

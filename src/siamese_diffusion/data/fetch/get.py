@@ -14,7 +14,7 @@ from typing import Any
 from siamese_diffusion.data.fetch.catalogue import RELEASES, Archive, Release
 from siamese_diffusion.data.fetch.transfer import GiveUpError, beside, transfer
 from siamese_diffusion.data.fetch.unpack import Limits, find_bsdtar, unpack
-from siamese_diffusion.data.pairs import find_pairs, splits, test_sets
+from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, whole_folder, write_json, write_text
 from siamese_diffusion.progress import say
@@ -213,10 +213,11 @@ def _count(release: Release, sources: Sequence[Path], folder: Path) -> dict[str,
     named = ", ".join(str(source) for source in sources)
     expected = ", ".join(archive.file for archive in release.archives)
     try:
-        pairs = len(find_pairs(folder))
-        found = {name: len(names) for name, names in (splits(folder) or {}).items()}
-        if test_sets(folder):
-            found = {"test": len(find_pairs(folder, "test"))}
+        data = DataFolder(folder)
+        pairs = len(data.pairs())
+        found = {name: len(names) for name, names in (data.lists or {}).items()}
+        if data.test_sets:
+            found = {"test": len(data.pairs("test"))}
             found |= {"train": pairs} if (folder / "TrainDataset").is_dir() else {}
             pairs = sum(found.values())
     except InputError as error:

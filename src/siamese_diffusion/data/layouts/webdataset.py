@@ -1,0 +1,13 @@
+"""WebDataset shards: `shards/*.tar`, with this package's `shards.json` or without."""
+
+from pathlib import Path
+
+from siamese_diffusion.data.layouts.listing import Listing
+from siamese_diffusion.data.shards import MANIFEST, find_shards, read_shards
+
+
+def read(folder: Path) -> Listing | None:
+    """Images and masks as paths of members of the archives."""
+    if not find_shards(folder) and not (folder / MANIFEST).exists():
+        return None
+    return Listing("WebDataset shards", *read_shards(folder))
