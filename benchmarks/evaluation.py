@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.images import read_image, square
+from siamese_diffusion.data.pairs import ImageFile
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.evaluation.features import FLIPS, PLAIN, Extractor, features
 from siamese_diffusion.evaluation.judge import Judge, embedder
@@ -47,7 +47,9 @@ def timed(seconds: Seconds, stage: str) -> Iterator[None]:
     seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
-def straightforward(real: Sequence[Path], made: Sequence[Path], extractor: Extractor, seconds: Seconds) -> dict[str, Any]:
+def straightforward(
+    real: Sequence[ImageFile], made: Sequence[ImageFile], extractor: Extractor, seconds: Seconds
+) -> dict[str, Any]:
     """Every figure on its own."""
 
     def both() -> tuple[Array, Array]:
@@ -80,7 +82,9 @@ def straightforward(real: Sequence[Path], made: Sequence[Path], extractor: Extra
     return found
 
 
-def ours(real: Sequence[Path], made: Sequence[Path], extractor: Extractor, seconds: Seconds, cache: Path) -> dict[str, Any]:
+def ours(
+    real: Sequence[ImageFile], made: Sequence[ImageFile], extractor: Extractor, seconds: Seconds, cache: Path
+) -> dict[str, Any]:
     """All figures from features that are computed once."""
     with timed(seconds, "features"):
         flipped = features(real, extractor, cache, RESOLUTION, flips=FLIPS)
@@ -119,12 +123,12 @@ DISTANCES = {
 """The same arithmetic on both sides."""
 
 
-def one_by_one(paths: Sequence[Path], extractor: Extractor, flips: Sequence[tuple[int, ...]] = PLAIN) -> Array:
+def one_by_one(files: Sequence[ImageFile], extractor: Extractor, flips: Sequence[tuple[int, ...]] = PLAIN) -> Array:
     """Features (N, D), or (N, F, D) for several flips."""
     rows = []
     with torch.inference_mode():
-        for path in paths:
-            image = torch.from_numpy(square(read_image(path), RESOLUTION)[None]).movedim(3, 1)
+        for file in files:
+            image = torch.from_numpy(file.squared(RESOLUTION)[None]).movedim(3, 1)
             rows.append([extractor.embed(image.flip(axes))[0].numpy() for axes in flips])
     found = np.array(rows, np.float64)
     return found[:, 0] if len(flips) == 1 else found

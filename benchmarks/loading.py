@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from siamese_diffusion.data.arrays import Images, Masks, load_pairs, map_pairs
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.images import square
-from siamese_diffusion.data.pairs import Pair, read_pair
+from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.data.phantom import make_phantoms
 
 BATCH = 16
@@ -46,7 +46,7 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
 
     def row(self, i: int) -> tuple[Tensor, Tensor]:
         if self.cache is None:
-            image, mask = read_pair(self.pairs[i])
+            image, mask = self.pairs[i].read()
             image, mask = square(image, self.resolution), square(mask, self.resolution)
         else:
             image, mask = np.array(self.cache[0][i]), np.array(self.cache[1][i])

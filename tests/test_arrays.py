@@ -69,8 +69,8 @@ def test_mapped_pairs_are_the_loaded_ones(disc_pairs: DiscPairs, tmp_path: Path,
         assert isinstance(one, np.memmap)
         assert one.dtype == other.dtype
         assert np.array_equal(one, other)
-    paths = [pair.image for pair in pairs]
-    assert np.array_equal(map_images(paths, 24, tmp_path / "other"), load_images(paths, 24))
+    images = [pair.image for pair in pairs]
+    assert np.array_equal(map_images(images, 24, tmp_path / "other"), load_images(images, 24))
 
     def refuse(*_: Any) -> None:
         raise AssertionError("read again")
@@ -88,7 +88,7 @@ def test_mapped_pairs_are_the_loaded_ones(disc_pairs: DiscPairs, tmp_path: Path,
 def test_a_file_that_is_replaced_is_noticed(disc_pairs: DiscPairs, tmp_path: Path, kind: str) -> None:
     pairs = DataFolder(disc_pairs()).pairs()
     map_pairs(pairs, 24, tmp_path / "cache")
-    path = getattr(pairs[3], kind)
+    path = getattr(pairs[3], kind).path
     before = path.stat()
     pixels = np.asarray(Image.open(path))
     Image.fromarray(255 - pixels).save(path)
@@ -102,16 +102,16 @@ def test_a_shard_that_is_replaced_is_noticed(tmp_path: Path) -> None:
     pairs = DataFolder(tmp_path / "data").pairs()
     mapped = map_pairs(pairs, 4, tmp_path / "cache")
     assert np.array_equal(mapped[0], read_squared(pairs, 4)[0])
-    key = stamp([pair.image for pair in pairs])
-    shard = pairs[0].image.parent
+    key = stamp([pair.image.path for pair in pairs])
+    shard = pairs[0].image.path.parent
     os.utime(shard, ns=(0, shard.stat().st_mtime_ns + 1))
-    assert stamp([pair.image for pair in pairs]) != key
-    assert stamp([pair.image for pair in pairs][3:6]) == stamp([pair.image for pair in pairs][3:6])
+    assert stamp([pair.image.path for pair in pairs]) != key
+    assert stamp([pair.image.path for pair in pairs][3:6]) == stamp([pair.image.path for pair in pairs][3:6])
 
 
 def test_a_bad_file_is_named_and_nothing_is_left(disc_pairs: DiscPairs, tmp_path: Path) -> None:
     pairs = DataFolder(disc_pairs()).pairs()
-    pairs[7].image.write_bytes(pairs[7].image.read_bytes()[:200])
+    pairs[7].image.path.write_bytes(pairs[7].image.path.read_bytes()[:200])
     with pytest.raises(InputError, match=r"007\.png: the image is damaged"):
         map_pairs(pairs, 24, tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*.npy"))

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from siamese_diffusion.data.pairs import ImageFile
 from siamese_diffusion.data.phantom import phantom
 from siamese_diffusion.evaluation.features import FLIPS, features
 from siamese_diffusion.evaluation.metrics.copies import Archive, thumbnail, thumbnails
@@ -54,10 +55,16 @@ class World:
     def describe(self, images: list[Pixels], name: str, flipped: bool) -> NDArray[np.float32]:
         folder = self.folder / name
         folder.mkdir()
-        paths = [folder / f"{i:03d}.png" for i in range(len(images))]
-        for path, image in zip(paths, images, strict=True):
-            Image.fromarray(image).save(path)
-        found = features(paths, thumbnails(), self.folder / "cache", SIDE, flips=FLIPS if flipped else FLIPS[:1])
+        files = [ImageFile(folder / f"{i:03d}.png") for i in range(len(images))]
+        for file, image in zip(files, images, strict=True):
+            Image.fromarray(image).save(file.path)
+        found = features(
+            files,
+            thumbnails(),
+            self.folder / "cache",
+            SIDE,
+            flips=FLIPS if flipped else FLIPS[:1],
+        )
         return found if flipped else found[:, 0]
 
 

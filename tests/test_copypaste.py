@@ -9,7 +9,7 @@ from PIL import Image
 from siamese_diffusion.data import copypaste
 from siamese_diffusion.data.copypaste import copy_paste, feather, poisson
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.pairs import Pair, read_pair
+from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.errors import InputError
@@ -42,8 +42,8 @@ def test_a_lesion_is_added_and_the_rest_of_the_target_stays(phantoms: list[Pair]
         assert pair.extra["source"] != pair.name
         assert pair.extra["method"] == "copy-paste"
         assert pair.prompt == "A photo of polyp"
-        image, mask = read_pair(pair)
-        before, own = read_pair(by_name[pair.name])
+        image, mask = pair.read()
+        before, own = by_name[pair.name].read()
         new = mask & ~own
         assert new.sum() >= 16
         assert (own & ~mask).sum() <= 0.02 * own.sum()
@@ -94,13 +94,13 @@ def test_interrupted_and_resumed_is_the_same_folder(
 
 
 def test_recipe_none_keeps_the_shape_of_the_lesion(phantoms: list[Pair], tmp_path: Path) -> None:
-    areas = {pair.name: int(read_pair(pair)[1].sum()) for pair in phantoms}
+    areas = {pair.name: int(pair.read()[1].sum()) for pair in phantoms}
     made = paste(phantoms, tmp_path / "out", recipe="none")
     whole = [pair for pair in made.values() if pair.extra["source"] and pair.extra["transform"]["scale"] == 1.0]
     assert whole
     for pair in whole:
         assert not pair.extra["transform"]["flip_horizontal"]
-        added = int(read_pair(pair)[1].sum()) - areas[pair.name]
+        added = int(pair.read()[1].sum()) - areas[pair.name]
         covered = 0.02 * areas[pair.name]  # of the target's own lesion, at most
         assert added == pytest.approx(areas[pair.extra["source"]], rel=0.05, abs=covered)
 
@@ -119,7 +119,7 @@ def test_lesions_are_pasted_where_there_is_tissue(tmp_path: Path) -> None:
     made = paste(DataFolder(tmp_path / "half").pairs(), tmp_path / "out", recipe="none")
     assert sum(pair.extra["source"] is not None for pair in made.values()) >= 4
     for pair in made.values():
-        assert not read_pair(pair)[1][:, R // 2 :].any()
+        assert not pair.read()[1][:, R // 2 :].any()
 
 
 def test_poisson_keeps_contrast_and_takes_the_light_of_the_target() -> None:
@@ -154,7 +154,7 @@ def test_bad_input(disc_pairs: DiscPairs, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="two pairs"):
         copy_paste(pairs[:1], tmp_path / "out", R, "polyp")
     for pair in pairs:
-        Image.fromarray(np.full((R, R), 255, np.uint8)).save(pair.mask)
+        Image.fromarray(np.full((R, R), 255, np.uint8)).save(pair.mask.path)
     with pytest.raises(InputError, match="no lesion of this set"):
         copy_paste(pairs, tmp_path / "out", R, "polyp")
     assert not (tmp_path / "out").exists()
@@ -162,8 +162,8 @@ def test_bad_input(disc_pairs: DiscPairs, tmp_path: Path) -> None:
 
 def test_a_target_without_room_is_said_to_hold_no_paste(disc_pairs: DiscPairs, tmp_path: Path) -> None:
     pairs = DataFolder(disc_pairs(count=4, resolution=R)).pairs()
-    Image.fromarray(np.full((R, R), 255, np.uint8)).save(pairs[0].mask)
+    Image.fromarray(np.full((R, R), 255, np.uint8)).save(pairs[0].mask.path)
     made = paste(pairs, tmp_path / "out")
     row = next(json.loads(line) for line in (tmp_path / "out" / "pairs.jsonl").read_text().splitlines())
     assert (row["target"], row["source"], row["transform"]) == (pairs[0].name, None, None)
-    assert (read_pair(made[pairs[0].name])[0] == read_pair(pairs[0])[0]).all()
+    assert (made[pairs[0].name].read()[0] == pairs[0].read()[0]).all()

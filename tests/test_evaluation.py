@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from siamese_diffusion.config import Config, build_config
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.pairs import read_pair
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.data.shards import ShardWriter
 from siamese_diffusion.errors import InputError
@@ -246,7 +245,7 @@ def test_the_judges_features_are_of_its_deepest_map(name: str) -> None:
 def test_shards_are_scored_and_filtered_as_a_folder_is(folders: dict[str, Path], tmp_path: Path) -> None:
     with ShardWriter(tmp_path / "made", size=5) as writer:
         for pair in DataFolder(folders["made"]).pairs():
-            writer.write(pair.name, *read_pair(pair), pair.prompt or "", pair.extra)
+            writer.write(pair.name, *pair.read(), pair.prompt or "", pair.extra)
     found = evaluate(folders["real"], tmp_path / "made", tmp_path / "out", config(), folders["out"] / "judge", device="cpu")
     expected = read_json(folders["out"] / "metrics.json")
     for part in ("quality", "fit", "novelty", "appearance"):

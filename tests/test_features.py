@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from siamese_diffusion.data.pairs import ImageFile
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.evaluation import extractors
 from siamese_diffusion.evaluation import features as module
@@ -18,12 +19,12 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> list[Path]:
+def images(tmp_path: Path) -> list[ImageFile]:
     random = np.random.default_rng(0)
     paths = [tmp_path / f"{i}.png" for i in range(11)]
     for path in paths:
         Image.fromarray(random.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(path)
-    return paths
+    return [ImageFile(path) for path in paths]
 
 
 def corners(calls: list[int] | None = None, key: str = "corners") -> Extractor:
@@ -35,33 +36,33 @@ def corners(calls: list[int] | None = None, key: str = "corners") -> Extractor:
     return Extractor("corners", embed, key, "none")
 
 
-def test_features_are_of_the_image_in_each_flip(images: list[Path], tmp_path: Path) -> None:
+def test_features_are_of_the_image_in_each_flip(images: list[ImageFile], tmp_path: Path) -> None:
     found = features(images, corners(), tmp_path / "cache", 24, batch_size=4, flips=FLIPS)
     assert found.shape == (11, 4, 3)
     assert isinstance(found, np.memmap)
-    pixels = np.stack([np.asarray(Image.open(path)) for path in images])
+    pixels = np.stack([np.asarray(Image.open(image.path)) for image in images])
     for flip, corner in enumerate((pixels[:, 0, 0], pixels[:, 0, -1], pixels[:, -1, 0], pixels[:, -1, -1])):
         np.testing.assert_array_equal(found[:, flip], corner)
 
 
-def test_the_cache_depends_on_content_weights_and_size_and_not_on_names(images: list[Path], tmp_path: Path) -> None:
+def test_the_cache_depends_on_content_weights_and_size_and_not_on_names(images: list[ImageFile], tmp_path: Path) -> None:
     calls: list[int] = []
     cache = tmp_path / "cache"
     features(images, corners(calls), cache, 24, batch_size=8)
     assert calls == [8, 3]
-    moved = [path.rename(path.with_name(f"other-{path.name}")) for path in images]
+    moved = [ImageFile(image.path.rename(image.path.with_name(f"other-{image.path.name}"))) for image in images]
     features(moved, corners(calls), cache, 24)
     assert len(calls) == 2
     for change in ({"key": "other"}, {"resolution": 16}, {"content": True}):
         before = len(calls)
         if "content" in change:
-            Image.fromarray(np.zeros((24, 24, 3), np.uint8)).save(moved[0])
+            Image.fromarray(np.zeros((24, 24, 3), np.uint8)).save(moved[0].path)
         features(moved, corners(calls, str(change.get("key", "corners"))), cache, int(change.get("resolution", 24)))
         assert len(calls) > before, change
 
 
 def test_a_killed_pass_goes_on_with_the_next_shard(
-    images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: list[ImageFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SHARD", 4)
     cache, calls = tmp_path / "cache", list[int]()
@@ -85,8 +86,8 @@ def test_a_killed_pass_goes_on_with_the_next_shard(
     assert len(list(cache.rglob("*"))) == 1  # the shards are gone
 
 
-def test_an_unreadable_image_is_named(images: list[Path], tmp_path: Path) -> None:
-    images[5].write_bytes(b"no picture")
+def test_an_unreadable_image_is_named(images: list[ImageFile], tmp_path: Path) -> None:
+    images[5].path.write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"5\.png"):
         features(images, corners(), tmp_path / "cache", 24)
 
@@ -187,7 +188,7 @@ def test_unknown_extractors(name: str) -> None:
         extractors.create(name, CPU)
 
 
-def test_lpips_pairs_are_of_two_images_and_distances_reach_the_caller(images: list[Path]) -> None:
+def test_lpips_pairs_are_of_two_images_and_distances_reach_the_caller(images: list[ImageFile]) -> None:
     from siamese_diffusion.evaluation.metrics.lpips import pair_distances
 
     sizes: list[tuple[int, ...]] = []

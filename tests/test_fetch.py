@@ -30,7 +30,6 @@ from siamese_diffusion.data.fetch.catalogue import RELEASES, Archive, Release
 from siamese_diffusion.data.fetch.get import get_data, list_data
 from siamese_diffusion.data.fetch.unpack import Limits, unpack
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.pairs import read_pair
 from siamese_diffusion.errors import InputError
 
 
@@ -366,7 +365,7 @@ def test_clinic_from_a_file_and_from_a_folder(tmp_path: Path, offer: Offer, serv
         assert get_data("cvc-clinicdb", out, accept_licence=True, archives=[tmp_path / source])["pairs"] == 2
         report = check(out).as_dict()
         assert (report["usable"], report["formats"]) == (True, {"tif RGB": 2})
-        assert read_pair(DataFolder(out).pairs()[0])[1].any()
+        assert DataFolder(out).pairs()[0].read()[1].any()
     assert (tmp_path / "unpacked/CVC-ClinicDB/Original/1.tif").exists()  # a user's folder is copied, not moved
     assert (tmp_path / "copy.zip").exists()
     assert server.seen == []

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from siamese_diffusion import console, memory
 from siamese_diffusion.config import Config, LoopConfig, build_config, update
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.images import read_image
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.device import SIXTEEN_BITS, autocast, find_device, make_accelerator, set_tf32
 from siamese_diffusion.diffusion.original import load_original
@@ -263,7 +262,7 @@ def test_train_sample_evaluate_and_segment(
         settings = update(config, "sample", precision=precision)
         sample(tmp_path / "run", pairs, tmp_path / name, config=settings, device=where)
         drawn[name] = torch.stack(
-            [torch.from_numpy(read_image(pair.image)) for pair in DataFolder(tmp_path / name).pairs()]
+            [torch.from_numpy(pair.image.read()) for pair in DataFolder(tmp_path / name).pairs()]
         ).float()
     for name, images in drawn.items():
         apart = float((images - drawn["fp32-cpu"]).abs().mean())

@@ -77,7 +77,7 @@ def drawn_by_diffusers(folder: Path, run: Path, pairs: Path, seed: int = 0) -> n
     pipeline.set_progress_bar_config(disable=True)
     assert isinstance(pipeline.controlnet, DenseControlNet)
     first = DataFolder(pairs).pairs()[0]
-    mask = Image.open(first.mask).convert("RGB")
+    mask = Image.open(first.mask.path).convert("RGB")
     side = config.data.resolution // pipeline.vae_scale_factor
     noise = torch.randn(pipeline.unet.config.in_channels, side, side, generator=generator(seed, "noise", first.name, 0))
     image = pipeline(
@@ -108,7 +108,7 @@ def test_exported_pipeline_draws_what_sample_draws(imported: Path, tmp_path: Pat
 def test_exported_small_run_draws_what_sample_draws(run: Path, tmp_path: Path, pairs: Path) -> None:
     sample(run, pairs, tmp_path / "drawn", mask_guidance=1.0, device="cpu")
     export(run, tmp_path / "pipeline")
-    ours = np.asarray(Image.open(DataFolder(tmp_path / "drawn").pairs()[0].image)).astype(int)
+    ours = np.asarray(Image.open(DataFolder(tmp_path / "drawn").pairs()[0].image.path)).astype(int)
     assert abs(ours - drawn_by_diffusers(tmp_path / "pipeline", run, tmp_path / "drawn")).max() <= 1
 
 

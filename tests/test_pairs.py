@@ -8,7 +8,7 @@ from PIL import Image
 
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.images import read_image, read_mask, square
-from siamese_diffusion.data.pairs import read_pair
+from siamese_diffusion.data.pairs import ImageFile
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.errors import InputError
 
@@ -63,7 +63,7 @@ def test_layouts(tmp_path: Path, kind: str) -> None:
     prefix = "ISIC_" if "isic" in kind else ""
     assert [pair.name for pair in pairs] == [f"{prefix}a", f"{prefix}b"]
     for pair in pairs:
-        image, mask = read_pair(pair)
+        image, mask = pair.read()
         assert image.shape == (8, 12, 3)
         assert np.array_equal(mask, DISC)
     assert len(DataFolder(tmp_path).images()) == 2
@@ -80,9 +80,9 @@ def test_pranet_test_sets(tmp_path: Path) -> None:
     assert [pair.name for pair in DataFolder(tmp_path).pairs("train")] == ["a", "b"]
     assert [pair.name for pair in DataFolder(tmp_path / "TestDataset/ETIS").pairs()] == ["1"]
     top = tmp_path / "TestDataset"
-    pictures = [top / "ETIS/images/1.png", top / "Kvasir/images/1.png"]
+    pictures = [ImageFile(top / "ETIS/images/1.png"), ImageFile(top / "Kvasir/images/1.png")]
     assert DataFolder(tmp_path).images("test") == pictures
-    assert [path.name for path in DataFolder(tmp_path).images("train")] == ["a.png", "b.png"]
+    assert [image.path.name for image in DataFolder(tmp_path).images("train")] == ["a.png", "b.png"]
     for split in (None, "test"):
         assert [pair.image for pair in DataFolder(top).pairs(split)] == pictures
         assert DataFolder(top).images(split) == pictures
@@ -177,7 +177,7 @@ def test_empty_and_absent_folders(tmp_path: Path) -> None:
 def test_plain_folders_of_images_and_masks(tmp_path: Path) -> None:
     save(tmp_path / "deep/er/1.png")
     save(tmp_path / "2.jpg")
-    assert [path.name for path in DataFolder(tmp_path).images()] == ["2.jpg", "1.png"]
+    assert [image.path.name for image in DataFolder(tmp_path).images()] == ["2.jpg", "1.png"]
     assert [name for name, _ in DataFolder(tmp_path).masks()] == ["2"]
     for name in range(8):
         save(tmp_path / f"{name}.png" if name != 2 else tmp_path / "8.png")
@@ -268,7 +268,7 @@ def test_size_mismatch_names_both(tmp_path: Path) -> None:
     layout(tmp_path, "image and mask")
     save(tmp_path / "mask/b.png", np.zeros((5, 6), np.uint8))
     with pytest.raises(InputError, match=r"mask/b\.png: is 6 x 5.*image/b\.png is 12 x 8"):
-        read_pair(DataFolder(tmp_path).pairs()[1])
+        DataFolder(tmp_path).pairs()[1].read()
 
 
 def test_square_keeps_the_lesions_area() -> None:
@@ -297,7 +297,7 @@ def test_written_pairs_are_found_again(tmp_path: Path) -> None:
     write(tmp_path, ["b", "a"])
     first, second = DataFolder(tmp_path).pairs()
     assert (first.name, first.prompt, first.extra) == ("a", "A photo of polyp", {"seed": 97})
-    image, mask = read_pair(second)
+    image, mask = second.read()
     assert image[0, 0, 0] == 98
     assert not mask.any()
 
@@ -366,6 +366,6 @@ def test_kvasir() -> None:
     if not folder.exists():
         pytest.skip("the real pairs are not here")
     assert [len(DataFolder(folder).pairs(split)) for split in ("train", "val", "test")] == [800, 100, 100]
-    image, mask = read_pair(DataFolder(folder).pairs()[0])
+    image, mask = DataFolder(folder).pairs()[0].read()
     assert image.shape[:2] == mask.shape
     assert 0 < mask.mean() < 1

@@ -8,7 +8,6 @@ from scipy.ndimage import distance_transform_edt, label
 
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.images import Mask, Pixels
-from siamese_diffusion.data.pairs import read_pair
 from siamese_diffusion.data.phantom import AREA, make_phantoms, phantom
 from siamese_diffusion.errors import InputError
 
@@ -94,7 +93,7 @@ def test_folder_of_pairs(tmp_path: Path) -> None:
     assert pairs[2].prompt == "A photo of polyp"
     assert pairs[2].extra == {"phantom": {"seed": 7, "index": 2}}
     for i, pair in enumerate(pairs):
-        image, mask = read_pair(pair)
+        image, mask = pair.read()
         expected, expected_mask = phantom(7, i, 32)
         assert np.array_equal(image, expected)
         assert np.array_equal(mask, expected_mask)

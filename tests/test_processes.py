@@ -85,7 +85,7 @@ def test_two_processes_write_shards_of_their_own(tmp_path: Path, run: Path, pair
     ]
     for ours, theirs in zip(DataFolder(tmp_path / "two").pairs(), DataFolder(tmp_path / "one").pairs(), strict=True):
         assert (ours.name, ours.extra) == (theirs.name, theirs.extra)
-        assert hash_files([ours.image, ours.mask]) == hash_files([theirs.image, theirs.mask])
+        assert hash_files(ours.files) == hash_files(theirs.files)
 
 
 def test_lines_of_a_killed_process_are_kept(tmp_path: Path) -> None:

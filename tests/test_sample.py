@@ -14,7 +14,6 @@ from torch import Tensor
 
 from siamese_diffusion.config import update
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.images import read_mask, square
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.diffusion import sample as sample_module
 from siamese_diffusion.diffusion.checkpoint import load_trained
@@ -37,7 +36,7 @@ def test_writes_pairs_with_the_mask_that_was_asked_for(tmp_path: Path, run: Path
     assert result["pairs"] == len(made) == 8
     for pair, source in zip(made, DataFolder(pairs).pairs(), strict=True):
         assert pair.name == source.name
-        assert np.array_equal(read_mask(pair.mask), square(read_mask(source.mask), 32))
+        assert np.array_equal(pair.mask.read(), source.mask.squared(32))
         assert pair.prompt == "A photo of polyp"
         assert pair.extra["synthetic"] is True
         assert pair.extra["checkpoint"] == result["checkpoint"]

@@ -24,7 +24,6 @@ from siamese_diffusion.config import Config, update
 from siamese_diffusion.data.check import check
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.hashing import hash_files
-from siamese_diffusion.data.pairs import read_pair
 from siamese_diffusion.data.shards import ShardWriter
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.diffusion.sample import sample
@@ -57,14 +56,14 @@ def test_written_pairs_are_found_again(tmp_path: Path) -> None:
     pairs = DataFolder(tmp_path).pairs()
     assert [pair.name for pair in pairs] == NAMES
     for pair in pairs:
-        image, mask = read_pair(pair)
+        image, mask = pair.read()
         assert np.array_equal(image, picture(pair.name)[0])
         assert np.array_equal(mask, picture(pair.name)[1])
         assert (pair.prompt, pair.extra) == ("A photo of polyp", {"seed": ord(pair.name[0])})
     assert not any(path.suffix == ".png" for path in tmp_path.rglob("*"))  # nothing was unpacked
     assert [path for _, path in DataFolder(tmp_path).masks()] == [pair.mask for pair in pairs]
     assert DataFolder(tmp_path).images() == [pair.image for pair in pairs]
-    assert len({hash_files([pair.image]) for pair in pairs}) == len(NAMES)
+    assert len({hash_files([pair.image.path]) for pair in pairs}) == len(NAMES)
     assert read_json(tmp_path / "shards.json") == {
         "pairs": 7,
         "shards": [
@@ -88,7 +87,9 @@ def test_the_webdataset_library_reads_a_shard(tmp_path: Path) -> None:
 def test_a_listing_may_name_members(tmp_path: Path) -> None:
     """As the folders do that a study makes of pairs which lie elsewhere."""
     write(tmp_path / "shards-of", NAMES)
-    rows = [{"image": str(pair.image), "mask": str(pair.mask)} for pair in DataFolder(tmp_path / "shards-of").pairs()]
+    rows = [
+        {"image": str(pair.image.path), "mask": str(pair.mask.path)} for pair in DataFolder(tmp_path / "shards-of").pairs()
+    ]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert [pair.name for pair in DataFolder(tmp_path).pairs()] == NAMES
     (tmp_path / "pairs.jsonl").write_text(json.dumps(rows[0] | {"mask": rows[0]["mask"] + "x"}) + "\n")
@@ -213,13 +214,13 @@ def test_a_damaged_picture_names_its_shard(tmp_path: Path) -> None:
     shard = tmp_path / "shards/pairs-0000-000000.tar"
     retar(shard, lambda name, content: (name, content[:60] if name == "b.image.png" else content))
     pairs = DataFolder(tmp_path).pairs()
-    read_pair(pairs[0])
+    pairs[0].read()
     with pytest.raises(InputError, match=r"pairs-0000-000000\.tar/b\.image\.png: the image is damaged"):
-        read_pair(pairs[1])
+        pairs[1].read()
     assert [problem.kind for problem in check(tmp_path).problems] == ["unreadable"]
     retar(shard, lambda name, content: None if name == "b.image.png" else (name, content))  # after it was listed
     with pytest.raises(InputError, match=r"pairs-0000-000000\.tar: has no member b\.image\.png"):
-        read_pair(pairs[1])
+        pairs[1].read()
 
 
 def test_check_reads_shards(tmp_path: Path) -> None:
@@ -280,7 +281,7 @@ def test_sampled_shards_hold_what_a_sampled_folder_does(
     loose, packed = DataFolder(tmp_path / "folder").pairs(), DataFolder(tmp_path / "shards").pairs()
     for one, other in zip(loose, packed, strict=True):
         assert (one.name, one.prompt, one.extra) == (other.name, other.prompt, other.extra)
-        assert hash_files([one.image, one.mask]) == hash_files([other.image, other.mask])
+        assert hash_files(one.files) == hash_files(other.files)
     assert (tmp_path / "shards/grid.png").read_bytes() == (tmp_path / "folder/grid.png").read_bytes()
     assert [entry["pairs"] for entry in read_json(tmp_path / "shards/shards.json")["shards"]] == [5, 5, 5, 1]
     with tarfile.open(tmp_path / "shards/shards/pairs-0000-000000.tar") as archive:
@@ -334,6 +335,6 @@ def test_third_party_shards(tmp_path: Path) -> None:
             info.size = len(content.getvalue())
             archive.addfile(info, io.BytesIO(content.getvalue()))
     (pair,) = DataFolder(tmp_path).pairs()
-    image, mask = read_pair(pair)
+    image, mask = pair.read()
     assert image.shape == (SIZE, SIZE, 3)
     assert np.array_equal(mask, picture("a")[1])

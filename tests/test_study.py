@@ -29,7 +29,6 @@ import siamese_diffusion
 from siamese_diffusion.cli import app
 from siamese_diffusion.config import Config, build_config, dump_config
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.images import read_mask
 from siamese_diffusion.data.masks import transform_mask
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.data.writer import PairWriter
@@ -61,7 +60,7 @@ def number(*key: object) -> float:
 def of(folder: Path) -> str:
     """The content of a folder of pairs."""
     pairs = DataFolder(folder).pairs()
-    return hashlib.sha256(b"".join(pair.image.read_bytes() + pair.mask.read_bytes() for pair in pairs)).hexdigest()
+    return hashlib.sha256(b"".join(pair.image.path.read_bytes() + pair.mask.path.read_bytes() for pair in pairs)).hexdigest()
 
 
 @pytest.fixture
@@ -88,8 +87,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         trained = yaml.safe_load((checkpoint / "config.yaml").read_text())
         key = [trained["train"], trained["method"], config.sample.model_dump()]
         with PairWriter(out, resume=True) as writer:
-            for name, path in DataFolder(masks).masks(config.data.split, config.data.limit, config.data.limit_seed):
-                mask, _ = transform_mask(read_mask(path), random_masks or "none", config.sample.seed, name, 0)
+            for name, drawn in DataFolder(masks).masks(config.data.split, config.data.limit, config.data.limit_seed):
+                mask, _ = transform_mask(drawn.read(), random_masks or "none", config.sample.seed, name, 0)
                 image = np.full((*mask.shape, 3), int(255 * number(key, name)), np.uint8)
                 writer.write(name, image, mask, "A photo of polyp", {"synthetic": True})
 
@@ -422,7 +421,7 @@ def test_ratios_are_nested_and_share_their_rounds(write: Callable[..., Path], ca
         "copy-paste x1": 6,
         "copy-paste x2": 12,
     }
-    content = {arm: {pair.name: pair.image.read_bytes() for pair in pairs} for arm, pairs in sets.items()}
+    content = {arm: {pair.name: pair.image.path.read_bytes() for pair in pairs} for arm, pairs in sets.items()}
     for small, large in (("siamese x0.5", "siamese x1"), ("siamese x1", "siamese x2.5"), ("copy-paste x1", "copy-paste x2")):
         assert content[small].items() < content[large].items()
     assert len(set(content["siamese x2.5"].values())) == 15  # each round draws images of its own
@@ -457,18 +456,18 @@ def test_the_filter_keeps_what_obeys_and_oversampling_fills_up(
 
 def test_the_judge_sees_the_training_pairs_of_its_row_only(write: Callable[..., Path], calls: Calls, tmp_path: Path) -> None:
     root = tmp_path / "out"
-    cell = {pair.image.resolve() for pair in DataFolder(tmp_path / "discs").pairs("train", 6)}
+    cell = {pair.image.path.resolve() for pair in DataFolder(tmp_path / "discs").pairs("train", 6)}
     for judge, expected in (({}, cell), ({"pairs": "all"}, None)):
         plan = make_plan(load_study(write(judge=judge)), root)
         (stage,) = [stage for stage in plan.stages() if stage.kind == "judge"]
-        seen = {pair.image.resolve() for pair in plan.manifests[stage.arguments["train"]]}
+        seen = {pair.image.path.resolve() for pair in plan.manifests[stage.arguments["train"]]}
         assert seen == (expected or {path.resolve() for path in (tmp_path / "discs/images").iterdir() if path.stem < "008"})
         assert stage.arguments["test"] == []
     study(write(), root)
     (run,) = root.glob("stages/judge-*")
     assert yaml.safe_load((run / "config.yaml").read_text())["data"]["limit"] is None
     folder = Path(json.loads((run / "stage.json").read_text())["arguments"]["train"])
-    assert {pair.image.resolve() for pair in DataFolder(folder).pairs()} == cell
+    assert {pair.image.path.resolve() for pair in DataFolder(folder).pairs()} == cell
     assert not (folder / "splits.json").exists()  # so that it validates on a part of these
 
 

@@ -4,7 +4,7 @@ Unusual in it: the files are written part by part and not through a memory map. 
 map on a full disk, and counts the pages that it has not written back as the process's memory.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from siamese_diffusion import progress
-from siamese_diffusion.data.images import Pixels, read_image, square
-from siamese_diffusion.data.pairs import Pair, read_pair
+from siamese_diffusion.data.pairs import ImageFile, MaskFile, Pair
 from siamese_diffusion.data.tars import is_member
 from siamese_diffusion.files import alone, hash_json, whole_file
 
@@ -57,14 +56,10 @@ def array_file(path: Path, count: int) -> Iterator[Callable[[NDArray[Any]], None
 
 
 def read_squared(pairs: Sequence[Pair], resolution: int) -> tuple[Images, Masks]:
-    """Images (N, R, R, 3) and masks (N, R, R) at `resolution` pixels; errors as in `read_pair`."""
-
-    def read(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        image, mask = read_pair(pair)
-        return square(image, resolution), square(mask, resolution)
+    """Images (N, R, R, 3) and masks (N, R, R) at `resolution` pixels; errors as in `Pair.read`."""
 
     with ThreadPoolExecutor() as pool:
-        both = list(pool.map(read, pairs))
+        both = list(pool.map(lambda pair: pair.squared(resolution), pairs))
     return np.stack([image for image, _ in both]), np.stack([mask for _, mask in both])
 
 
@@ -76,7 +71,7 @@ def map_pairs(pairs: Sequence[Pair], resolution: int, cache: Path) -> tuple[Imag
     Raises:
         InputError: a file cannot be read, an image and its mask differ in size, or the disk is full.
     """
-    key = stamp([path for pair in pairs for path in (pair.image, pair.mask)], resolution)
+    key = stamp([path for pair in pairs for path in pair.files], resolution, *_keys(pair.mask for pair in pairs))
     files = cache / f"images-{key}.npy", cache / f"masks-{key}.npy"
     with alone(cache):
         if not all(file.exists() for file in files):
@@ -88,20 +83,23 @@ def map_pairs(pairs: Sequence[Pair], resolution: int, cache: Path) -> tuple[Imag
     return np.load(files[0], mmap_mode="r"), np.load(files[1], mmap_mode="r")
 
 
-def map_images(paths: Sequence[Path], resolution: int, cache: Path) -> Images:
+def map_images(images: Sequence[ImageFile], resolution: int, cache: Path) -> Images:
     """The images (N, R, R, 3) of files without masks, as `map_pairs` does it; errors as there."""
-
-    def read(path: Path) -> Pixels:
-        return square(read_image(path), resolution)
-
-    file = cache / f"images-{stamp(paths, resolution)}.npy"
+    file = cache / f"images-{stamp([image.path for image in images], resolution, *_keys(images))}.npy"
     with alone(cache):
         if not file.exists():
-            with ThreadPoolExecutor() as pool, array_file(file, len(paths)) as add:
-                for start in progress.track(range(0, len(paths), CHUNK), "reading images"):
-                    add(np.stack(list(pool.map(read, paths[start : start + CHUNK]))))
+            with ThreadPoolExecutor() as pool, array_file(file, len(images)) as add:
+                for start in progress.track(range(0, len(images), CHUNK), "reading images"):
+                    part = images[start : start + CHUNK]
+                    add(np.stack(list(pool.map(lambda image: image.squared(resolution), part))))
     mapped: Images = np.load(file, mmap_mode="r")
     return mapped
+
+
+def _keys(files: Iterable[ImageFile | MaskFile]) -> list[dict[str, Any]]:
+    """The distinct keys of the files' decodings that say anything, so that a cache is of what is asked for."""
+    decodings = {id(file.decoding): file.decoding for file in files}
+    return [decoding.key for decoding in decodings.values() if decoding.key]
 
 
 def forget(cache: Path) -> None:
@@ -141,15 +139,15 @@ def load_pairs(pairs: Sequence[Pair], resolution: int) -> tuple[Images, Masks]:
     return np.concatenate([images for images, _ in parts]), np.concatenate([masks for _, masks in parts])
 
 
-def load_images(paths: Sequence[Path], resolution: int) -> Images:
+def load_images(images: Sequence[ImageFile], resolution: int) -> Images:
     """Images (N, R, R, 3) at `resolution` pixels.
 
     Raises:
         InputError: a file cannot be read.
     """
     with ThreadPoolExecutor() as pool:
-        read = pool.map(lambda path: square(read_image(path), resolution), paths)
-        return np.stack(list(progress.track(read, "reading images", len(paths))))
+        read = pool.map(lambda image: image.squared(resolution), images)
+        return np.stack(list(progress.track(read, "reading images", len(images))))
 
 
 def to_tensor(images: Images) -> Tensor:

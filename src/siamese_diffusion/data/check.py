@@ -76,7 +76,7 @@ def check(data: Path) -> Report:
     listings = [own, *own.test_sets.values()]
     problems = [problem for listing in listings for problem in _unpaired(listing)]
     pairs = [
-        (listing.images[name], listing.masks[name])
+        (listing.images[name], listing.masks[name].path)
         for listing in listings
         for name in sorted(listing.images.keys() & listing.masks.keys())
     ]
@@ -137,7 +137,7 @@ def _unpaired(listing: Listing) -> Iterator[Problem]:
     for name in sorted(images.keys() - masks.keys()):
         yield Problem("unpaired", str(images[name]), "has no mask")
     for name in sorted(masks.keys() - images.keys()):
-        yield Problem("unpaired", str(masks[name]), "has no image")
+        yield Problem("unpaired", str(masks[name].path), "has no image")
 
 
 def _look(image_path: Path, mask_path: Path) -> _Facts:

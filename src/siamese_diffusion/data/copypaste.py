@@ -108,7 +108,9 @@ def copy_paste(
     known = _Set(images, masks, [_field_of_view(image) for image in images])
     sources = [i for i, mask in enumerate(masks) if _can_be_cut(mask)]
     if not sources:
-        raise InputError(f"{pairs[0].mask}: no lesion of this set lies whole inside its image and can be pasted elsewhere")
+        raise InputError(
+            f"{pairs[0].mask.path}: no lesion of this set lies whole inside its image and can be pasted elsewhere"
+        )
     made = 0
     with PairWriter(out, resume) as writer:
         origin = {"synthetic": True, "method": "copy-paste", "seed": seed, "copy": copy, "blend": blend}

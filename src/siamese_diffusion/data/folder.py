@@ -12,9 +12,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from siamese_diffusion.config import DataConfig
+from siamese_diffusion.data.decoding import Decoding, MaskSource
 from siamese_diffusion.data.layouts import LAYOUTS, Listing, detect
 from siamese_diffusion.data.layouts.listing import image_files, is_image
-from siamese_diffusion.data.pairs import Pair
+from siamese_diffusion.data.pairs import ImageFile, MaskFile, Pair
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, require_folder
 
@@ -29,6 +31,7 @@ class DataFolder:
     Args:
         path: the folder.
         option: what the user gave it with, for errors.
+        settings: `data` of the settings, which say how files are read; default: the defaults.
 
     Attributes:
         listing: its files as the layout finds them; None where no layout fits.
@@ -37,15 +40,27 @@ class DataFolder:
         InputError: there is no such folder, or its manifest cannot be read.
     """
 
-    def __init__(self, path: Path, option: str = "data folder") -> None:
+    def __init__(self, path: Path, option: str = "data folder", settings: DataConfig | None = None) -> None:
         require_folder(path, option)
-        self.path = path
+        self.path, self.settings = path, settings
         self.listing = detect(path)
 
     @classmethod
-    def of(cls, source: "Path | DataFolder", option: str = "data folder") -> "DataFolder":
+    def of(
+        cls, source: "Path | DataFolder", option: str = "data folder", settings: DataConfig | None = None
+    ) -> "DataFolder":
         """`source` as it is where it is open already, else opened."""
-        return source if isinstance(source, DataFolder) else cls(source, option)
+        return source if isinstance(source, DataFolder) else cls(source, option, settings)
+
+    @cached_property
+    def decoding(self) -> Decoding:
+        """How its files are read, those of its test sets too."""
+        if self.listing is None:
+            files = image_files(self.path)
+            return Decoding(self.settings, files, [MaskSource((path,)) for path in files])
+        listings = [self.listing, *self.listing.test_sets.values()]
+        images = [path for listing in listings for path in listing.images.values()]
+        return Decoding(self.settings, images, [mask for listing in listings for mask in listing.masks.values()])
 
     @cached_property
     def lists(self) -> dict[str, list[str]] | None:
@@ -72,7 +87,7 @@ class DataFolder:
             InputError: see `pairs`.
         """
         sets = self.listing.test_sets if self.listing is not None else {}
-        return {name: _matched(listing, self.path) for name, listing in sets.items()}
+        return {name: _matched(listing, self.path, self.decoding) for name, listing in sets.items()}
 
     def pairs(self, split: str | None = None, limit: int | None = None, limit_seed: int = 0) -> list[Pair]:
         """The pairs, by name.
@@ -88,13 +103,17 @@ class DataFolder:
                 pairs than `limit`.
         """
         # Never for "train": a training run pointed at TestDataset must not learn from it.
-        pairs = self._all_test_pairs() if self._means_tests(split) else self._in_split(self._own, split)
+        pairs = (
+            self._all_test_pairs()
+            if self._means_tests(split)
+            else list(self._in_split({pair.name: pair for pair in self._own}, split).values())
+        )
         if not pairs:
             raise InputError(f"{self.path}: no image-mask pairs")
         return _draw(pairs, limit, limit_seed, f"{self.path} has {len(pairs)} pairs" + (f" in {split}" if split else ""))
 
-    def images(self, split: str | None = None) -> list[Path]:
-        """Image files for use without masks: those of the pairs, else all at or below the folder.
+    def images(self, split: str | None = None) -> list[ImageFile]:
+        """Images for use without masks: those of the pairs, else all at or below the folder.
 
         Raises:
             InputError: there are none, or `split` is unknown.
@@ -102,18 +121,18 @@ class DataFolder:
         if self._means_tests(split):
             found = [pair.image for pair in self._all_test_pairs()]
         elif self.listing is None:
-            found = sorted(path for path in self.path.rglob("*") if is_image(path))
+            found = [ImageFile(path, self.decoding) for path in sorted(self.path.rglob("*")) if is_image(path)]
         else:
             _refuse_broken(self.listing, self.path)
-            alone = [Pair(name, path, path) for name, path in sorted(self.listing.images.items())]
-            found = [pair.image for pair in self._in_split(alone, split)]
+            images = {name: ImageFile(path, self.decoding) for name, path in sorted(self.listing.images.items())}
+            found = list(self._in_split(images, split).values())
         if not found:
             what = "images (JPEG, PNG, TIFF or BMP)" if self.listing is None else "image-mask pairs"
             raise InputError(f"{self.path}: no {what}")
         return found
 
-    def masks(self, split: str | None = None, limit: int | None = None, limit_seed: int = 0) -> list[tuple[str, Path]]:
-        """Names and files of masks: those of the pairs (as `pairs` picks them), else the folder's image files.
+    def masks(self, split: str | None = None, limit: int | None = None, limit_seed: int = 0) -> list[tuple[str, MaskFile]]:
+        """Names and masks: those of the pairs (as `pairs` picks them), else the folder's image files.
 
         Raises:
             InputError: there are none, or see `pairs`.
@@ -125,7 +144,9 @@ class DataFolder:
             raise InputError(f"{self.path}: no masks, and no image-mask pairs")
         counts = Counter(path.stem for path in files)
         _refuse((path for path in files if counts[path.stem] > 1), self.path, "has the base name of another file")
-        named = sorted((path.stem, path) for path in files)
+        named = [
+            (path.stem, MaskFile(MaskSource((path,)), self.decoding)) for path in sorted(files, key=lambda path: path.stem)
+        ]
         return _draw(named, limit, limit_seed, f"{self.path} has {len(files)} masks")
 
     def require_listing(self) -> Listing:
@@ -140,7 +161,7 @@ class DataFolder:
 
     @cached_property
     def _own(self) -> list[Pair]:
-        return _matched(self.require_listing(), self.path)
+        return _matched(self.require_listing(), self.path, self.decoding)
 
     def _means_tests(self, split: str | None) -> bool:
         if self.listing is None or not self.listing.test_sets:
@@ -154,30 +175,30 @@ class DataFolder:
             for pair in pairs
         ]
 
-    def _in_split(self, pairs: list[Pair], split: str | None) -> list[Pair]:
+    def _in_split(self, named: dict[str, Item], split: str | None) -> dict[str, Item]:
         if self.lists is None or split is None:
-            return pairs
+            return named
         if split not in self.lists:
             raise InputError(f"data.split = {split}: {self.path / SPLITS} has {', '.join(self.lists)}")
-        known = {pair.name: pair for pair in pairs}
-        lost = [name for name in self.lists[split] if name not in known]
+        lost = [name for name in self.lists[split] if name not in named]
         if lost:
             more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
             raise InputError(f"{self.path / SPLITS}: {split} names {lost[0]}{more}, which is not there")
-        return [known[name] for name in sorted(set(self.lists[split]))]
+        return {name: named[name] for name in sorted(set(self.lists[split]))}
 
 
-def _matched(listing: Listing, folder: Path) -> list[Pair]:
+def _matched(listing: Listing, folder: Path, decoding: Decoding) -> list[Pair]:
     """The pairs of a listing, by name; one that does not match is an error."""
     images, masks = listing.images, listing.masks
     _refuse_broken(listing, folder)
     _refuse(listing.doubled, folder, "has the base name of another file")
     _refuse((images[name] for name in sorted(images.keys() - masks.keys())), folder, "has no mask")
-    _refuse((masks[name] for name in sorted(masks.keys() - images.keys())), folder, "has no image")
+    _refuse((masks[name].path for name in sorted(masks.keys() - images.keys())), folder, "has no image")
     pairs = []
     for name in sorted(images):
         extra = dict(listing.rows.get(name, {}))
-        pairs.append(Pair(name, images[name], masks[name], extra.pop("prompt", None), extra))
+        image, mask = ImageFile(images[name], decoding), MaskFile(masks[name], decoding)
+        pairs.append(Pair(name, image, mask, extra.pop("prompt", None), extra))
     return pairs
 
 

@@ -4,8 +4,51 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from siamese_diffusion.data.images import Mask, Pixels, read_image, read_mask
+from siamese_diffusion.data.decoding import PLAIN, Decoding, MaskSource
+from siamese_diffusion.data.images import Mask, Pixels, square
 from siamese_diffusion.errors import InputError
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image of a folder."""
+
+    path: Path
+    decoding: Decoding = field(default=PLAIN, compare=False, repr=False)
+
+    def read(self) -> Pixels:
+        """uint8 (H, W, 3); errors as in `images.read_image`."""
+        return self.decoding.image(self.path)
+
+    def squared(self, resolution: int) -> Pixels:
+        """uint8 (R, R, 3) at `resolution` pixels; errors as in `read`."""
+        return square(self.read(), resolution)
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """A mask of a folder."""
+
+    source: MaskSource
+    decoding: Decoding = field(default=PLAIN, compare=False, repr=False)
+
+    @property
+    def path(self) -> Path:
+        """Its file, or the first of several."""
+        return self.source.path
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that it is made of."""
+        return self.source.files
+
+    def read(self) -> Mask:
+        """Boolean (H, W); errors as in `images.read_mask`."""
+        return self.decoding.mask(self.source)
+
+    def squared(self, resolution: int) -> Mask:
+        """Boolean (R, R) at `resolution` pixels; errors as in `read`."""
+        return square(self.read(), resolution)
 
 
 @dataclass(frozen=True)
@@ -13,33 +56,42 @@ class Pair:
     """An image and its mask."""
 
     name: str
-    image: Path
-    mask: Path
+    image: ImageFile
+    mask: MaskFile
     prompt: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     """Further columns of `pairs.jsonl`: where a synthetic pair comes from."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that it is made of."""
+        return self.image.path, *self.mask.files
 
     @property
     def group(self) -> str | None:
         """What the pair shares with others that must not be parted from it: a patient, a video. Column `group`."""
         return None if self.extra.get("group") is None else str(self.extra["group"])
 
+    def read(self) -> tuple[Pixels, Mask]:
+        """Image uint8 (H, W, 3) and mask boolean (H, W).
+
+        Raises:
+            InputError: a file cannot be read, or their sizes differ.
+        """
+        image, mask = self.image.read(), self.mask.read()
+        if image.shape[:2] != mask.shape:
+            raise InputError(
+                f"{self.mask.path}: is {mask.shape[1]} x {mask.shape[0]}, but its image {self.image.path} is "
+                f"{image.shape[1]} x {image.shape[0]}"
+            )
+        return image, mask
+
+    def squared(self, resolution: int) -> tuple[Pixels, Mask]:
+        """Image uint8 (R, R, 3) and mask boolean (R, R) at `resolution` pixels; errors as in `read`."""
+        image, mask = self.read()
+        return square(image, resolution), square(mask, resolution)
+
 
 def prompt_of(label: str) -> str:
     """What is asked of a generator where a pair has no prompt of its own: `label` is what the mask marks."""
     return f"A photo of {label}"
-
-
-def read_pair(pair: Pair) -> tuple[Pixels, Mask]:
-    """Image uint8 (H, W, 3) and mask boolean (H, W).
-
-    Raises:
-        InputError: a file cannot be read, or their sizes differ.
-    """
-    image, mask = read_image(pair.image), read_mask(pair.mask)
-    if image.shape[:2] != mask.shape:
-        raise InputError(
-            f"{pair.mask}: is {mask.shape[1]} x {mask.shape[0]}, but its image {pair.image} is "
-            f"{image.shape[1]} x {image.shape[0]}"
-        )
-    return image, mask

@@ -37,8 +37,8 @@ def train_and_validation(
         drawn = set(order[: min(len(chosen) - 1, max(1, round(share * len(chosen))))])
         both = list(enumerate(chosen))
         return [pair for i, pair in both if i not in drawn], [pair for i, pair in both if i in drawn]
-    held = {pair.image for pair in validation}
-    return [pair for pair in chosen if pair.image not in held], validation
+    held = {pair.image.path for pair in validation}
+    return [pair for pair in chosen if pair.image.path not in held], validation
 
 
 def sets_for_testing(folders: Iterable[DataFolder]) -> dict[str, list[Pair]]:
@@ -74,8 +74,8 @@ def held_out(folder: DataFolder, train: Sequence[Pair], split: str | None) -> li
     found = folder.pairs("test") if folder.test_sets else []
     for name in folder.lists or {}:
         found += folder.pairs(name) if name != split else []
-    used = {pair.image.resolve() for pair in train}
-    return list({pair.image.resolve(): pair for pair in found if pair.image.resolve() not in used}.values())
+    used = {pair.image.path.resolve() for pair in train}
+    return list({pair.image.path.resolve(): pair for pair in found if pair.image.path.resolve() not in used}.values())
 
 
 def require_disjoint(seen: Iterable[Pair], tests: Mapping[str, Sequence[Pair]], origin: str = "") -> None:
@@ -84,10 +84,10 @@ def require_disjoint(seen: Iterable[Pair], tests: Mapping[str, Sequence[Pair]], 
     Raises:
         InputError: one was; the line begins with `origin`.
     """
-    images = {pair.image.resolve() for pair in seen}
+    images = {pair.image.path.resolve() for pair in seen}
     for name, pairs in tests.items():
         for pair in pairs:
-            if pair.image.resolve() in images:
+            if pair.image.path.resolve() in images:
                 raise InputError(
-                    f"{origin}{pair.image} is in test set {name} and among the training pairs; use disjoint splits"
+                    f"{origin}{pair.image.path} is in test set {name} and among the training pairs; use disjoint splits"
                 )

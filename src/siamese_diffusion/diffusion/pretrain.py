@@ -77,13 +77,20 @@ def pretrain(
     config = update(config, "pretrain", precision=precision_on(find_device(device), config.pretrain.precision))
     require_shape(config.backbone, config.data.resolution)
     folder = DataFolder.of(images, "--images")
-    paths = folder.images(config.data.split)
-    if len(paths) < 2:
+    seen = folder.images(config.data.split)
+    if len(seen) < 2:
         raise InputError(f"--images {folder.path}: one image is not enough to train on")
+    paths = [image.path for image in seen]
     inputs = {"command": "pretrain", "images": len(paths), "files": listing(paths)}
-    seen = {"resolution", "split", "label", "prompt_dropout", "flip"}  # of the data: pairs may be limited, images are not
-    claim = Claim(out, config, {"data": seen, "backbone": None, "pretrain": None}, inputs, resume)
-    arrays = map_images(paths, config.data.resolution, out / "cache")
+    relevant = {
+        "resolution",
+        "split",
+        "label",
+        "prompt_dropout",
+        "flip",
+    }  # of the data: pairs may be limited, images are not
+    claim = Claim(out, config, {"data": relevant, "backbone": None, "pretrain": None}, inputs, resume)
+    arrays = map_images(seen, config.data.resolution, out / "cache")
     held_out = np.arange(len(arrays)) % 10 == 9 if len(arrays) >= 20 else np.zeros(len(arrays), bool)
     fitted, measured = np.flatnonzero(~held_out), np.flatnonzero(held_out if held_out.any() else ~held_out)
     backbone = small_backbone(config.backbone, _some(arrays, fitted), config.pretrain.seed)

@@ -20,9 +20,8 @@ from siamese_diffusion import progress
 from siamese_diffusion.config import Config, SampleConfig, update
 from siamese_diffusion.data.arrays import Images, Masks, to_images, to_tensor
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.images import read_mask, square
 from siamese_diffusion.data.masks import RECIPES, transform_mask
-from siamese_diffusion.data.pairs import prompt_of, read_pair
+from siamese_diffusion.data.pairs import MaskFile, prompt_of
 from siamese_diffusion.data.shards import ShardWriter
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.device import SIXTEEN_BITS, make_accelerator, precision_on
@@ -41,7 +40,7 @@ class Wanted:
 
     name: str
     source: str
-    mask: Path
+    mask: MaskFile
     copy: int
     prompt: str
 
@@ -155,9 +154,7 @@ def sample(
     def read(batch: Sequence[Wanted]) -> Ready:
         """What a batch is drawn from, on the CPU."""
         shapes = [
-            transform_mask(
-                square(read_mask(one.mask), resolution), random_masks or "none", settings.seed, one.source, one.copy
-            )
+            transform_mask(one.mask.squared(resolution), random_masks or "none", settings.seed, one.source, one.copy)
             for one in batch
         ]
         masks = np.stack([mask for mask, _ in shapes])
@@ -226,7 +223,7 @@ def _fitting(probe: Callable[[int], None], engine: Accelerator, wanted: int) -> 
 def _picture(out: Path) -> None:
     """`grid.png`: the first pairs."""
     first = DataFolder(out).pairs()[:16]
-    arrays = [read_pair(pair) for pair in first]
+    arrays = [pair.read() for pair in first]
     save_grid(
         [
             mask_hint(torch.from_numpy(np.stack([mask for _, mask in arrays]))) * 2 - 1,
@@ -252,7 +249,7 @@ def _wanted(masks: Path | DataFolder, per_mask: int, recipe: str | None, config:
         raise InputError(f"--random-masks {recipe}: unknown; recipes: {', '.join(RECIPES)}")
     data = config.data
     return [
-        Wanted(f"{name}-{copy:02d}" if per_mask > 1 else name, name, path, copy, prompt_of(data.label))
-        for name, path in DataFolder.of(masks, "--masks").masks(data.split, data.limit, data.limit_seed)
+        Wanted(f"{name}-{copy:02d}" if per_mask > 1 else name, name, mask, copy, prompt_of(data.label))
+        for name, mask in DataFolder.of(masks, "--masks").masks(data.split, data.limit, data.limit_seed)
         for copy in range(per_mask)
     ]

@@ -71,7 +71,7 @@ def train(
         "command": "train",
         "backbone": Path(backbone).name,
         "pairs": len(pairs),
-        "files": listing([path for pair in pairs for path in (pair.image, pair.mask)]),
+        "files": listing([path for pair in pairs for path in pair.files]),
     }
     claim = Claim(out, config, dict.fromkeys(("data", "backbone", "method", "train")), inputs, resume)
     prompts = [pair.prompt or prompt_of(config.data.label) for pair in pairs]
@@ -95,7 +95,7 @@ def train(
     accelerator = make_accelerator(config.train.precision, device)
     base.to(accelerator.device)
     weights = [Path(backbone), *sorted((_inner(backbone) / "vae").glob("*"))]
-    files = [*(pair.image for pair in pairs), *(path for path in weights if path.is_file())]
+    files = [*(pair.image.path for pair in pairs), *(path for path in weights if path.is_file())]
     key = stamp(files, str(backbone), config.data.model_dump())
     latents = build_latents(
         images,

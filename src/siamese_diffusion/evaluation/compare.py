@@ -48,8 +48,8 @@ class Features:
     """Features of the three sets, from the cache where they are there."""
 
     def __init__(self, sets: Sets, cache: Path, config: Config) -> None:
-        self.paths = [[pair.image for pair in part] for part in sets]
-        self.hashes = [contents(paths) for paths in self.paths]
+        self.images = [[pair.image for pair in part] for part in sets]
+        self.hashes = [contents(images) for images in self.images]
         self.cache, self.config = cache, config
 
     def of(self, extractor: Extractor, flipped: bool) -> list[Array]:
@@ -57,7 +57,7 @@ class Features:
 
         def get(which: int, flips: Sequence[tuple[int, ...]]) -> NDArray[np.float32]:
             return features(
-                self.paths[which],
+                self.images[which],
                 extractor,
                 self.cache,
                 self.config.data.resolution,
@@ -67,7 +67,7 @@ class Features:
             )
 
         real = get(0, FLIPS if flipped else PLAIN)
-        others = [get(which, PLAIN)[:, 0] if self.paths[which] else np.empty((0, real.shape[2])) for which in (1, 2)]
+        others = [get(which, PLAIN)[:, 0] if self.images[which] else np.empty((0, real.shape[2])) for which in (1, 2)]
         return [real, *others]
 
 
@@ -147,7 +147,7 @@ def _below(rows: list[dict[str, Any]], threshold: float, kind: str) -> list[dict
 
 def _lpips(source: Features, distance: Distance, config: Config) -> dict[str, Any]:
     real, made = (
-        pair_distances(paths, distance, config.data.resolution, seed=config.evaluate.seed) for paths in source.paths[:2]
+        pair_distances(images, distance, config.data.resolution, seed=config.evaluate.seed) for images in source.images[:2]
     )
     found = interval(made)
     return {

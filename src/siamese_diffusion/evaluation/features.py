@@ -19,7 +19,8 @@ from torch import Tensor
 from siamese_diffusion import progress
 from siamese_diffusion.data.arrays import array_file
 from siamese_diffusion.data.hashing import hash_files
-from siamese_diffusion.data.images import Pixels, read_image, square
+from siamese_diffusion.data.images import Pixels
+from siamese_diffusion.data.pairs import ImageFile
 from siamese_diffusion.files import hash_json, write_whole
 
 SHARD = 2048
@@ -52,14 +53,19 @@ class Extractor:
     family: str = "other"
 
 
-def contents(paths: Sequence[Path]) -> list[str]:
-    """A hash of the content of each file."""
+def contents(images: Sequence[ImageFile]) -> list[str]:
+    """A hash of the content of each image's file, and of how it is read where that is not the plain way."""
+
+    def digest(image: ImageFile) -> str:
+        own = hash_files([image.path])
+        return hash_json([own, image.decoding.key]) if image.decoding.key else own
+
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda path: hash_files([path]), paths))
+        return list(pool.map(digest, images))
 
 
 def features(
-    paths: Sequence[Path],
+    images: Sequence[ImageFile],
     extractor: Extractor,
     cache: Path,
     resolution: int,
@@ -70,56 +76,56 @@ def features(
     """Features (N, F, D), memory-mapped: of every image in each of F `flips`.
 
     Args:
-        paths: image files.
+        images: of any number.
         extractor: see `extractors.create`.
         cache: folder that keeps them.
         resolution: the images are squared to this side first, in pixels, unless the extractor needs another.
         batch_size: images in one pass.
         flips: see `FLIPS`.
-        hashes: `contents(paths)`, where it is known.
+        hashes: `contents(images)`, where it is known.
 
     Raises:
         InputError: an image cannot be read, or the disk is full.
     """
     side = extractor.resolution or resolution
-    digests = list(hashes) if hashes is not None else contents(paths)
+    digests = list(hashes) if hashes is not None else contents(images)
     key = hash_json([extractor.key, side, [list(axes) for axes in flips], digests])
     whole = cache / f"{key}.npy"
     if not whole.exists():
         shards = cache / key
-        starts = range(0, len(paths), SHARD)
+        starts = range(0, len(images), SHARD)
         with progress.bar() as shown:
-            task = shown.add_task(f"features: {extractor.name}", total=len(paths))
+            task = shown.add_task(f"features: {extractor.name}", total=len(images))
             for start in starts:
-                part = paths[start : start + SHARD]
+                part = images[start : start + SHARD]
                 shard = shards / f"{start:08d}.npy"
                 if not shard.exists():
                     _save(shard, _shard(part, extractor, side, batch_size, flips, lambda n: shown.advance(task, n)))
                 else:
                     shown.advance(task, len(part))
-        _join(whole, [shards / f"{start:08d}.npy" for start in starts], len(paths))
+        _join(whole, [shards / f"{start:08d}.npy" for start in starts], len(images))
         shutil.rmtree(shards, ignore_errors=True)
     mapped: NDArray[np.float32] = np.load(whole, mmap_mode="r")
     return mapped
 
 
 def _shard(
-    paths: Sequence[Path],
+    images: Sequence[ImageFile],
     extractor: Extractor,
     side: int,
     batch_size: int,
     flips: Sequence[tuple[int, ...]],
     advance: Callable[[int], None],
 ) -> NDArray[np.float32]:
-    def read(path: Path) -> Pixels:
-        return square(read_image(path), side)
+    def read(image: ImageFile) -> Pixels:
+        return image.squared(side)
 
     parts = []
     with ThreadPoolExecutor() as pool, torch.inference_mode():
-        for start in range(0, len(paths), batch_size):
-            batch = np.stack(list(pool.map(read, paths[start : start + batch_size])))
-            images = torch.from_numpy(batch).movedim(3, 1)  # (B, 3, R, R)
-            variants = [extractor.embed(images.flip(axes)).float().cpu() for axes in flips]
+        for start in range(0, len(images), batch_size):
+            batch = np.stack(list(pool.map(read, images[start : start + batch_size])))
+            pixels = torch.from_numpy(batch).movedim(3, 1)  # (B, 3, R, R)
+            variants = [extractor.embed(pixels.flip(axes)).float().cpu() for axes in flips]
             parts.append(torch.stack(variants, 1).numpy())
             advance(len(batch))
     return np.concatenate(parts)

@@ -6,7 +6,7 @@ from typing import Any
 
 from siamese_diffusion import progress
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.pairs import Pair, read_pair
+from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json
@@ -68,7 +68,7 @@ def filter_(
     with PairWriter(out, resume) as writer:
         for pair in progress.track(kept, "writing pairs"):
             if pair.name not in writer.done:
-                image, mask = read_pair(pair)
+                image, mask = pair.read()
                 writer.write(pair.name, image, mask, pair.prompt or "", pair.extra)
     return {
         "out": str(out),

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from siamese_diffusion import pictures
-from siamese_diffusion.data.images import read_image, square
-from siamese_diffusion.data.pairs import Pair
+from siamese_diffusion.data.pairs import ImageFile, Pair
 from siamese_diffusion.evaluation.features import FLIP_NAMES, FLIPS
 from siamese_diffusion.evaluation.judge import Judge
 from siamese_diffusion.evaluation.metrics.mask_fit import Scores
@@ -30,7 +28,7 @@ def best_and_worst(judge: Judge, pairs: Sequence[Pair], dice: Scores, count: int
 
 
 def side_by_side(
-    rows: Sequence[Mapping[str, Any]], key: str, images: Mapping[str, Path], real: Mapping[str, Path], size: int
+    rows: Sequence[Mapping[str, Any]], key: str, images: Mapping[str, ImageFile], real: Mapping[str, ImageFile], size: int
 ) -> bytes:
     """A PNG: each image above, the training image nearest to it below, turned as it is nearest.
 
@@ -41,8 +39,8 @@ def side_by_side(
         real: files of the training images by name.
         size: at which they were compared, in pixels.
     """
-    above = [_enlarged(square(read_image(images[row[key]]), size)) for row in rows]
-    below = [_enlarged(_flipped(square(read_image(real[row["real"]]), size), row["flip"])) for row in rows]
+    above = [_enlarged(images[row[key]].squared(size)) for row in rows]
+    below = [_enlarged(_flipped(real[row["real"]].squared(size), row["flip"])) for row in rows]
     captions = [
         [f"score {row['distance']:.2f}" for row in rows],
         ["real" + ("" if row["flip"] == "none" else ", flipped") + f" ({row['by']})" for row in rows],

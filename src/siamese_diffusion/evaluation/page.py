@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from siamese_diffusion import pictures
 from siamese_diffusion.config import Config
-from siamese_diffusion.data.images import read_image, square
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.evaluation import gallery
 from siamese_diffusion.evaluation.compare import Comparison, Sets
@@ -74,7 +73,7 @@ def _quality(metrics: Mapping[str, Any], sets: Sets, found: Comparison, config: 
     rows: dict[str, list[NDArray[np.uint8]]] = {}
     for name, pairs in (("real", sets.real), ("synthetic", sets.synthetic)):
         chosen = random.permutation(len(pairs))[: 2 * COLUMNS].tolist()
-        tiles = [square(read_image(pairs[i].image), size) for i in chosen]
+        tiles = [pairs[i].image.squared(size) for i in chosen]
         tiles += [np.full((size, size, 3), 255, np.uint8)] * (2 * COLUMNS - len(tiles))
         rows |= {name: tiles[:COLUMNS], f"{name} ": tiles[COLUMNS:]}
     names = ("real, training", "synthetic", "real, held out")

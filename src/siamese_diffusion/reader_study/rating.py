@@ -20,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.images import open_image, read_image, square
+from siamese_diffusion.data.images import open_image
+from siamese_diffusion.data.pairs import ImageFile
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, write_json, write_text
 from siamese_diffusion.progress import say, track
@@ -71,11 +72,11 @@ def export_ratings(
         raise InputError("--synthetic: name at least one folder")
     folders = _name_sources(real, synthetic)
     chosen = [
-        (source, path)
+        (source, image)
         for number, (source, folder) in enumerate(folders.items())
-        for path in _draw(DataFolder(folder).images(split if source == REAL else None), count, (seed, number), folder)
+        for image in _draw(DataFolder(folder).images(split if source == REAL else None), count, (seed, number), folder)
     ]
-    shortest = min(min(open_image(path).size) for _, path in track(chosen, "measuring", len(chosen)))
+    shortest = min(min(open_image(image.path).size) for _, image in track(chosen, "measuring", len(chosen)))
     side = resolution or min(shortest, LARGEST)
     if side > shortest:
         say(f"note: an image has only {shortest} pixels; enlarged to {side} it may be told by its blur")
@@ -85,8 +86,7 @@ def export_ratings(
     study = secrets.token_hex(8)
     files = [chosen[i][1] for i in order]
     images = [
-        [name, _encode(square(read_image(path), side))]
-        for name, path in track(zip(names, files, strict=True), "encoding", len(files))
+        [name, _encode(image.squared(side))] for name, image in track(zip(names, files, strict=True), "encoding", len(files))
     ]
     key = {
         "format": KEY_FORMAT,
@@ -97,7 +97,8 @@ def export_ratings(
         "resolution": side,
         "sources": {source: str(folder) for source, folder in folders.items()},
         "images": [
-            {"id": name, "source": chosen[i][0], "file": str(chosen[i][1])} for name, i in zip(names, order, strict=True)
+            {"id": name, "source": chosen[i][0], "file": str(chosen[i][1].path)}
+            for name, i in zip(names, order, strict=True)
         ],
     }
     write_json(key_path, key)  # first: a page without its key would be useless
@@ -241,7 +242,7 @@ def _name_sources(real: Path, synthetic: Sequence[Path]) -> dict[str, Path]:
     return folders
 
 
-def _draw(found: list[Path], count: int, seed: tuple[int, int], folder: Path) -> list[Path]:
+def _draw(found: list[ImageFile], count: int, seed: tuple[int, int], folder: Path) -> list[ImageFile]:
     if len(found) < count:
         raise InputError(f"--count {count}: {folder} has {len(found)} images")
     return [found[i] for i in np.random.default_rng(seed).permutation(len(found))[:count]]

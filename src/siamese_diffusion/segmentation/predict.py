@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from siamese_diffusion import pictures, progress
 from siamese_diffusion.config import SegmentConfig
 from siamese_diffusion.data.arrays import read_squared
-from siamese_diffusion.data.images import read_mask
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.device import autocast
 from siamese_diffusion.files import write_text, write_whole
@@ -90,7 +89,7 @@ def score_set(network: nn.Module, pairs: list[Pair], path: Path, settings: Segme
         images, masks = read_squared(part, settings.resolution)
         probabilities = predict(network, images, settings.batch_size, settings.correction)
         if settings.score_at == "native":
-            found += [_native(each, read_mask(pair.mask)) for each, pair in zip(probabilities, part, strict=True)]
+            found += [_native(each, pair.mask.read()) for each, pair in zip(probabilities, part, strict=True)]
         else:
             found.append(score(torch.from_numpy(probabilities), torch.from_numpy(masks), field=True))
     scores = join(found)

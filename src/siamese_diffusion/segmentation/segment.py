@@ -105,7 +105,7 @@ def segment(
     inputs = {
         "command": "segment",
         **{name: counts[name] for name in ("real", "validation", "synthetic")},
-        "files": listing([path for pair in (*real, *validation, *made) for path in (pair.image, pair.mask)]),
+        "files": listing([path for pair in (*real, *validation, *made) for path in pair.files]),
         "test": {name: len(pairs) for name, pairs in tests.items()},
     }
     depends = {"data": {"split", "limit", "limit_seed"}, "segment": None}

@@ -10,8 +10,8 @@ from typing import Any
 
 from siamese_diffusion import pictures
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.images import Pixels, square
-from siamese_diffusion.data.pairs import Pair, read_pair
+from siamese_diffusion.data.images import Pixels
+from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.files import read_json, write_whole
 from siamese_diffusion.report import Figure, Section, Table, labelled_rows, write_report
 from siamese_diffusion.studies.plan import Made, Plan
@@ -174,8 +174,7 @@ def _grids(plan: Plan) -> list[tuple[str, str, bytes]]:
 def _outlined(pairs: Sequence[Pair]) -> list[Pixels]:
     tiles = []
     for pair in pairs:
-        image, mask = read_pair(pair)
-        tiles.append(pictures.outline(square(image, TILE), square(mask, TILE), pictures.GREEN))
+        tiles.append(pictures.outline(*pair.squared(TILE), pictures.GREEN))
     return tiles
 
 

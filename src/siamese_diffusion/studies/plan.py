@@ -171,7 +171,7 @@ class _Planner:
         values = merge(values, {"sample": {"seed": seed + ROUND_SEEDS * number}})
         config = self._config(values)
         depends: dict[str, Any] = {
-            "masks": self.contents.named([(pair.name, pair.mask) for pair in cell.real]),
+            "masks": self.contents.named([(pair.name, pair.mask.path) for pair in cell.real]),
             "recipe": arm.recipe,
             "label": config.data.label,
             "sample": settings_of(config, "sample"),
@@ -235,7 +235,7 @@ class _Planner:
             "backbone",
             f"{cell.data}: backbone, {len(images)} images",
             {
-                "images": self.contents.named([(path.name, path) for path in images]),
+                "images": self.contents.named([(image.path.name, image.path) for image in images]),
                 "data": settings_of(config, "data", "split", "limit", "limit_seed"),
                 "backbone": settings_of(config, "backbone"),
                 "pretrain": settings_of(config, "pretrain", "sample_every"),

@@ -57,7 +57,7 @@ def select(
     with whole_folder(out) as folder:
         for number, pair, fit in kept:
             row: dict[str, Any] = {"prompt": pair.prompt, **pair.extra, "round": number, "fit": fit}
-            for key, source in (("image", pair.image), ("mask", pair.mask)):
+            for key, source in (("image", pair.image.path), ("mask", pair.mask.path)):
                 row[key] = f"{key}s/{pair.name}-{number:02d}{source.suffix}"
                 _link(source, folder / row[key])
             rows.append(row)

@@ -82,7 +82,8 @@ class Contents:
 
     def pairs(self, pairs: list[Pair]) -> str:
         """One hash of names, images, masks and prompts."""
-        images, masks = self.files([pair.image for pair in pairs]), self.files([pair.mask for pair in pairs])
+        images = self.files([pair.image.path for pair in pairs])
+        masks = self.files([pair.mask.path for pair in pairs])
         rows = zip(pairs, images, masks, strict=True)
         return hash_json([[pair.name, image, mask, pair.prompt] for pair, image, mask in rows])
 

@@ -91,7 +91,7 @@ def run_stages(plan: Plan, device: str, finished: Callable[[Stage], None]) -> di
         write_jsonl(
             folder / "pairs.jsonl",
             [
-                {"image": str(pair.image.absolute()), "mask": str(pair.mask.absolute())}
+                {"image": str(pair.image.path.absolute()), "mask": str(pair.mask.path.absolute())}
                 | ({"prompt": pair.prompt} if pair.prompt else {})
                 for pair in pairs
             ],

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from siamese_diffusion.data.decoding import MaskSource
 from siamese_diffusion.data.images import SUFFIXES
 
 
@@ -14,7 +15,7 @@ class Listing:
 
     layout: str
     images: dict[str, Path]
-    masks: dict[str, Path]
+    masks: dict[str, MaskSource]
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Further columns of a manifest."""
     doubled: list[Path] = field(default_factory=list)
@@ -34,6 +35,11 @@ def is_image(path: Path) -> bool:
     """Whether a path is that of an image file, by its extension."""
     hidden = path.name.startswith(".") or path.stem.lower().endswith("_superpixels")
     return path.suffix.lower() in SUFFIXES and not hidden and path.is_file()
+
+
+def one_file_each(files: dict[str, Path]) -> dict[str, MaskSource]:
+    """Masks that are a file each."""
+    return {name: MaskSource((path,)) for name, path in files.items()}
 
 
 def by_base_name(files: Iterable[Path], suffix: str = "") -> tuple[dict[str, Path], list[Path]]:

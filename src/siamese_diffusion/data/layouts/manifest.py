@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from siamese_diffusion.data.decoding import MaskSource
 from siamese_diffusion.data.layouts.listing import Listing
 from siamese_diffusion.data.tars import base_name, exists
 from siamese_diffusion.files import read_jsonl
@@ -32,5 +33,6 @@ def read(folder: Path) -> Listing | None:
         pair = base_name(image)
         if pair in listing.images:
             listing.doubled.append(image)
-        listing.images[pair], listing.masks[pair], listing.rows[pair] = image, folder / row.pop(mask_key), row
+        listing.images[pair], listing.masks[pair] = image, MaskSource((folder / row.pop(mask_key),))
+        listing.rows[pair] = row
     return listing

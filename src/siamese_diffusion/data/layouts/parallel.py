@@ -4,7 +4,7 @@ from pathlib import Path
 
 from siamese_diffusion.data.layouts.isic import SUFFIX
 from siamese_diffusion.data.layouts.isic import two_folders as isic_folders
-from siamese_diffusion.data.layouts.listing import Listing, by_base_name, image_files
+from siamese_diffusion.data.layouts.listing import Listing, by_base_name, image_files, one_file_each
 
 NAMES = (("images", "masks"), ("image", "mask"), ("image", "masks"), ("images", "mask"))
 """Names of the folders of images and of masks, in any case."""
@@ -21,4 +21,4 @@ def read(folder: Path) -> Listing | None:
         return isic_folders(images, masks)
     found, doubled = by_base_name(image_files(images))
     drawn, more = by_base_name(image_files(masks))
-    return Listing("images and masks", found, drawn, doubled=doubled + more)
+    return Listing("images and masks", found, one_file_each(drawn), doubled=doubled + more)

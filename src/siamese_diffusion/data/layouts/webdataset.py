@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from siamese_diffusion.data.layouts.listing import Listing
+from siamese_diffusion.data.layouts.listing import Listing, one_file_each
 from siamese_diffusion.data.shards import MANIFEST, find_shards, read_shards
 
 
@@ -10,4 +10,5 @@ def read(folder: Path) -> Listing | None:
     """Images and masks as paths of members of the archives."""
     if not find_shards(folder) and not (folder / MANIFEST).exists():
         return None
-    return Listing("WebDataset shards", *read_shards(folder))
+    images, masks, rows, doubled, broken = read_shards(folder)
+    return Listing("WebDataset shards", images, one_file_each(masks), rows, doubled, broken)

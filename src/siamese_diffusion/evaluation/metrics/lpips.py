@@ -1,7 +1,6 @@
 """LPIPS between random images of one set: how different they look to a network trained on human judgement."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from siamese_diffusion.data.images import read_image, square
+from siamese_diffusion.data.pairs import ImageFile
 from siamese_diffusion.evaluation.extractors import weights_of
 
 LEAST = 64
@@ -36,12 +35,12 @@ def lpips_alex(device: torch.device) -> Distance:
 
 
 def pair_distances(
-    paths: Sequence[Path], distance: Distance, resolution: int, count: int = 500, batch_size: int = 16, seed: int = 0
+    files: Sequence[ImageFile], distance: Distance, resolution: int, count: int = 500, batch_size: int = 16, seed: int = 0
 ) -> NDArray[np.float64]:
     """Distances (count,) of random pairs of two different images.
 
     Args:
-        paths: at least two image files; they are squared to `resolution`, and enlarged to 64 px where that is less.
+        files: at least two images; they are squared to `resolution`, and enlarged to 64 px where that is less.
         distance: of two batches.
         resolution: in pixels.
         count: pairs; fewer where there are fewer.
@@ -51,14 +50,14 @@ def pair_distances(
     Raises:
         InputError: an image cannot be read.
     """
-    total = len(paths)
+    total = len(files)
     random = np.random.default_rng(seed)
     first = random.integers(total, size=count)
     second = (first + random.integers(1, total, size=count)) % total
     chosen = np.unique(np.sort(np.stack([first, second], 1), 1), axis=0)
 
     def read(which: NDArray[np.intp]) -> Tensor:
-        images = torch.from_numpy(np.stack([square(read_image(paths[i]), resolution) for i in which])).movedim(3, 1) / 255
+        images = torch.from_numpy(np.stack([files[i].squared(resolution) for i in which])).movedim(3, 1) / 255
         return images if resolution >= LEAST else F.interpolate(images, size=(LEAST, LEAST), mode="bilinear")
 
     found = []
