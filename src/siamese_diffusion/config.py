@@ -21,12 +21,13 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
-from siamese_diffusion.errors import InputError
+from siamese_diffusion.errors import InputError, brief
 from siamese_diffusion.network_recipes import RECIPES
+from siamese_diffusion.plain_yaml import parse_yaml, read_plain_yaml
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 _HARMLESS: JsonDict = {"harmless": True}
@@ -36,6 +37,12 @@ _HARMLESS: JsonDict = {"harmless": True}
 class DataConfig(Section):
     resolution: int = Field(96, ge=16, le=2048, description="side of the square images a model sees, in pixels")
     split: str | None = Field("train", description="list of splits.json that training uses; ignored without that file")
+    max_pixels: int = Field(
+        6000 * 6000,  # opening.MAX_PIXELS
+        ge=1,
+        description="images of more pixels are refused before they are decoded, which takes up to 28 bytes a pixel",
+        json_schema_extra=_HARMLESS,
+    )
     limit: int | None = Field(None, ge=1, description="use this many pairs, drawn once; smaller draws are subsets of larger")
     limit_seed: int = Field(0, ge=0, description="seed of that draw")
     label: str = Field("polyp", min_length=1, description="what the mask marks; the prompt is 'A photo of LABEL'")
@@ -289,10 +296,7 @@ def load_config(source: str | Path | None = None, overrides: list[str] | None = 
         target = values.setdefault(section, {})
         if not isinstance(target, dict):
             raise InputError(f"{origin}: section {section!r} must be a mapping")
-        try:
-            target[name] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise InputError(f"--set {override}: {text!r} is not a YAML value") from None
+        target[name] = parse_yaml(text, f"--set {brief(override)}")
     return build_config(values, origin)
 
 
@@ -315,7 +319,7 @@ def build_config(values: dict[str, Any], origin: str) -> Config:
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise InputError(f"{origin}: unknown setting {where}{_suggest(where)}") from None
-        raise InputError(f"{origin}: {where} = {first['input']!r}: {first['msg']}") from None
+        raise InputError(f"{origin}: {where} = {brief(repr(first['input']))}: {first['msg']}") from None
 
 
 def default_config(backbone: str) -> Config:
@@ -354,7 +358,7 @@ def _read(source: str | Path) -> dict[str, Any]:
 def read_preset(name: str) -> dict[str, Any]:
     """The settings of a preset; `name` is one of `preset_names()`."""
     text = (resources.files("siamese_diffusion") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-    values: dict[str, Any] = yaml.safe_load(text) or {}
+    values: dict[str, Any] = parse_yaml(text, name) or {}
     return values
 
 
@@ -370,14 +374,12 @@ def read_yaml(path: Path, expected: Iterable[str], otherwise: str = "") -> dict[
         InputError: no such file, or not a YAML mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        raise InputError(f"--config {path}: no such file{otherwise}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--config {path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise InputError(f"{path}: not valid YAML{f' at line {mark.line + 1}' if mark else ''}") from None
+        values = read_plain_yaml(path)
+    except InputError as error:
+        absent = not path.exists()
+        raise InputError(f"--config {error}{otherwise if absent else ''}") from None
+    if values is None:
+        return {}
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected sections ({', '.join(expected)})")
     return values

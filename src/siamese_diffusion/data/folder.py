@@ -16,6 +16,7 @@ from siamese_diffusion.config import DataConfig
 from siamese_diffusion.data.decoding import Decoding, MaskSource
 from siamese_diffusion.data.layouts import LAYOUTS, Listing, detect
 from siamese_diffusion.data.layouts.listing import image_files, is_image
+from siamese_diffusion.data.opening import KINDS
 from siamese_diffusion.data.pairs import ImageFile, MaskFile, Pair
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, require_folder
@@ -127,7 +128,7 @@ class DataFolder:
             images = {name: ImageFile(path, self.decoding) for name, path in sorted(self.listing.images.items())}
             found = list(self._in_split(images, split).values())
         if not found:
-            what = "images (JPEG, PNG, TIFF or BMP)" if self.listing is None else "image-mask pairs"
+            what = f"images ({KINDS})" if self.listing is None else "image-mask pairs"
             raise InputError(f"{self.path}: no {what}")
         return found
 

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.images import open_image
+from siamese_diffusion.data.opening import image_size
 from siamese_diffusion.data.pairs import ImageFile
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, write_json, write_text
@@ -76,7 +76,7 @@ def export_ratings(
         for number, (source, folder) in enumerate(folders.items())
         for image in _draw(DataFolder(folder).images(split if source == REAL else None), count, (seed, number), folder)
     ]
-    shortest = min(min(open_image(image.path).size) for _, image in track(chosen, "measuring", len(chosen)))
+    shortest = min(min(image_size(image.path)) for _, image in track(chosen, "measuring", len(chosen)))
     side = resolution or min(shortest, LARGEST)
     if side > shortest:
         say(f"note: an image has only {shortest} pixels; enlarged to {side} it may be told by its blur")
