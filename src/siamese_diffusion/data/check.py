@@ -90,7 +90,7 @@ def check(data: Path, settings: DataConfig | None = None) -> Report:
     if not pairs and not problems:
         raise InputError(f"{data}: no image-mask pairs")
     with ThreadPoolExecutor() as pool:
-        facts = list(track(pool.map(lambda pair: _look(*pair, most), pairs), "checking", len(pairs)))
+        facts = list(track(pool.map(lambda pair: _look(pair[0], pair[1], most), pairs), "checking", len(pairs)))
     for fact in facts:
         problems += fact.problems
     problems += _twins([image for image, _ in pairs], facts)

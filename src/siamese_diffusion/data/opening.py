@@ -24,8 +24,8 @@ KINDS = "JPEG, PNG, TIFF, BMP, GIF, WebP or JPEG 2000"
 """The same for people."""
 
 MAX_PIXELS = 6000 * 6000
-"""Default of `data.max_pixels`. Cameras of clinics have up to 24 million. Reading an image takes up to 16 bytes a pixel, and 28
-where it has 16 bits a channel, so that the largest one takes up to a gigabyte."""
+"""Default of `data.max_pixels`. Cameras of clinics have up to 24 million. Reading an image takes up to 16 bytes a pixel, and
+28 where it has 16 bits a channel, so that the largest one takes up to a gigabyte."""
 
 _LARGE = 1 << 24
 """Pixels above which an image is decoded alone: a pool of threads would hold one each."""

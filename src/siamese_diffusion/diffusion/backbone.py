@@ -11,14 +11,15 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from siamese_diffusion.config import BackboneConfig
 from siamese_diffusion.diffusion import firststage, ldm
-from siamese_diffusion.errors import InputError
+from siamese_diffusion.errors import InputError, refused
 from siamese_diffusion.files import whole_folder, write_json
+from siamese_diffusion.pretrained import load_network, load_pretrained
+from siamese_diffusion.tensors import interruptible
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 """Hub id of Stable Diffusion 1.5, the paper's backbone."""
@@ -130,26 +131,25 @@ def load_parts(source: str | Path, parts: Sequence[str], option: str = "--backbo
         InputError: they are not there.
     """
     where = SD15 if source == "sd15" else str(source)
+    what = f"{option} {source}: no backbone could be loaded from there"
+    weights = {"use_safetensors": True}
     loaders = {
-        "vae": lambda: _vae_class(where).from_pretrained(where, subfolder="vae", use_safetensors=True),
-        "unet": lambda: UNet2DConditionModel.from_pretrained(where, subfolder="unet", use_safetensors=True),
-        "text_encoder": lambda: CLIPTextModel.from_pretrained(where, subfolder="text_encoder", use_safetensors=True),
-        "tokenizer": lambda: CLIPTokenizer.from_pretrained(where, subfolder="tokenizer"),
-        "scheduler": lambda: DDIMScheduler.from_pretrained(where, subfolder="scheduler", **_SAMPLING),
+        "vae": lambda: load_network(_vae_class(where, what), where, "vae", what, **weights),
+        "unet": lambda: load_network(UNet2DConditionModel, where, "unet", what, **weights),
+        "text_encoder": lambda: load_network(CLIPTextModel, where, "text_encoder", what, **weights),
+        "tokenizer": lambda: load_pretrained(CLIPTokenizer, where, "tokenizer", what),
+        "scheduler": lambda: load_pretrained(DDIMScheduler, where, "scheduler", what, **_SAMPLING),
     }
-    try:
-        loaded = {part: loaders[part]() for part in parts}
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{option} {source}: no backbone could be loaded from there ({reason})") from None
+    loaded = {part: loaders[part]() for part in parts}
     for part in loaded.values():
         if isinstance(part, nn.Module):
             part.float().eval()  # weights may be stored in half precision
     return loaded
 
 
-def _vae_class(where: str) -> Any:
-    own = AutoencoderKL.load_config(where, subfolder="vae")["_class_name"] == firststage.PatchAutoencoder.__name__
+def _vae_class(where: str, what: str) -> Any:
+    with interruptible(), refused(what):
+        own = AutoencoderKL.load_config(where, subfolder="vae")["_class_name"] == firststage.PatchAutoencoder.__name__
     return firststage.PatchAutoencoder if own else AutoencoderKL
 
 
@@ -173,11 +173,8 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
         InputError: it is in neither place.
     """
     beside = folder / "tokenizer"
-    try:
-        return CLIPTokenizer.from_pretrained(str(beside) if beside.is_dir() else CLIP)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{beside}: no CLIP tokenizer there, and {CLIP} cannot be had from the hub ({reason})") from None
+    what = f"{beside}: no CLIP tokenizer there, and {CLIP} cannot be had from the hub"
+    return load_pretrained(CLIPTokenizer, beside if beside.is_dir() else CLIP, "", what)
 
 
 def sd15_scheduler() -> DDIMScheduler:

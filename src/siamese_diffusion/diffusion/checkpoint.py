@@ -11,6 +11,7 @@ from siamese_diffusion.diffusion.control import DenseControlNet, controlnet_for
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import whole_folder, write_json
+from siamese_diffusion.pretrained import load_network
 
 
 @dataclass
@@ -60,10 +61,8 @@ def load_trained(run: Path) -> Trained:
             raise InputError(f"--checkpoint {run}: training has not finished; run `train` again with --resume")
         raise InputError(f"--checkpoint {run}: not a run folder (it has no pipeline/)")
     backbone = load_backbone(pipeline, "--checkpoint")
-    try:
-        controlnet = DenseControlNet.from_pretrained(pipeline, subfolder="controlnet", use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{pipeline / 'controlnet'}: cannot be loaded ({str(error).splitlines()[0]})") from None
+    what = f"{pipeline / 'controlnet'}: cannot be loaded"
+    controlnet = load_network(DenseControlNet, pipeline, "controlnet", what, use_safetensors=True)
     config = load_config(run / "config.yaml")
     weights = [pipeline / part / "diffusion_pytorch_model.safetensors" for part in ("controlnet", "unet", "vae")]
     # Sampling is Mask-Diffusion's alone: ADC's teacher, which the pipeline does not hold, need not be built.
