@@ -5,6 +5,7 @@ asks for before they look at the file, and can be told by one to fetch code. Eac
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from siamese_diffusion.tensors import interruptible
 _CODE = ("auto_map", "custom_pipelines", "quantization_config", "attn_implementation", "_attn_implementation", "use_kernels")
 """Keys of a configuration that name code or other libraries."""
 
+_OLD, _BUFFER = ("logit_scale",), "position_ids"
+"""What files of earlier versions of CLIP hold besides."""
+
 _LAYERS, _SIZE = 64, 1 << 20
 """The largest number of layers, and of anything else that a configuration may count. CLIP has 49408 words, Stable Diffusion
 12 layers; thousands of layers would take minutes to build before the first weight is compared."""
-
-_BESIDE = ("position_ids", "text_projection", "vision_model", "visual_projection", "logit_scale")
-"""Weights of CLIP that a file may hold though the text encoder has no use for them."""
 
 
 def load_pretrained(kind: Any, where: str | Path, part: str, what: str, **options: Any) -> Any:
@@ -41,10 +42,17 @@ def load_pretrained(kind: Any, where: str | Path, part: str, what: str, **option
         return kind.from_pretrained(str(where), subfolder=part, **options)
 
 
-def load_network(kind: Any, where: str | Path, part: str, what: str, **options: Any) -> Any:
-    """`load_pretrained` of a network: every weight is in its file, and the file holds no others; errors as there."""
+def load_network(kind: Any, where: str | Path, part: str, what: str, besides: Sequence[str] = (), **options: Any) -> Any:
+    """`load_pretrained` of a network: every weight is in its file, and the file holds no others; errors as there.
+
+    Args:
+        kind: as there, and so on.
+        besides: beginnings of names that the file may hold, of a whole that this network is a part of.
+    """
     network, found = load_pretrained(kind, where, part, what, output_loading_info=True, **options)
-    unused = [name for name in found["unexpected_keys"] if not any(known in name for known in _BESIDE)]
+    unused = [
+        name for name in found["unexpected_keys"] if not name.startswith((*_OLD, *besides)) and not name.endswith(_BUFFER)
+    ]
     for how, names in (
         ("lacks", found["missing_keys"]),
         ("has another shape of", [entry[0] for entry in found["mismatched_keys"]]),

@@ -27,6 +27,9 @@ SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 CLIP = "openai/clip-vit-large-patch14"
 """Hub id of the text encoder of Stable Diffusion 1.x, for its tokenizer."""
 
+_CLIP_BESIDES = ("text_projection.", "vision_model.", "visual_projection.")
+"""What a text encoder's file may hold of the whole of CLIP."""
+
 _FILES = (".ckpt", ".safetensors", ".pth", ".pt")
 _PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
 
@@ -136,7 +139,7 @@ def load_parts(source: str | Path, parts: Sequence[str], option: str = "--backbo
     loaders = {
         "vae": lambda: load_network(_vae_class(where, what), where, "vae", what, **weights),
         "unet": lambda: load_network(UNet2DConditionModel, where, "unet", what, **weights),
-        "text_encoder": lambda: load_network(CLIPTextModel, where, "text_encoder", what, **weights),
+        "text_encoder": lambda: load_network(CLIPTextModel, where, "text_encoder", what, _CLIP_BESIDES, **weights),
         "tokenizer": lambda: load_pretrained(CLIPTokenizer, where, "tokenizer", what),
         "scheduler": lambda: load_pretrained(DDIMScheduler, where, "scheduler", what, **_SAMPLING),
     }

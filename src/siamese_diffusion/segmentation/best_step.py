@@ -8,11 +8,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from pydantic import FiniteFloat
+from safetensors.torch import save_file
 from torch import nn
+from typing_extensions import TypedDict
 
 from siamese_diffusion.files import read_jsonl, write_json, write_jsonl, write_whole
 from siamese_diffusion.loop import latest_checkpoint
+from siamese_diffusion.tensors import read_state
+
+
+class _Row(TypedDict):
+    step: int
+    mDice: FiniteFloat
 
 
 class Selection:
@@ -26,8 +34,8 @@ class Selection:
         self.out = out
         self.history = out / "validation.jsonl"
         start = _checkpoint_step(out)
-        rows = read_jsonl(self.history) if self.history.exists() else []
-        self.rows = [row for row in rows if row["step"] <= start]
+        rows = read_jsonl(self.history, _Row) if self.history.exists() else []
+        self.rows: list[dict[str, Any]] = [dict(row) for row in rows if row["step"] <= start]
 
     def add(self, step: int, figures: dict[str, float], network: nn.Module) -> None:
         """Note the validation `figures` (with `mDice`) of `network` at `step`."""
@@ -52,7 +60,7 @@ class Selection:
         if weights.exists():  # absent where an earlier call was killed below
             write_whole(final, lambda path: shutil.copyfile(weights, path))
             write_json(self.out / "best.json", best)
-        network.load_state_dict(load_file(final))
+        network.load_state_dict(read_state(final))
         shutil.rmtree(self.out / "best", ignore_errors=True)
         return best
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from pydantic import FiniteFloat, PositiveInt
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from siamese_diffusion import loop, progress
 from siamese_diffusion.claim import Claim, listing
@@ -19,8 +21,8 @@ from siamese_diffusion.data.arrays import forget
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.splits import require_disjoint, sets_for_testing, train_and_validation
 from siamese_diffusion.device import find_device, precision_on
-from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import read_json, write_json
+from siamese_diffusion.errors import InputError, reason
+from siamese_diffusion.files import read_json, require_kind, write_json
 from siamese_diffusion.segmentation import networks
 from siamese_diffusion.segmentation.batches import batches, heaviest, load
 from siamese_diffusion.segmentation.best_step import Selection
@@ -28,7 +30,7 @@ from siamese_diffusion.segmentation.losses import LOSSES
 from siamese_diffusion.segmentation.metrics import summary
 from siamese_diffusion.segmentation.predict import draw_samples, score_set, validate
 from siamese_diffusion.segmentation.predict import predict as predict  # those who use a run import it from here
-from siamese_diffusion.tensors import read_tensors
+from siamese_diffusion.tensors import read_state
 
 
 class Segmenter(nn.Module):
@@ -111,8 +113,7 @@ def segment(
     depends = {"data": {"split", "limit", "limit_seed"}, "segment": None}
     claim = Claim(out, config, depends, inputs, resume)
     if (out / "metrics.json").exists():
-        done: dict[str, Any] = read_json(out / "metrics.json")
-        return done
+        return read_result(out)
 
     held = load(validation, settings.resolution, out / "cache")
     batch_at = batches(
@@ -170,8 +171,30 @@ def segment(
             }
             forget(out / "cache")
             write_json(out / "metrics.json", metrics)
-    final: dict[str, Any] = read_json(out / "metrics.json")
-    return final
+    return read_result(out)
+
+
+class _Validation(TypedDict):
+    mDice: FiniteFloat
+    count: PositiveInt
+
+
+class Result(TypedDict):
+    """The part of `metrics.json` that other commands take."""
+
+    val: _Validation
+    test: dict[str, dict[str, Any]]
+
+
+def read_result(run: Path) -> dict[str, Any]:
+    """What `segment` returned when it made `run`.
+
+    Raises:
+        InputError: there is no `metrics.json`, or it is not what `segment` writes.
+    """
+    found: dict[str, Any] = read_json(run / "metrics.json", dict[str, Any])
+    require_kind(found, Result, str(run / "metrics.json"))
+    return found
 
 
 def load_network(run: Path) -> nn.Module:
@@ -182,20 +205,24 @@ def load_network(run: Path) -> nn.Module:
     """
     if not (run / "metrics.json").exists() or not (run / "best.safetensors").exists():
         raise InputError(f"{run}: not a finished run of segment (it has no metrics.json and best.safetensors)")
-    state = read_tensors(run / "best.safetensors")
+    state = read_state(run / "best.safetensors")
     network = networks.create(load_config(run / "config.yaml").segment.network)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise InputError(f"{run / 'best.safetensors'}: cannot be loaded ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{run / 'best.safetensors'}: cannot be loaded ({reason(error)})") from None
     return network.eval()
+
+
+class _Start(TypedDict):
+    imagenet: bool
 
 
 def _begin(settings: SegmentConfig, out: Path) -> tuple[nn.Module, bool]:
     """The network as training begins, and whether with ImageNet weights; where a checkpoint is there, that replaces them."""
     note = out / "start.json"
     if settings.pretrained and loop.latest_checkpoint(out) is not None and note.exists():
-        return _fresh(settings.network, False, settings.seed), bool(read_json(note)["imagenet"])
+        return _fresh(settings.network, False, settings.seed), read_json(note, _Start)["imagenet"]
     network = None
     if settings.pretrained:
         try:
