@@ -25,6 +25,7 @@ from siamese_diffusion.diffusion.sampler import denoise
 from siamese_diffusion.diffusion.schedule import Schedule
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import write_json
+from siamese_diffusion.lock import hold
 from siamese_diffusion.loop import Batch, run
 from siamese_diffusion.randomness import generator
 
@@ -70,9 +71,14 @@ def pretrain(
         (which the first stage was not fitted to).
 
     Raises:
-        InputError: no images, settings that do not fit, or an `out` that holds a run already.
+        InputError: no images, settings that do not fit, or an `out` that holds a run already or another command is writing.
+        KeyboardInterrupt: interrupted; the state is saved first.
     """
-    config = config or Config()
+    with hold(out):
+        return _pretrain(images, out, config or Config(), resume, device)
+
+
+def _pretrain(images: Path, out: Path, config: Config, resume: bool, device: str) -> dict[str, Any]:
     config = update(config, "pretrain", precision=precision_on(find_device(device), config.pretrain.precision))
     require_shape(config.backbone, config.data.resolution)
     paths = find_images(images, config.data.split)

@@ -24,6 +24,7 @@ from siamese_diffusion.diffusion.pretrain import pretrain
 from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.diffusion.siamese import is_decoder, is_hint
 from siamese_diffusion.files import write_json
+from siamese_diffusion.lock import hold
 from siamese_diffusion.loop import Batch, run
 from siamese_diffusion.randomness import generator
 
@@ -56,10 +57,17 @@ def train(
         The run folder, the number of pairs, and parameters trained and in all.
 
     Raises:
-        InputError: bad pairs, no such backbone, settings that do not fit, or an `out` that holds a run already.
+        InputError: bad pairs, no such backbone, settings that do not fit, or an `out` that holds a run already or another
+            command is writing.
         KeyboardInterrupt: interrupted; the state is saved first.
     """
-    config = config or default_config(backbone)
+    with hold(out):
+        return _train(data, out, backbone, method, config or default_config(backbone), resume, device)
+
+
+def _train(
+    data: Path, out: Path, backbone: str, method: str | None, config: Config, resume: bool, device: str
+) -> dict[str, Any]:
     if method is not None:
         config = update(config, "method", name=method)
     config = update(config, "train", precision=precision_on(find_device(device), config.train.precision))

@@ -21,6 +21,7 @@ from siamese_diffusion.data.splits import require_disjoint, sets_for_testing, tr
 from siamese_diffusion.device import find_device, precision_on
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, write_json
+from siamese_diffusion.lock import hold
 from siamese_diffusion.segmentation import networks
 from siamese_diffusion.segmentation.batches import batches, heaviest, load
 from siamese_diffusion.segmentation.best_step import Selection
@@ -78,9 +79,23 @@ def segment(
 
     Raises:
         InputError: bad input, a test image among the training ones, `out` holds a run and `resume` is false, or
-            `resume` is true and the run was made with other settings or folders.
+            `resume` is true and the run was made with other settings or folders, or another command is writing `out`.
+        KeyboardInterrupt: interrupted; the state is saved first.
     """
-    config = config or Config()
+    with hold(out):
+        return _segment(train, out, test, synthetic, config or Config(), network, resume, device)
+
+
+def _segment(
+    train: Path,
+    out: Path,
+    test: list[Path],
+    synthetic: list[Path] | None,
+    config: Config,
+    network: str | None,
+    resume: bool,
+    device: str,
+) -> dict[str, Any]:
     if network is not None:
         config = update(config, "segment", network=network)
     config = update(config, "segment", precision=precision_on(find_device(device), config.segment.precision))
