@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from siamese_diffusion import division
+from siamese_diffusion.checkpoints import latest_checkpoint
 from siamese_diffusion.config import LoopConfig
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, read_jsonl
-from siamese_diffusion.loop import latest_checkpoint, run
+from siamese_diffusion.loop import run
 from siamese_diffusion.optimizer import learning_rate_factor
 from siamese_diffusion.randomness import generator, rows_of_epochs
 

@@ -22,6 +22,12 @@ def learning_rate_factor(step: int, settings: LoopConfig) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - settings.warmup) / max(1, settings.steps - settings.warmup)))
 
 
+def set_rates(optimizer: torch.optim.Optimizer, settings: LoopConfig, step: int, factor: float) -> None:
+    """Set the learning rate of each group for `step`, from 0: the schedule's, times the group's own factor and `factor`."""
+    for group in optimizer.param_groups:
+        group["lr"] = settings.learning_rate * group["factor"] * learning_rate_factor(step, settings) * factor
+
+
 def make_optimizer(
     module: nn.Module, settings: LoopConfig, rate: Callable[[str], float] = lambda name: 1.0
 ) -> torch.optim.Optimizer:

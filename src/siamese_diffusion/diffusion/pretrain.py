@@ -26,7 +26,8 @@ from siamese_diffusion.diffusion.schedule import Schedule
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import write_json
 from siamese_diffusion.lock import hold
-from siamese_diffusion.loop import Batch, run
+from siamese_diffusion.loop import run
+from siamese_diffusion.prefetch import Batch
 from siamese_diffusion.randomness import generator
 
 FITTED = 2**27

@@ -25,7 +25,8 @@ from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.diffusion.siamese import is_decoder, is_hint
 from siamese_diffusion.files import write_json
 from siamese_diffusion.lock import hold
-from siamese_diffusion.loop import Batch, run
+from siamese_diffusion.loop import run
+from siamese_diffusion.prefetch import Batch
 from siamese_diffusion.randomness import generator
 
 UNSEEN = 1e-3

@@ -11,8 +11,8 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from siamese_diffusion.checkpoints import latest_checkpoint
 from siamese_diffusion.files import read_jsonl, write_json, write_jsonl, write_whole
-from siamese_diffusion.loop import latest_checkpoint
 
 
 class Selection:

@@ -13,6 +13,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from siamese_diffusion import loop, progress
+from siamese_diffusion.checkpoints import latest_checkpoint
 from siamese_diffusion.claim import Claim, listing
 from siamese_diffusion.config import Config, SegmentConfig, load_config, update
 from siamese_diffusion.data.arrays import forget
@@ -207,7 +208,7 @@ def load_network(run: Path) -> nn.Module:
 def _begin(settings: SegmentConfig, out: Path) -> tuple[nn.Module, bool]:
     """The network as training begins, and whether with ImageNet weights; where a checkpoint is there, that replaces them."""
     note = out / "start.json"
-    if settings.pretrained and loop.latest_checkpoint(out) is not None and note.exists():
+    if settings.pretrained and latest_checkpoint(out) is not None and note.exists():
         return _fresh(settings.network, False, settings.seed), bool(read_json(note)["imagenet"])
     network = None
     if settings.pretrained:
