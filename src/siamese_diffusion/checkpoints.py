@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, whole_folder, write_json
-from siamese_diffusion.tensors import read_tensors
+from siamese_diffusion.tensors import not_finite, read_tensors, require_finite
 
 
 def latest_checkpoint(out: Path) -> Path | None:
@@ -23,6 +23,17 @@ def trained_state(module: nn.Module) -> dict[str, Tensor]:
     """The part of a module's state that training changes: trained parameters, and buffers."""
     frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
     return {name: value.detach().contiguous() for name, value in module.state_dict().items() if name not in frozen}
+
+
+def diverged(module: nn.Module, optimizer: Any, average: EMAModel | None) -> str | None:
+    """What of a training's state holds an infinity or NaN, in words; None where all is finite."""
+    states = {
+        "weight": trained_state(module),
+        "optimiser's state of parameter": optimizer.state_dict()["state"],
+        "averaged weight": average.shadow_params if average is not None else [],
+    }
+    found = ((what, not_finite(state)) for what, state in states.items())
+    return next((f"the {what} {name}" for what, name in found if name is not None), None)
 
 
 def save_checkpoint(
@@ -57,15 +68,15 @@ def load_checkpoint(folder: Path, module: nn.Module, optimizer: Any, average: EM
         The `state` it was saved with.
 
     Raises:
-        InputError: a file of it is torn, or it is of another module or optimiser.
+        InputError: a file of it is torn or holds values that are not finite, or it is of another module or optimiser.
     """
     try:
-        module.load_state_dict(read_tensors(folder / "model.safetensors"), strict=False)
-        optimizer.load_state_dict(read_tensors(folder / "optimizer.pt"))
+        module.load_state_dict(_read(folder / "model.safetensors"), strict=False)
+        optimizer.load_state_dict(_read(folder / "optimizer.pt"))
         state: dict[str, Any] = read_json(folder / "state.json")
         step = int(state["step"])
         if average is not None:
-            stored = read_tensors(folder / "ema.safetensors")
+            stored = _read(folder / "ema.safetensors")
             for i, value in enumerate(average.shadow_params):
                 value.copy_(stored[str(i)])
             average.optimization_step = step
@@ -76,3 +87,9 @@ def load_checkpoint(folder: Path, module: nn.Module, optimizer: Any, average: EM
     except (RuntimeError, ValueError, KeyError, OSError) as error:
         raise InputError(f"{folder}: does not fit these settings ({str(error).splitlines()[0]})") from None
     return {**state, "step": step}
+
+
+def _read(path: Path) -> Any:
+    value = read_tensors(path)
+    require_finite(value, path)
+    return value

@@ -5,6 +5,7 @@ random state is set from (seed, step) before every forward pass. So a checkpoint
 a resumed run is the same run bit for bit, and N processes draw the batches that one process would.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -17,14 +18,14 @@ from diffusers.training_utils import EMAModel
 from torch import nn
 
 from siamese_diffusion import progress
-from siamese_diffusion.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
-from siamese_diffusion.config import LoopConfig
-from siamese_diffusion.device import make_accelerator, precision_on
+from siamese_diffusion.checkpoints import diverged, latest_checkpoint, load_checkpoint, save_checkpoint
+from siamese_diffusion.config import Config, LoopConfig
+from siamese_diffusion.device import SIXTEEN_BITS, make_accelerator, precision_on
 from siamese_diffusion.division import Division, Step, divide, earlier_division, fitting_division, to_device
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.interrupt import after_the_step
 from siamese_diffusion.log import Log, Means
-from siamese_diffusion.optimizer import make_optimizer, release_gradients, require_whole_steps, set_rates
+from siamese_diffusion.optimizer import learning_rate, make_optimizer, release_gradients, require_whole_steps
 from siamese_diffusion.prefetch import Batch, BatchAt, prefetch
 from siamese_diffusion.randomness import mix
 
@@ -65,7 +66,8 @@ def run(
         lighten: makes `module` take less memory and more time; called where `micro_batch` auto finds too little room.
 
     Raises:
-        InputError: `out` holds checkpoints and `resume` is false, or the batch cannot be split as set.
+        InputError: `out` holds checkpoints and `resume` is false, the batch cannot be split as set, or the training has
+            diverged: a loss or a weight is not finite. The last checkpoint before that is kept.
         KeyboardInterrupt: interrupted; the state is saved first.
     """
     accelerator = make_accelerator(settings.precision, device)
@@ -77,7 +79,7 @@ def run(
         raise InputError(f"--out {out}: already holds a run; add --resume to go on with it, or name another folder")
 
     # The module, its optimiser and its average, as they begin or as the newest checkpoint left them.
-    training = _Training(module, settings, accelerator, rate, clip_value)
+    training = _Training(module, settings, out, accelerator, rate, factor, clip_value)
     start = training.go_on_from(newest) if newest is not None else 0
     training.prepare()
 
@@ -103,26 +105,32 @@ def run(
         task = shown.add_task(description, total=settings.steps, completed=start, visible=accelerator.is_main_process)
         for step in range(start, settings.steps):
             # One step: forward and backward passes, the optimiser, the average.
-            set_rates(training.optimizer, settings, step, factor(step))
+            training.set_rates(step)
             for part in parts_of(step):
                 training.do_part(part, next(batches), len(parts_of(step)))
             training.end_step()
-            done, last = step + 1, step + 1 == settings.steps
+            done, last, stop = step + 1, step + 1 == settings.steps, bool(stopping)
             shown.update(task, completed=done)
 
-            # The log, the caller's look at the averaged weights, the checkpoint.
-            if done % settings.log_every == 0 or last:
-                figures = training.means.take(accelerator)
+            # What is due after it: the log, the caller's look at the averaged weights, the checkpoint. Before any of them
+            # losses and weights must be finite; nothing waits for the device in the steps between.
+            logging = done % settings.log_every == 0 or last
+            observing = observe is not None and (done % settings.sample_every == 0 or last)
+            saving = done % settings.checkpoint_every == 0 or last or stop
+            if logging or observing or saving:
+                figures = training.require_finite(done, weights=observing or saving)
+            if logging:
+                training.means.clear()
                 if log is not None:
                     log.write(done, figures)
-            if observe is not None and (done % settings.sample_every == 0 or last):
+            if observing and observe is not None:
                 with training.averaged():
                     observed = observe(done, module) if accelerator.is_main_process else {}
                 if log is not None and observed:
                     log.write(done, observed)
-            if done % settings.checkpoint_every == 0 or last or stopping:
-                training.save(out, done)
-            if stopping:
+            if saving:
+                training.save(done)
+            if stop:
                 break
 
     training.finish()
@@ -136,8 +144,10 @@ class _Training:
 
     module: nn.Module
     settings: LoopConfig
+    out: Path
     accelerator: Accelerator
     rate: Callable[[str], float]
+    factor: Callable[[int], float]
     clip_value: float | None
     state: dict[str, Any] = field(default_factory=dict)
     """What a checkpoint notes besides the step."""
@@ -172,6 +182,11 @@ class _Training:
             require_whole_steps(self.settings, precision, self.accelerator.num_processes, parts, self.clip_value)
             release_gradients(self.optimizer.optimizer)
 
+    def set_rates(self, step: int) -> None:
+        """Set the learning rates of a step: each group of parameters has a factor of its own."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.settings, group["factor"]) * self.factor(step)
+
     def do_part(self, part: Step, batch: Batch, parts: int) -> None:
         """One forward and backward pass; with the last of a step's parts the optimiser changes the weights."""
         accelerator, clip = self.accelerator, self.settings.clip
@@ -186,7 +201,7 @@ class _Training:
                 accelerator.clip_grad_value_(self.trained, self.clip_value)
             self.optimizer.step()
             self.optimizer.zero_grad()
-        self.means.add(losses._asdict(), parts)
+        self.means.add(part.step, losses._asdict(), parts)
 
     def end_step(self) -> None:
         if self.average is not None:
@@ -209,12 +224,47 @@ class _Training:
                 self.average.restore(self.trained)
             self.module.train(training)
 
-    def save(self, out: Path, step: int) -> None:
+    def require_finite(self, done: int, weights: bool) -> dict[str, float]:
+        """The mean losses since the last line of the log; of several processes all have to ask.
+
+        Args:
+            done: steps done.
+            weights: look at all that a checkpoint holds, too.
+
+        Raises:
+            InputError: a loss or a weight is not finite.
+        """
+        figures = self.means.over(self.accelerator)
+        lost = [name for name, value in figures.items() if not math.isfinite(value)]
+        if lost:
+            step = self.means.first_bad_step(self.accelerator)
+            raise self._diverged(f"the loss {lost[0]!r}", done - 1 if step is None else step)
+        if weights:
+            found = diverged(self.module, self.optimizer, self.average)
+            flags = self.accelerator.gather(torch.tensor([found is not None], device=self.accelerator.device))
+            if flags.any():
+                raise self._diverged(found or "a weight of another process", done - 1)
+        return figures
+
+    def _diverged(self, what: str, step: int) -> InputError:
+        settings = self.settings
+        section = next((f"{name}." for name, part in Config.model_fields.items() if part.annotation is type(settings)), "")
+        rate = learning_rate(step, settings) * self.factor(step)
+        half = settings.precision in SIXTEEN_BITS
+        newest = latest_checkpoint(self.out)
+        return InputError(
+            f"{section}learning_rate = {settings.learning_rate:g}: training has diverged, {what} is not finite after step "
+            f"{step + 1} (learning rate {rate:g}); begin in another folder with a lower {section}learning_rate"
+            + (f" or {section}precision=fp32" if half else "")
+            + (f"; {newest} is the last good state" if newest is not None else "")
+        )
+
+    def save(self, step: int) -> None:
         """Write a checkpoint; of several processes the first one does."""
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             state = {**self.state, "step": step}
-            save_checkpoint(out, state, self.module, self.optimizer, self.average, self.settings.keep)
+            save_checkpoint(self.out, state, self.module, self.optimizer, self.average, self.settings.keep)
 
     def finish(self) -> None:
         """Leave the averaged weights in the module, in eval mode."""

@@ -22,10 +22,9 @@ def learning_rate_factor(step: int, settings: LoopConfig) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - settings.warmup) / max(1, settings.steps - settings.warmup)))
 
 
-def set_rates(optimizer: torch.optim.Optimizer, settings: LoopConfig, step: int, factor: float) -> None:
-    """Set the learning rate of each group for `step`, from 0: the schedule's, times the group's own factor and `factor`."""
-    for group in optimizer.param_groups:
-        group["lr"] = settings.learning_rate * group["factor"] * learning_rate_factor(step, settings) * factor
+def learning_rate(step: int, settings: LoopConfig, factor: float = 1.0) -> float:
+    """The learning rate at `step`, from 0, of parameters with this factor."""
+    return settings.learning_rate * factor * learning_rate_factor(step, settings)
 
 
 def make_optimizer(

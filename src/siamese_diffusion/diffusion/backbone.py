@@ -19,6 +19,8 @@ from siamese_diffusion.config import BackboneConfig
 from siamese_diffusion.diffusion import firststage, ldm
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import whole_folder, write_json
+from siamese_diffusion.interrupt import undisguised
+from siamese_diffusion.tensors import require_finite
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 """Hub id of Stable Diffusion 1.5, the paper's backbone."""
@@ -79,8 +81,18 @@ class Backbone:
             part.to(device)
         return self
 
+    def require_finite(self, where: object) -> None:
+        """Raise `InputError` naming `where` if a weight is not finite."""
+        for part in ("vae", "unet", "text_encoder"):
+            require_finite({part: getattr(self, part).state_dict()}, where)
+
     def save(self, folder: Path) -> None:
-        """Write the backbone as a folder `load_backbone` and diffusers read."""
+        """Write the backbone as a folder `load_backbone` and diffusers read.
+
+        Raises:
+            InputError: a weight is not finite.
+        """
+        self.require_finite(folder)
         with whole_folder(folder) as temporary:
             self.save_parts(temporary)
             index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline"}
@@ -116,11 +128,12 @@ def load_backbone(source: str | Path, option: str = "--backbone") -> Backbone:
         option: the one that named `source`, for the error.
 
     Raises:
-        InputError: there is no backbone at `source`, or a key of the file is missing, left over or of the wrong shape.
+        InputError: there is no backbone at `source`; a key of the file is missing, left over or of the wrong shape; or a
+            weight is not finite.
     """
-    if Path(source).suffix in _FILES:
-        return _from_file(Path(source))
-    return Backbone(**load_parts(source, _PARTS, option))
+    backbone = _from_file(Path(source)) if Path(source).suffix in _FILES else Backbone(**load_parts(source, _PARTS, option))
+    backbone.require_finite(f"{option} {source}")
+    return backbone
 
 
 def load_parts(source: str | Path, parts: Sequence[str], option: str = "--backbone") -> dict[str, Any]:
@@ -138,7 +151,8 @@ def load_parts(source: str | Path, parts: Sequence[str], option: str = "--backbo
         "scheduler": lambda: DDIMScheduler.from_pretrained(where, subfolder="scheduler", **_SAMPLING),
     }
     try:
-        loaded = {part: loaders[part]() for part in parts}
+        with undisguised():
+            loaded = {part: loaders[part]() for part in parts}
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{option} {source}: no backbone could be loaded from there ({reason})") from None

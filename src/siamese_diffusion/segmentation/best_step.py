@@ -8,11 +8,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from siamese_diffusion.checkpoints import latest_checkpoint
 from siamese_diffusion.files import read_jsonl, write_json, write_jsonl, write_whole
+from siamese_diffusion.tensors import read_tensors, require_finite
 
 
 class Selection:
@@ -52,7 +53,9 @@ class Selection:
         if weights.exists():  # absent where an earlier call was killed below
             write_whole(final, lambda path: shutil.copyfile(weights, path))
             write_json(self.out / "best.json", best)
-        network.load_state_dict(load_file(final))
+        state = read_tensors(final)
+        require_finite(state, final)
+        network.load_state_dict(state)
         shutil.rmtree(self.out / "best", ignore_errors=True)
         return best
 

@@ -30,7 +30,7 @@ from siamese_diffusion.segmentation.losses import LOSSES
 from siamese_diffusion.segmentation.metrics import summary
 from siamese_diffusion.segmentation.predict import draw_samples, score_set, validate
 from siamese_diffusion.segmentation.predict import predict as predict  # those who use a run import it from here
-from siamese_diffusion.tensors import read_tensors
+from siamese_diffusion.tensors import read_tensors, require_finite
 
 
 class Segmenter(nn.Module):
@@ -192,11 +192,12 @@ def load_network(run: Path) -> nn.Module:
     """The selected network of a finished run of `segment`, on the CPU, in eval mode.
 
     Raises:
-        InputError: `run` is no finished run of `segment`, or its weights are torn.
+        InputError: `run` is no finished run of `segment`, or its weights are torn or not finite.
     """
     if not (run / "metrics.json").exists() or not (run / "best.safetensors").exists():
         raise InputError(f"{run}: not a finished run of segment (it has no metrics.json and best.safetensors)")
     state = read_tensors(run / "best.safetensors")
+    require_finite(state, run / "best.safetensors")
     network = networks.create(load_config(run / "config.yaml").segment.network)
     try:
         network.load_state_dict(state)
