@@ -84,15 +84,9 @@ def run(
     training.prepare()
 
     # How a step is divided over the processes, and over passes that fit their memory.
-    division = Division(micro, lighten is not None) if micro or settings.micro_batch is None else None
-    division = division or earlier_division(training.state, settings.batch_size, processes)
-    if division is None:
-        largest = heaviest or (lambda rows: batch_at(settings.steps - 1, rows))
-        division = fitting_division(training.wrapped, largest, settings, accelerator, newest is not None, lighten)
-    elif division.light and lighten is not None:
-        lighten()
-    training.state = division._asdict()
-    parts_of = divide(settings.batch_size, division.micro_batch, processes, rank)
+    largest = heaviest or (lambda rows: batch_at(settings.steps - 1, rows))
+    micro = training.find_division(largest, lighten, going_on=newest is not None)
+    parts_of = divide(settings.batch_size, micro, processes, rank)
     training.divide_steps(len(parts_of(0)))
 
     # Its batches, made ahead, and the log. Closed, so that the processes that make them end whatever ends the loop.
@@ -173,6 +167,22 @@ class _Training:
     def prepare(self) -> None:
         """Let accelerate wrap the module for several processes and for mixed precision."""
         self.wrapped, self.optimizer = self.accelerator.prepare(self.module, self.optimizer)
+
+    def find_division(
+        self, heaviest: Callable[[range], Batch], lighten: Callable[[], None] | None, going_on: bool
+    ) -> int | None:
+        """How many samples pass at a time, None for all: as set, as the run began with, or as many as fit the memory."""
+        settings, processes = self.settings, self.accelerator.num_processes
+        if settings.micro_batch == "auto":
+            division = earlier_division(self.state, settings.batch_size, processes)
+        else:
+            division = Division(settings.micro_batch, lighten is not None)
+        if division is None:
+            division = fitting_division(self.wrapped, heaviest, settings, self.accelerator, going_on, lighten)
+        elif division.light and lighten is not None:
+            lighten()
+        self.state = division._asdict()
+        return division.micro_batch
 
     def divide_steps(self, parts: int) -> None:
         """From now on a step is of so many passes in this process."""
