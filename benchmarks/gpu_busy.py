@@ -24,7 +24,8 @@ from siamese_diffusion.config import Config, load_config
 from siamese_diffusion.diffusion.backbone import small_backbone
 from siamese_diffusion.diffusion.checkpoint import assemble
 from siamese_diffusion.diffusion.latents import LatentData
-from siamese_diffusion.loop import Batch, run
+from siamese_diffusion.loop import run
+from siamese_diffusion.prefetch import Batch
 
 WARM, MEASURED = 3, 4
 """Steps before the profiler starts, and while it runs."""

@@ -16,6 +16,7 @@ from tiny import TINY, sd15_schedule, tiny_batch, tiny_siamese
 from torch import Tensor, nn
 
 from siamese_diffusion import console, memory
+from siamese_diffusion.checkpoints import latest_checkpoint
 from siamese_diffusion.config import Config, LoopConfig, build_config, update
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.phantom import make_phantoms
@@ -27,7 +28,7 @@ from siamese_diffusion.diffusion.siamese import Losses, SiameseDiffusion
 from siamese_diffusion.diffusion.train import train
 from siamese_diffusion.evaluation.evaluate import evaluate
 from siamese_diffusion.files import read_json, read_jsonl
-from siamese_diffusion.loop import latest_checkpoint, run
+from siamese_diffusion.loop import run
 from siamese_diffusion.segmentation.segment import segment
 from siamese_diffusion.studies.study import study
 

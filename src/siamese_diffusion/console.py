@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.interrupt import undisguised
 
 if TYPE_CHECKING:
     from siamese_diffusion.config import Config
@@ -35,7 +36,8 @@ def run(
 ) -> None:
     """Call, print the result, and turn what can go wrong into one line and an exit status."""
     try:
-        result = call()
+        with undisguised():
+            result = call()
     except InputError as error:
         _fail(str(error))
     except KeyboardInterrupt:

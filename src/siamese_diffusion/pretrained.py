@@ -11,7 +11,7 @@ from typing import Any
 
 from siamese_diffusion.errors import InputError, refused
 from siamese_diffusion.files import read_json
-from siamese_diffusion.tensors import interruptible
+from siamese_diffusion.interrupt import undisguised
 
 _CODE = ("auto_map", "custom_pipelines", "quantization_config", "attn_implementation", "_attn_implementation", "use_kernels")
 """Keys of a configuration that name code or other libraries."""
@@ -38,7 +38,7 @@ def load_pretrained(kind: Any, where: str | Path, part: str, what: str, **option
         InputError: it is not there or cannot be loaded, or its weights are not those of its configuration.
     """
     require_plausible(Path(where) / part, what)
-    with interruptible(), refused(what):
+    with undisguised(), refused(what):
         return kind.from_pretrained(str(where), subfolder=part, **options)
 
 

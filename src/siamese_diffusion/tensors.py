@@ -1,17 +1,9 @@
-"""Files of tensors. Nothing in a file is executed, and one that is torn or of another kind is one line.
-
-Design note: a handler of signals may run inside a library's compiled code, which takes what the handler raises for a fault
-of the file. So whoever pressed Ctrl-C while weights were read was told that they are damaged; see `interruptible`.
-"""
+"""Files of tensors. Nothing in a file is executed; a damaged or non-finite one raises a one-line InputError."""
 
 import pickle
 import re
-import signal
-import sys
-import threading
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from siamese_diffusion.errors import InputError, reason, system_refusal
+from siamese_diffusion.interrupt import undisguised
 
 
 def read_tensors(path: Path, mapped: bool = False) -> Any:
@@ -32,7 +25,7 @@ def read_tensors(path: Path, mapped: bool = False) -> Any:
         InputError: no such file, or it is torn, of another kind, or holds more than tensors and plain values.
         MemoryError: there is not as much as the file holds.
     """
-    with interruptible():
+    with undisguised():
         try:
             return _read(path, mapped)
         except (FileNotFoundError, NotADirectoryError):
@@ -56,45 +49,6 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise InputError(f"{path}: cannot be read as weights (expected a state dict, names to tensors)")
     return state
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """What a signal's handler raises in the block, the block raises, whatever a library made of it."""
-    raised: list[BaseException] = []
-    told = sys.unraisablehook
-
-    def passing(handler: Callable[[int, Any], Any]) -> Callable[[int, Any], None]:
-        def handle(number: int, frame: Any) -> None:
-            try:
-                handler(number, frame)
-            except BaseException as error:
-                raised.append(error)
-                raise
-
-        return handle
-
-    def tell(found: "sys.UnraisableHookArgs") -> None:
-        if not any(found.exc_value is error for error in raised):  # it will be raised below
-            told(found)
-
-    before: dict[int, Any] = {}
-    try:
-        if threading.current_thread() is threading.main_thread():  # no other runs handlers
-            sys.unraisablehook = tell
-            for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-                handler = signal.getsignal(number)
-                if callable(handler):
-                    before[number] = handler
-                    signal.signal(number, passing(handler))
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if before:
-            sys.unraisablehook = told
-        if raised:
-            raise raised[0]
 
 
 def _read(path: Path, mapped: bool) -> Any:
@@ -142,3 +96,42 @@ def _raise_lack_of_memory(path: Path, error: Exception) -> None:
         asked = re.search(r"allocate (\d+) bytes", str(error))
         if asked is None or int(asked[1]) <= path.stat().st_size:
             raise MemoryError(str(error)) from None
+
+
+def not_finite(value: Any) -> str | None:
+    """The name of the first tensor that holds an infinity or NaN in a tensor or in nested dictionaries and sequences.
+
+    The device is waited for once, not once a tensor.
+    """
+    names, found = [], []
+    for name, tensor in _floats(value, ""):
+        names.append(name)
+        found.append(torch.stack(torch.aminmax(tensor.detach())).isfinite().all())  # either is NaN where any entry is
+    if not found:
+        return None
+    finite = torch.stack([each.to(found[0].device) for each in found]).tolist()
+    return next((name for name, good in zip(names, finite, strict=True) if not good), None)
+
+
+def require_finite(value: Any, where: object) -> None:
+    """Refuse weights that hold an infinity or NaN.
+
+    Args:
+        value: as in `not_finite`.
+        where: the file or folder, for the error.
+
+    Raises:
+        InputError: they do.
+    """
+    name = not_finite(value)
+    if name is not None:
+        raise InputError(f"{where}: holds weights that are not finite ({name}): the training they come from has diverged")
+
+
+def _floats(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        if value.is_floating_point() and value.itemsize > 1 and value.numel():
+            yield name, value
+    elif isinstance(value, dict | list | tuple):
+        for key, entry in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _floats(entry, f"{name}.{key}" if name else str(key))

@@ -18,8 +18,9 @@ from siamese_diffusion.config import BackboneConfig
 from siamese_diffusion.diffusion import firststage, ldm
 from siamese_diffusion.errors import InputError, refused
 from siamese_diffusion.files import whole_folder, write_json
+from siamese_diffusion.interrupt import undisguised
 from siamese_diffusion.pretrained import load_network, load_pretrained
-from siamese_diffusion.tensors import interruptible
+from siamese_diffusion.tensors import require_finite
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 """Hub id of Stable Diffusion 1.5, the paper's backbone."""
@@ -83,8 +84,18 @@ class Backbone:
             part.to(device)
         return self
 
+    def require_finite(self, where: object) -> None:
+        """Raise `InputError` naming `where` if a weight is not finite."""
+        for part in ("vae", "unet", "text_encoder"):
+            require_finite({part: getattr(self, part).state_dict()}, where)
+
     def save(self, folder: Path) -> None:
-        """Write the backbone as a folder `load_backbone` and diffusers read."""
+        """Write the backbone as a folder `load_backbone` and diffusers read.
+
+        Raises:
+            InputError: a weight is not finite.
+        """
+        self.require_finite(folder)
         with whole_folder(folder) as temporary:
             self.save_parts(temporary)
             index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline"}
@@ -120,11 +131,12 @@ def load_backbone(source: str | Path, option: str = "--backbone") -> Backbone:
         option: the one that named `source`, for the error.
 
     Raises:
-        InputError: there is no backbone at `source`, or a key of the file is missing, left over or of the wrong shape.
+        InputError: there is no backbone at `source`; a key of the file is missing, left over or of the wrong shape; or a
+            weight is not finite.
     """
-    if Path(source).suffix in _FILES:
-        return _from_file(Path(source))
-    return Backbone(**load_parts(source, _PARTS, option))
+    backbone = _from_file(Path(source)) if Path(source).suffix in _FILES else Backbone(**load_parts(source, _PARTS, option))
+    backbone.require_finite(f"{option} {source}")
+    return backbone
 
 
 def load_parts(source: str | Path, parts: Sequence[str], option: str = "--backbone") -> dict[str, Any]:
@@ -135,7 +147,7 @@ def load_parts(source: str | Path, parts: Sequence[str], option: str = "--backbo
     """
     where = SD15 if source == "sd15" else str(source)
     what = f"{option} {source}: no backbone could be loaded from there"
-    weights = {"use_safetensors": True}
+    weights: dict[str, Any] = {"use_safetensors": True}
     loaders = {
         "vae": lambda: load_network(_vae_class(where, what), where, "vae", what, **weights),
         "unet": lambda: load_network(UNet2DConditionModel, where, "unet", what, **weights),
@@ -151,7 +163,7 @@ def load_parts(source: str | Path, parts: Sequence[str], option: str = "--backbo
 
 
 def _vae_class(where: str, what: str) -> Any:
-    with interruptible(), refused(what):
+    with undisguised(), refused(what):
         own = AutoencoderKL.load_config(where, subfolder="vae")["_class_name"] == firststage.PatchAutoencoder.__name__
     return firststage.PatchAutoencoder if own else AutoencoderKL
 

@@ -12,6 +12,7 @@ from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import whole_folder, write_json
 from siamese_diffusion.pretrained import load_network
+from siamese_diffusion.tensors import require_finite
 
 
 @dataclass
@@ -38,7 +39,13 @@ def assemble(backbone: Backbone, config: Config, controlnet: DenseControlNet | N
 
 
 def save_pipeline(model: SiameseDiffusion, backbone: Backbone, folder: Path) -> None:
-    """Write a `StableDiffusionControlNetPipeline` folder."""
+    """Write a `StableDiffusionControlNetPipeline` folder.
+
+    Raises:
+        InputError: a weight is not finite.
+    """
+    backbone.require_finite(folder)
+    require_finite({"controlnet": model.controlnet.state_dict()}, folder)
     with whole_folder(folder) as temporary:
         backbone.save_parts(temporary)
         model.controlnet.save_pretrained(temporary / "controlnet")
@@ -53,7 +60,7 @@ def load_trained(run: Path) -> Trained:
     """Load a finished run.
 
     Raises:
-        InputError: `run` is not a run folder, or its training has not finished.
+        InputError: `run` is not a run folder, its training has not finished, or a weight is not finite.
     """
     pipeline = run / "pipeline"
     if not pipeline.is_dir():
@@ -63,6 +70,7 @@ def load_trained(run: Path) -> Trained:
     backbone = load_backbone(pipeline, "--checkpoint")
     what = f"{pipeline / 'controlnet'}: cannot be loaded"
     controlnet = load_network(DenseControlNet, pipeline, "controlnet", what, use_safetensors=True)
+    require_finite({"controlnet": controlnet.state_dict()}, f"--checkpoint {pipeline}")
     config = load_config(run / "config.yaml")
     weights = [pipeline / part / "diffusion_pytorch_model.safetensors" for part in ("controlnet", "unet", "vae")]
     # Sampling is Mask-Diffusion's alone: ADC's teacher, which the pipeline does not hold, need not be built.

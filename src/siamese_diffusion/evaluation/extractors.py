@@ -24,8 +24,9 @@ from torch.nn import functional as F
 from siamese_diffusion.device import autocast
 from siamese_diffusion.errors import InputError, reason
 from siamese_diffusion.evaluation.features import Extractor
+from siamese_diffusion.interrupt import undisguised
 from siamese_diffusion.pretrained import load_network
-from siamese_diffusion.tensors import interruptible, read_state
+from siamese_diffusion.tensors import read_state
 
 CLIP = "openai/clip-vit-large-patch14-336"
 DINOV2 = "vit_large_patch14_dinov2.lvd142m"
@@ -82,7 +83,7 @@ def weights_of(name: str) -> Iterator[None]:
     before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # libraries below still ask for unrestricted pickles
     try:
-        with interruptible():
+        with undisguised():
             yield
     except InputError:
         raise

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import nn
 from typing_extensions import TypedDict
 
+from siamese_diffusion.checkpoints import latest_checkpoint
 from siamese_diffusion.files import read_jsonl, write_json, write_jsonl, write_whole
-from siamese_diffusion.loop import latest_checkpoint
-from siamese_diffusion.tensors import read_state
+from siamese_diffusion.tensors import read_state, require_finite
 
 
 class _Row(TypedDict):
@@ -60,7 +60,9 @@ class Selection:
         if weights.exists():  # absent where an earlier call was killed below
             write_whole(final, lambda path: shutil.copyfile(weights, path))
             write_json(self.out / "best.json", best)
-        network.load_state_dict(read_state(final))
+        state = read_state(final)
+        require_finite(state, final)
+        network.load_state_dict(state)
         shutil.rmtree(self.out / "best", ignore_errors=True)
         return best
 

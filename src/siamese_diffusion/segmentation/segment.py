@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from siamese_diffusion import loop, progress
+from siamese_diffusion.checkpoints import latest_checkpoint
 from siamese_diffusion.claim import Claim, listing
 from siamese_diffusion.config import Config, SegmentConfig, load_config, update
 from siamese_diffusion.data.arrays import forget
@@ -23,6 +24,7 @@ from siamese_diffusion.data.splits import require_disjoint, sets_for_testing, tr
 from siamese_diffusion.device import find_device, precision_on
 from siamese_diffusion.errors import InputError, reason
 from siamese_diffusion.files import read_json, require_kind, write_json
+from siamese_diffusion.lock import hold
 from siamese_diffusion.segmentation import networks
 from siamese_diffusion.segmentation.batches import batches, heaviest, load
 from siamese_diffusion.segmentation.best_step import Selection
@@ -30,7 +32,7 @@ from siamese_diffusion.segmentation.losses import LOSSES
 from siamese_diffusion.segmentation.metrics import summary
 from siamese_diffusion.segmentation.predict import draw_samples, score_set, validate
 from siamese_diffusion.segmentation.predict import predict as predict  # those who use a run import it from here
-from siamese_diffusion.tensors import read_state
+from siamese_diffusion.tensors import read_state, require_finite
 
 
 class Segmenter(nn.Module):
@@ -80,9 +82,23 @@ def segment(
 
     Raises:
         InputError: bad input, a test image among the training ones, `out` holds a run and `resume` is false, or
-            `resume` is true and the run was made with other settings or folders.
+            `resume` is true and the run was made with other settings or folders, or another command is writing `out`.
+        KeyboardInterrupt: interrupted; the state is saved first.
     """
-    config = config or Config()
+    with hold(out):
+        return _segment(train, out, test, synthetic, config or Config(), network, resume, device)
+
+
+def _segment(
+    train: Path | DataFolder,
+    out: Path,
+    test: Sequence[Path | DataFolder],
+    synthetic: Sequence[Path | DataFolder] | None,
+    config: Config,
+    network: str | None,
+    resume: bool,
+    device: str,
+) -> dict[str, Any]:
     if network is not None:
         config = update(config, "segment", network=network)
     config = update(config, "segment", precision=precision_on(find_device(device), config.segment.precision))
@@ -201,11 +217,12 @@ def load_network(run: Path) -> nn.Module:
     """The selected network of a finished run of `segment`, on the CPU, in eval mode.
 
     Raises:
-        InputError: `run` is no finished run of `segment`, or its weights are torn.
+        InputError: `run` is no finished run of `segment`, or its weights are torn or not finite.
     """
     if not (run / "metrics.json").exists() or not (run / "best.safetensors").exists():
         raise InputError(f"{run}: not a finished run of segment (it has no metrics.json and best.safetensors)")
     state = read_state(run / "best.safetensors")
+    require_finite(state, run / "best.safetensors")
     network = networks.create(load_config(run / "config.yaml").segment.network)
     try:
         network.load_state_dict(state)
@@ -221,7 +238,7 @@ class _Start(TypedDict):
 def _begin(settings: SegmentConfig, out: Path) -> tuple[nn.Module, bool]:
     """The network as training begins, and whether with ImageNet weights; where a checkpoint is there, that replaces them."""
     note = out / "start.json"
-    if settings.pretrained and loop.latest_checkpoint(out) is not None and note.exists():
+    if settings.pretrained and latest_checkpoint(out) is not None and note.exists():
         return _fresh(settings.network, False, settings.seed), read_json(note, _Start)["imagenet"]
     network = None
     if settings.pretrained:
