@@ -9,7 +9,6 @@ import errno
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
 import sys
@@ -19,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from siamese_diffusion.durable import clear, put_in_place, share, sync, sync_tree, unfinished
 from siamese_diffusion.errors import InputError, brief, reason, system_refusal
 
 if TYPE_CHECKING:
@@ -31,25 +31,40 @@ DEEPEST = 64
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
+WEIGHTS = ".safetensors"
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary path in the same folder, then rename it to `path`."""
-    with whole_file(path) as temporary:
+
+def write_whole(path: Path, write: Callable[[Path], object], durable: bool = False) -> None:
+    """Call `write` with a temporary path in the same folder, then rename it to `path`; see `whole_file`."""
+    with whole_file(path, durable) as temporary:
         write(temporary)
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary path in the same folder that becomes `path` when the block ends.
 
     The temporary name keeps the suffix of `path`, since many writers choose their format by it.
+
+    Args:
+        path: the file.
+        durable: it is on the disk before it has its name, and its name before this returns: a few milliseconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = unfinished(path)
     try:
         with space(path):
+            if path.suffix == WEIGHTS:
+                temporary.touch()
+                mode = temporary.stat().st_mode
             yield temporary
+            if path.suffix == WEIGHTS:
+                share(temporary, mode)
+            if durable:
+                sync(temporary)
         temporary.replace(path)
+        if durable:
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -83,7 +98,7 @@ def space(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), durable=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -96,16 +111,21 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `path` when the block ends, replacing what was there."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    """Yield a temporary folder that becomes `path` when the block ends, replacing what was there.
+
+    All of it is on the disk before it has its name. What killed calls left of the same folder is cleared first.
+    """
+    temporary = unfinished(path)
+    clear(path.parent, path.name)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         with space(path):
             yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
+            for weights in temporary.rglob(f"*{WEIGHTS}"):
+                share(weights, temporary.stat().st_mode)
+            sync_tree(temporary)
+        put_in_place(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

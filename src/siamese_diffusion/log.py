@@ -29,17 +29,31 @@ class Means:
     def add(self, step: int, losses: Mapping[str, Tensor], parts: int) -> None:
         """Add the losses of one of so many parts of a step; the one called `total` is trained on."""
         for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach() / parts
+            self.sums[name] = self.sums.get(name, 0) + value.detach().float() / parts
         total = losses["total"].detach()
         bad = total.new_full((), -1, dtype=torch.long) if self._bad is None else self._bad
         self._bad = torch.where(total.isfinite() | (bad >= 0), bad, step)
 
     def over(self, accelerator: Accelerator) -> dict[str, float]:
         """The means over the steps and the processes; of several processes all have to ask."""
-        names = list(self.sums)
-        stacked = torch.stack([self.sums[name].float() for name in names])
-        values: Tensor = accelerator.reduce(stacked, reduction="mean") / self.steps
-        return dict(zip(names, values.tolist(), strict=True))
+        values: Tensor = self._shared(accelerator) / self.steps
+        return dict(zip(self.sums, values.tolist(), strict=True))
+
+    def state(self, accelerator: Accelerator) -> dict[str, Any]:
+        """What a checkpoint keeps, as JSON, so that the next line is of all its steps; all processes have to ask."""
+        sums = self._shared(accelerator).tolist() if self.sums else []
+        return {"steps": self.steps, "sums": dict(zip(self.sums, sums, strict=True))}
+
+    def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from the `state` of a checkpoint."""
+        self.steps = int(state["steps"])
+        self.sums = {name: torch.tensor(float(value), device=device) for name, value in state["sums"].items()}
+
+    def _shared(self, accelerator: Accelerator) -> Tensor:
+        """The mean over the processes of each sum."""
+        stacked = torch.stack([value.float() for value in self.sums.values()])
+        shared: Tensor = accelerator.reduce(stacked, reduction="mean")
+        return shared
 
     def first_bad_step(self, accelerator: Accelerator) -> int | None:
         """The first step, from 0, whose total was not finite in some process; of several processes all have to ask."""

@@ -161,6 +161,8 @@ class _Training:
         """Load a checkpoint; returns its step."""
         self.state = load_checkpoint(checkpoint, self.module, self.optimizer, self.average)
         step = int(self.state["step"])
+        if "since_log" in self.state:  # checkpoints of earlier versions lack it
+            self.means.restore(self.state["since_log"], self.accelerator.device)
         progress.say(f"going on from step {step} of {self.settings.steps}")
         return step
 
@@ -271,9 +273,10 @@ class _Training:
 
     def save(self, step: int) -> None:
         """Write a checkpoint; of several processes the first one does."""
+        since_log = self.means.state(self.accelerator)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            state = {**self.state, "step": step}
+            state = {**self.state, "step": step, "since_log": since_log}
             save_checkpoint(self.out, state, self.module, self.optimizer, self.average, self.settings.keep)
 
     def finish(self) -> None:

@@ -9,6 +9,7 @@ from siamese_diffusion.data.hashing import hash_files
 from siamese_diffusion.diffusion.backbone import Backbone, load_backbone
 from siamese_diffusion.diffusion.control import DenseControlNet, controlnet_for
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
+from siamese_diffusion.durable import restore
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import whole_folder, write_json
 from siamese_diffusion.pretrained import load_network
@@ -63,6 +64,7 @@ def load_trained(run: Path) -> Trained:
         InputError: `run` is not a run folder, its training has not finished, or a weight is not finite.
     """
     pipeline = run / "pipeline"
+    restore(pipeline)
     if not pipeline.is_dir():
         if (run / "checkpoints").is_dir():
             raise InputError(f"--checkpoint {run}: training has not finished; run `train` again with --resume")

@@ -24,6 +24,7 @@ from siamese_diffusion.diffusion.grids import save_grid
 from siamese_diffusion.diffusion.latents import LatentData, build_latents
 from siamese_diffusion.diffusion.sampler import denoise
 from siamese_diffusion.diffusion.schedule import Schedule
+from siamese_diffusion.durable import clear_all
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import write_json
 from siamese_diffusion.lock import hold
@@ -97,6 +98,8 @@ def _pretrain(images: Path | DataFolder, out: Path, config: Config, resume: bool
     arrays = map_images(seen, config.data.resolution, out / "cache")
     backbone, quality = _begin(arrays, config)
     claim.write()
+    if claim.first:
+        clear_all(out)
     accelerator = make_accelerator(config.pretrain.precision, device)
     backbone.to(accelerator.device)
 

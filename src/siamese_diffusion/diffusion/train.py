@@ -24,6 +24,7 @@ from siamese_diffusion.diffusion.latents import LatentData, build_latents, mask_
 from siamese_diffusion.diffusion.pretrain import pretrain
 from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion, is_decoder, is_hint
+from siamese_diffusion.durable import clear_all
 from siamese_diffusion.files import write_json
 from siamese_diffusion.lock import hold
 from siamese_diffusion.loop import run
@@ -93,6 +94,8 @@ def _train(
     base = None if small else _load(backbone, resolution)
     images, masks = map_pairs(pairs, resolution, out / "cache")
     claim.write()
+    if claim.first:
+        clear_all(out)
     if base is None:
         if not (out / "pretrain" / "summary.json").exists():
             pretrain(folder, out / "pretrain", config, resume=True, device=device)

@@ -58,7 +58,7 @@ class Selection:
         best = self.best()
         weights, final = self._weights(best["step"]), self.out / "best.safetensors"
         if weights.exists():  # absent where an earlier call was killed below
-            write_whole(final, lambda path: shutil.copyfile(weights, path))
+            write_whole(final, lambda path: shutil.copyfile(weights, path), durable=True)
             write_json(self.out / "best.json", best)
         state = read_state(final)
         require_finite(state, final)
@@ -71,7 +71,7 @@ class Selection:
 
     def _save(self, step: int, network: nn.Module) -> None:
         state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-        write_whole(self._weights(step), lambda path: save_file(state, path))
+        write_whole(self._weights(step), lambda path: save_file(state, path), durable=True)
 
 
 def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:

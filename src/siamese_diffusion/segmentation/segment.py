@@ -22,6 +22,7 @@ from siamese_diffusion.data.arrays import forget
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.splits import require_disjoint, sets_for_testing, train_and_validation
 from siamese_diffusion.device import find_device, precision_on
+from siamese_diffusion.durable import clear_all
 from siamese_diffusion.errors import InputError, reason
 from siamese_diffusion.files import read_json, require_kind, write_json
 from siamese_diffusion.lock import hold
@@ -139,6 +140,8 @@ def _segment(
         [pair.name for pair in real],
     )
     claim.write()
+    if claim.first:
+        clear_all(out)
     begun, imagenet = _begin(settings, out)
     segmenter = Segmenter(begun, settings.loss)
     selection = Selection(out)
