@@ -27,7 +27,7 @@ from siamese_diffusion.config import LoopConfig
 from siamese_diffusion.device import make_accelerator, precision_on
 from siamese_diffusion.division import Division, Step, divide, fitting_division, to_device
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import read_json, read_jsonl, whole_folder, write_json, write_jsonl, write_text
+from siamese_diffusion.files import read_json, read_jsonl, to_json, whole_folder, write_json, write_jsonl, write_text
 from siamese_diffusion.optimizer import learning_rate_factor, make_optimizer, release_gradients, require_whole_steps
 from siamese_diffusion.randomness import mix
 from siamese_diffusion.tensors import read_tensors
@@ -325,10 +325,8 @@ class _Log:
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
-        import json
-
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **figures}) + "\n")
+            file.write(to_json({"step": step, **figures}) + "\n")
         for name, value in figures.items():
             self.board.add_scalar(name, value, step)
 
