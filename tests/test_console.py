@@ -3,6 +3,7 @@
 import errno
 import inspect
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -137,25 +138,28 @@ class TestResult:
 
 
 class TestStandardOutput:
-    """A reader that has gone, and a disk that is full, when the result is printed or when the process ends."""
+    """A reader that has gone, or a full disk: when the result is printed, or when what is left of it is written out."""
 
-    @pytest.mark.parametrize("flags", [[], ["-u"]])
-    @pytest.mark.parametrize("lines", [1, 100_000])
-    def test_a_reader_that_has_read_enough_ends_it_quietly(self, lines: int, flags: list[str]) -> None:
+    @staticmethod
+    def printing(lines: int, output: int, buffered: bool) -> "subprocess.Popen[str]":
+        """A process whose command has a result of so many lines."""
         code = f"from siamese_diffusion.console import run; run(lambda: dict.fromkeys(range({lines})), as_json=False)"
-        with subprocess.Popen(
-            [sys.executable, *flags, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as process:
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        command = [sys.executable, *([] if buffered else ["-u"]), "-c", code]
+        return subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True, env=environment)
+
+    @pytest.mark.parametrize("buffered", [True, False])
+    @pytest.mark.parametrize("lines", [1, 100_000])
+    def test_a_reader_that_has_read_enough_ends_it_quietly(self, lines: int, buffered: bool) -> None:
+        with self.printing(lines, subprocess.PIPE, buffered) as process:
             assert process.stdout is not None
             process.stdout.close()
             _, errors = process.communicate(timeout=60)
-        assert (process.returncode, errors) == (141, b"")
+        assert (process.returncode, errors) == (141, "")
 
-    def test_a_full_disk_is_one_line(self) -> None:
-        full = Path("/dev/full")
-        if not full.exists():
-            pytest.skip("needs /dev/full")
-        code = "from siamese_diffusion.console import run; run(lambda: {'a': 1}, as_json=False)"
-        with full.open("w") as output:
-            result = subprocess.run([sys.executable, "-c", code], stdout=output, stderr=subprocess.PIPE, text=True)
-        assert (result.returncode, result.stderr) == (2, "error: standard output: No space left on device\n")
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+    @pytest.mark.parametrize("buffered", [True, False])
+    def test_a_full_disk_is_one_line(self, buffered: bool) -> None:
+        with Path("/dev/full").open("w") as full, self.printing(1, full.fileno(), buffered) as process:
+            _, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (2, "error: standard output: No space left on device\n")

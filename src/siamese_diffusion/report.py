@@ -87,15 +87,14 @@ def loss_curves(logs: Mapping[str, Path], names: Sequence[str]) -> bytes:
 
     Args:
         logs: name of the run to its `log.jsonl`.
-        names: figures to draw; a run that has none of a figure, or only zeros, has no line, and what was not finite
-            (null) no point.
+        names: figures to draw; a run that has none of a figure, or only zeros, has no line.
     """
     from matplotlib.figure import Figure as Canvas
 
     canvas = Canvas(figsize=(3.1 * len(names), 2.6), dpi=110, layout="constrained")
     for axis, name in zip(canvas.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         for i, (run, path) in enumerate(logs.items()):
-            points = [(row["step"], row[name]) for row in read_jsonl(path) if row.get(name) is not None]
+            points = [(row["step"], row[name]) for row in read_jsonl(path) if name in row]
             if any(value for _, value in points):
                 axis.plot(*zip(*points, strict=True), label=run, color=f"C{i}", linewidth=1.4)
         axis.set_title(name, fontsize=10)
