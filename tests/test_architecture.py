@@ -67,7 +67,7 @@ def test_the_source_is_read() -> None:
     assert len(GRAPH) > 80
     assert "data.folder" in GRAPH["diffusion.train"]
     assert "segmentation.networks" in GRAPH["segmentation.segment"]
-    assert "diffusion.sample" in GRAPH["cli"]
+    assert "studies.spec" in GRAPH["cli"]
 
 
 @pytest.mark.parametrize("module", [name for name in GRAPH if room(name) not in ABOVE])

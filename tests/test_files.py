@@ -1,19 +1,22 @@
 """Whole files or none."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from siamese_diffusion.durable import clear_all, restore
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import whole_folder, write_text, write_whole
+from siamese_diffusion.files import to_json, whole_folder, write_json, write_jsonl, write_text, write_whole
 
 
 @pytest.mark.parametrize(
@@ -157,3 +160,20 @@ def test_what_counts_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monke
     synced.clear()
     write_text(tmp_path / "pairs.jsonl", "x")
     assert synced == [(tmp_path / "pairs.jsonl").stat().st_ino, tmp_path.stat().st_ino]
+
+
+def test_a_figure_that_is_not_finite_is_null_in_json(tmp_path: Path) -> None:
+    nan, inf = float("nan"), float("inf")
+    value: dict[str, Any] = {"a": nan, "b": [1.5, (-inf, {"c": np.float64(inf)})], "d": None, "e": "NaN", "f": True}
+    expected = {"a": None, "b": [1.5, [None, {"c": None}]], "d": None, "e": "NaN", "f": True}
+    write_json(tmp_path / "one.json", value)
+    write_jsonl(tmp_path / "rows.jsonl", [value, {"x": 1.0}])
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    lines = (tmp_path / "rows.jsonl").read_text().splitlines()
+    for text in (to_json(value), (tmp_path / "one.json").read_text(), lines[0]):
+        assert json.loads(text, parse_constant=refuse) == expected
+    assert json.loads(lines[1]) == {"x": 1.0}
+    assert np.isnan(value["a"])  # only what is written changes

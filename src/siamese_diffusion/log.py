@@ -1,7 +1,5 @@
 """What a training loop tells of itself: `log.jsonl` and TensorBoard."""
 
-import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from siamese_diffusion.files import read_jsonl, write_jsonl, write_text
+from siamese_diffusion.files import read_jsonl, to_json, write_jsonl, write_text
 
 
 class Means:
@@ -81,9 +79,8 @@ class Log:
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
         """Add a line; a figure that is not finite is null in it, since JSON knows no NaN."""
-        row: dict[str, Any] = {name: value if math.isfinite(value) else None for name, value in figures.items()}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **row}, allow_nan=False) + "\n")
+            file.write(to_json({"step": step, **figures}) + "\n")
         for name, value in figures.items():
             self.board.add_scalar(name, value, step)
 
