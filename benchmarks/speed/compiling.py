@@ -1,8 +1,10 @@
-"""Whether `torch.compile` pays in a training step: `python benchmarks/compiling.py --size tiny|medium`.
+"""Whether `torch.compile` pays in a training step.
 
-Residual and transformer blocks are compiled one by one, as diffusers recommends for networks that repeat them: a graph of
-the whole step takes longer still. Both sides hold the same weights and take the same batch, in turn; losses are asserted
-equal to 1e-5. JSON on standard output.
+    python benchmarks/speed/compiling.py --size tiny|medium
+
+Residual and transformer blocks are compiled one by one, as diffusers recommends for networks that repeat them: a graph
+of the whole step takes longer still. Both sides hold the same weights and take the same batch, in turn; losses are
+asserted equal to 1e-5. JSON on standard output.
 """
 
 import argparse
@@ -12,9 +14,9 @@ import time
 from typing import Any
 
 import torch
+from bench import GATES, SIZES, VARIANTS, Bench
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
-from train_step import GATES, SIZES, VARIANTS, Bench
 
 
 def main(name: str, repeats: int) -> dict[str, Any]:

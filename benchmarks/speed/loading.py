@@ -1,8 +1,11 @@
-"""How fast batches of pairs are made, and in how much memory: `python benchmarks/loading.py [--data DIR]`.
+"""How fast batches of pairs are made, and in how much memory.
+
+    python benchmarks/speed/loading.py [--data DIR]
 
 Files read and squared anew for every batch against the cache that a run maps into memory, in one process and with two
-loader workers, in turn; the batches are asserted equal. Then the peak resident memory of making that cache, and of holding
-the arrays in memory, for N and 4 N pairs, each in a process of its own. Files are in the system's cache in both cases.
+loader workers, in turn; the batches are asserted equal. Then the peak resident memory of making that cache, and of
+holding the arrays in memory, for N and 4 N pairs, each in a process of its own. Files are in the system's cache in both
+cases.
 """
 
 import argparse

@@ -1,7 +1,9 @@
 """Stable Diffusion 1.5's exact shape with random weights: a step before the gate, one after it, and a sampled image.
 
-`python benchmarks/full_size.py [--steps 50] [--out image.png]` prints seconds, peak memory and parameter counts as JSON.
-It runs the paper's setting (384 px, AdamW, DDIM, guidance 9) at batch 1 with checkpointing, in 32 bits.
+    python benchmarks/speed/full_size.py [--steps 50] [--out image.png]
+
+Prints seconds, peak memory and parameter counts as JSON. It runs the paper's setting (384 px, AdamW, DDIM, guidance 9)
+at batch 1 with checkpointing, in 32 bits.
 """
 
 import argparse

@@ -1,8 +1,10 @@
-"""The commands at Stable Diffusion 1.5's size: `python benchmarks/gpu_real.py --data PAIRS --work DIR --out FILE`.
+"""The commands at Stable Diffusion 1.5's size.
 
-A backbone of that shape with random weights is written in diffusers' layout (its tokenizer and text encoder are small ones:
-the real vocabulary is on a hub); `train` takes three steps of 48 with the paper's preset, and `sample` draws 64 images from
-its run. Seconds are those of the whole commands, with what they load and write.
+    python benchmarks/speed/gpu_real.py --data PAIRS --work DIR --out FILE
+
+A backbone of that shape with random weights is written in diffusers' layout (its tokenizer and text encoder are small
+ones: the real vocabulary is on a hub); `train` takes three steps of 48 with the paper's preset, and `sample` draws 64
+images from its run. Seconds are those of the whole commands, with what they load and write.
 """
 
 import argparse
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from train_step import SIZES, Bench, Size
+from bench import SIZES, Bench, Size
 
 from siamese_diffusion.diffusion.backbone import Backbone, _small_text_encoder, sd15_scheduler
 from siamese_diffusion.files import read_json, read_jsonl

@@ -1,8 +1,10 @@
-"""Whether bf16 pays on this processor: `python benchmarks/precision.py` (and `--size sd15`).
+"""Whether bf16 pays on this processor.
+
+    python benchmarks/speed/precision.py [--size small|sd15] [--repeats 5]
 
 A training step in single precision and under bf16 autocast, the same weights and batch, in turn, in one run: of
-Siamese-Diffusion after the gate, and of two segmentation networks. A processor without AMX or AVX-512 BF16 emulates bf16
-and is slower with it. JSON on standard output, with how far the losses of the first step are apart.
+Siamese-Diffusion after the gate, and of two segmentation networks. A processor without AMX or AVX-512 BF16 emulates
+bf16 and is slower with it. JSON on standard output, with how far the losses of the first step are apart.
 """
 
 import argparse
@@ -14,8 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from bench import GATES, SIZES, Bench
 from torch import Tensor, nn
-from train_step import GATES, SIZES, Bench
 
 from siamese_diffusion.config import Config, LoopConfig
 from siamese_diffusion.diffusion.backbone import small_backbone

@@ -1,12 +1,15 @@
-"""Evaluation in the straightforward way against ours: `python benchmarks/evaluation.py [--data DIR --synthetic DIR]`.
+"""Evaluation in the straightforward way against ours.
 
-Both take the same figures of the same images: Fréchet and kernel distance, similarity, precision and recall, density and
-coverage, and the nearest training image of every synthetic one in four flips. The straightforward side computes features
-anew for each of them, image by image, and searches by a loop over queries and flips in 64 bits. Ours computes features
-once, in batches, into a cache, and searches by blocks. They run in turn in one run; the results are asserted equal.
+    python benchmarks/speed/evaluation.py [--data DIR --synthetic DIR]
 
-Bootstrap intervals, which the straightforward side would not take, are left out of both. The network is the judge's U-Net
-with random weights: what its features are worth does not change what they cost.
+Both take the same figures of the same images: Fréchet and kernel distance, similarity, precision and recall, density
+and coverage, and the nearest training image of every synthetic one in four flips. The straightforward side computes
+features anew for each of them, image by image, and searches by a loop over queries and flips in 64 bits. Ours computes
+features once, in batches, into a cache, and searches by blocks. They run in turn in one run; the results are asserted
+equal.
+
+Bootstrap intervals, which the straightforward side would not take, are left out of both. The network is the judge's
+U-Net with random weights: what its features are worth does not change what they cost.
 """
 
 import argparse

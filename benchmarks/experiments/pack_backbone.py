@@ -1,7 +1,10 @@
-"""Store a backbone's weights as float16, to ship it: `python benchmarks/pack_backbone.py FROM TO`."""
+"""Store a backbone's weights as float16, to ship it.
 
+python benchmarks/experiments/pack_backbone.py FROM TO
+"""
+
+import argparse
 import shutil
-import sys
 from pathlib import Path
 
 import torch
@@ -17,4 +20,7 @@ def main(source: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", type=Path, metavar="FROM", help="the folder backbone/ of a run of `pretrain`")
+    parser.add_argument("target", type=Path, metavar="TO", help="what is there already is replaced")
+    main(**vars(parser.parse_args()))

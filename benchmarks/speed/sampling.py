@@ -1,11 +1,11 @@
-"""Images a second of the original's sampler and of ours: `python benchmarks/sampling.py --size tiny|medium|sd15`.
+"""Images a second of the original's sampler and of ours.
 
-The straightforward sampler draws one image at a time through 50 guided DDIM steps and embeds the hint anew in each. Each
-variant adds one change to the one before; all run in turn, on the same weights. What keeps the result (the hint once,
-batches) is asserted to keep it. FLOPs of an image are those of a pass, counted on tensors without data, times the passes
-that the sampler makes. `--flops` runs nothing else, which Stable Diffusion's size takes on a processor.
+    python benchmarks/speed/sampling.py [--size tiny|medium|sd15] [--flops]
 
-With `--run RUN --masks DATA --judge JUDGE` see `sampling_quality.py`: what the changes cost in quality, on a trained run.
+The straightforward sampler draws one image at a time through 50 guided DDIM steps and embeds the hint anew in each.
+Each variant adds one change to the one before; all run in turn, on the same weights. What keeps the result (the hint
+once, batches) is asserted to keep it. FLOPs of an image are those of a pass, counted on tensors without data, times the
+passes that the sampler makes. `--flops` runs nothing else, which Stable Diffusion's size takes on a processor.
 """
 
 import argparse
@@ -13,84 +13,34 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+from bench import SIZES, Bench, Counted, Size
+from drawing import GUIDANCE, STRAIGHTFORWARD, Sampler, Task
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from train_step import SIZES, Bench, Counted, Size
 
 from siamese_diffusion.diffusion.backbone import sd15_scheduler
-from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.diffusion.schedule import Schedule
 
-Predict = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Variant:
-    name: str
-    scheduler: str = "dpm"
-    steps: int = 50
-    batch: int = 8
-    hint_once: bool = True
-    interval: tuple[float, float] = (0.0, 1.0)
-
-
-STRAIGHTFORWARD: Variant = Variant("straightforward", "ddim", batch=1, hint_once=False)
 VARIANTS = (
     STRAIGHTFORWARD,
-    Variant("hint embedded once", "ddim", batch=1),
-    Variant("in batches", "ddim"),
-    Variant("DPM-Solver++, 16 steps", steps=16),
-    Variant("DPM-Solver++, 12 steps", steps=12),
-    Variant("DPM-Solver++, 8 steps", steps=8),
-    Variant("UniPC, 8 steps", "unipc", 8),
-    Variant("UniPC, 8 steps, guided at 0 to 0.8", "unipc", 8, interval=(0.0, 0.8)),
+    Sampler("hint embedded once", "ddim", batch=1),
+    Sampler("in batches", "ddim"),
+    Sampler("DPM-Solver++, 16 steps", steps=16),
+    Sampler("DPM-Solver++, 12 steps", steps=12),
+    Sampler("DPM-Solver++, 8 steps", steps=8),
+    Sampler("UniPC, 8 steps", "unipc", 8),
+    Sampler("UniPC, 8 steps, guided at 0 to 0.8", "unipc", 8, interval=(0.0, 0.8)),
 )
-
-
-GUIDANCE = 9.0
-"""On the prompt, as in the paper."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What to draw, with which weights."""
-
-    model: Any
-    schedule: Any
-    hints: Tensor
-    text: Tensor
-    empty: Tensor
-    guidance: float
-    mask_guidance: float
-
-    def draw(self, variant: Variant, noise: Tensor, count: int) -> Tensor:
-        """Latents of the first `count` masks."""
-        drawn = []
-        for start in range(0, count, variant.batch):
-            part = slice(start, min(count, start + variant.batch))
-            predict = self._predict(variant, part)
-            drawn.append(denoise(predict, noise[part], self.schedule, variant.scheduler, variant.steps))
-        return torch.cat(drawn)
-
-    def _predict(self, variant: Variant, part: slice) -> Predict:
-        hints, text, empty = self.hints[part], self.text[part], self.empty[part]
-
-        def fresh() -> Predict:
-            return guided(self.model, hints, text, empty, self.guidance, self.mask_guidance, variant.interval)
-
-        if variant.hint_once:
-            return fresh()
-        return lambda noisy, t: fresh()(noisy, t)
 
 
 class Tally:
     """Stands for the networks in the sampler and counts the rows that pass through them."""
+
+    unet = SimpleNamespace(dtype=torch.float32)
 
     def __init__(self) -> None:
         self.schedule = Schedule(sd15_scheduler().alphas_cumprod, "epsilon")
@@ -195,23 +145,5 @@ if __name__ == "__main__":
     parser.add_argument("--count", type=int, default=8, help="images a variant")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--flops", action="store_true", help="count FLOPs only")
-    parser.add_argument("--run", type=Path, help="a trained run, for quality")
-    parser.add_argument("--masks", type=Path, help="pairs with a train and a val split")
-    parser.add_argument("--judge", type=Path, help="a run of `segment` on real pairs")
-    parser.add_argument("--split", default="val", help="whose masks are drawn")
-    parser.add_argument("--only", nargs="+", default=[], help="variants whose names end so, beside the straightforward one")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="JSON of the quality, written as it goes along")
-    parser.add_argument("--curve", type=Path, help="PNG of quality against seconds")
     arguments = parser.parse_args()
-    if arguments.run:
-        from sampling_quality import chosen, curve, quality
-
-        variants = chosen(arguments.only)
-        where = arguments.run, arguments.masks, arguments.judge
-        found = quality(*where, arguments.count, arguments.seeds, arguments.out, arguments.split, variants)
-        if arguments.curve:
-            curve(found, arguments.curve)
-        print(json.dumps(found))
-    else:
-        print(json.dumps(main(arguments.size, arguments.count, arguments.repeats, arguments.flops)))
+    print(json.dumps(main(arguments.size, arguments.count, arguments.repeats, arguments.flops)))

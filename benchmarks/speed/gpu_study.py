@@ -1,8 +1,11 @@
 """Siamese-Diffusion against mask-only in the minutes of one GPU: the preset `medium`, as many steps as fit the time.
 
-`python benchmarks/gpu_study.py backbone --data KVASIR --out DIR --seconds 150` trains the backbone on the split `train`;
-`... arm siamese --data KVASIR --out DIR --seconds 90` one diffusion on 100 pairs of it, and draws 400 new pairs into
-`DIR/siamese-pairs` (tar files). Two arms may run side by side. How many steps fit is measured on the first 40, and said.
+    python benchmarks/speed/gpu_study.py backbone --data KVASIR --out DIR --seconds 150
+    python benchmarks/speed/gpu_study.py arm siamese --data KVASIR --out DIR --seconds 90
+
+The first trains the backbone on the split `train`; the second one diffusion on 100 pairs of it, and draws 400 new pairs
+into `DIR/siamese-pairs` (tar files). Two arms may run side by side. How many steps fit is measured on the first 40, and
+said.
 """
 
 import argparse

@@ -1,4 +1,6 @@
-"""What guidance on the mask does to an image: `python benchmarks/guidance.py DATA JUDGE RUN [RUN ...] --at 1 2:0:0.8 2:0:1`.
+"""What guidance on the mask does to an image.
+
+    python benchmarks/experiments/guidance.py DATA JUDGE RUN [RUN ...] --at 1 2:0:0.8 2:0:1
 
 Draws images of validation masks with each finished run of `train` and each guidance (weight, and the shares of the
 timesteps between which it is on), with the same noise for all. Prints edge strength and sharpness (real = 1), and the

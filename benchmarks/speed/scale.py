@@ -1,13 +1,15 @@
-"""What a training step costs many devices, counted without running it: `python benchmarks/scale.py [--resolution 384]`.
+"""What a training step costs many devices, counted without running it.
 
-At Stable Diffusion 1.5's size: trained parameters and the bytes of gradients that are all-reduced, FLOPs by what PyTorch's
-counter knows (matrix products, convolutions, attention; forward and backward), bytes of the cached latents of an image, and
-the bandwidth that each device needs for an efficiency, by
+    python benchmarks/speed/scale.py [--resolution 384]
+
+At Stable Diffusion 1.5's size: trained parameters and the bytes of gradients that are all-reduced, FLOPs by what
+PyTorch's counter knows (matrix products, convolutions, attention; forward and backward), bytes of the cached latents of
+an image, and the bandwidth that each device needs for an efficiency, by
 
     bandwidth = 2 (N - 1) / N x gradient bytes / (step seconds x (1 - efficiency) / efficiency)
 
-for a ring all-reduce over N devices that hides behind nothing; PyTorch overlaps it with the backward pass, so the need is
-lower. The step runs on fake tensors, which have shapes and no data.
+for a ring all-reduce over N devices that hides behind nothing; PyTorch overlaps it with the backward pass, so the need
+is lower. The step runs on fake tensors, which have shapes and no data.
 """
 
 import argparse

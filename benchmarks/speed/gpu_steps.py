@@ -1,9 +1,12 @@
-"""Seconds and GiB of a training step on a GPU, as the original does it and as we do: `python benchmarks/gpu_steps.py`.
+"""Seconds and GiB of a training step on a GPU, as the original does it and as we do.
 
-A step is `--batch` samples in passes of `micro`, then the optimiser, at Stable Diffusion 1.5's size with random weights. A
-few passes are timed, over timesteps that are evenly spread, and taken `batch / micro` times; the optimiser is timed alone.
-"fp32" is torch's default, in which the original trains: convolutions in TF32, matrix products not. Memory is the allocator's
-peak. Results go to `--out` after each line. `--compile` measures `torch.compile` by blocks alone, which takes minutes.
+    python benchmarks/speed/gpu_steps.py --out FILE [--compile]
+
+A step is `--batch` samples in passes of `micro`, then the optimiser, at Stable Diffusion 1.5's size with random
+weights. A few passes are timed, over timesteps that are evenly spread, and taken `batch / micro` times; the optimiser
+is timed alone. "fp32" is torch's default, in which the original trains: convolutions in TF32, matrix products not.
+Memory is the allocator's peak. Results go to `--out` after each line. `--compile` measures `torch.compile` by blocks
+alone, which takes minutes.
 """
 
 import argparse
@@ -15,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bench import GATES, SIZES, Bench, Kept, Size
 from torch import Tensor
-from train_step import GATES, SIZES, Bench, Kept, Size
 
 from siamese_diffusion.device import SIXTEEN_BITS, autocast
 from siamese_diffusion.diffusion.compiling import compile_blocks

@@ -1,9 +1,12 @@
-"""Bytes a training step at Stable Diffusion 1.5's size needs, counted without running it: `python benchmarks/memory.py`.
+"""Bytes a training step at Stable Diffusion 1.5's size needs, counted without running it.
 
-The step runs on fake tensors, which have shapes and no data; every storage is counted from its birth to its end. What an
-allocator adds (fragments, a CUDA context of about half a GiB, workspaces of convolutions) is not in the figures.
+    python benchmarks/speed/memory.py [--resolution 384]
+
+The step runs on fake tensors, which have shapes and no data; every storage is counted from its birth to its end. What
+an allocator adds (fragments, a CUDA context of about half a GiB, workspaces of convolutions) is not in the figures.
 """
 
+import argparse
 import json
 import sys
 from contextlib import nullcontext
@@ -87,7 +90,7 @@ def check_state_bytes() -> None:
         assert kept == sum(state_bytes(parameter, optimizer) for parameter in net.parameters())
 
 
-def main(resolution: int = 384) -> None:
+def main(resolution: int) -> None:
     """Print a table on standard error and JSON on standard output."""
     check_state_bytes()
     rows = []
@@ -102,4 +105,6 @@ def main(resolution: int = 384) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:2]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--resolution", type=int, default=384, help="side in pixels")
+    main(**vars(parser.parse_args()))

@@ -1,7 +1,9 @@
-"""What Image-Diffusion knows that Mask-Diffusion does not: `python benchmarks/teacher.py DATA RUN [RUN ...]`.
+"""What Image-Diffusion knows that Mask-Diffusion does not.
 
-L_c pulls Mask-Diffusion towards Image-Diffusion, a teacher only if it predicts better, having seen the image. Prints for
-each finished run of `train` the losses of both on 64 validation images, the mean over five timesteps, by how much
+    python benchmarks/experiments/teacher.py DATA RUN [RUN ...]
+
+L_c pulls Mask-Diffusion towards Image-Diffusion, a teacher only if it predicts better, having seen the image. Prints
+for each finished run of `train` the losses of both on 64 validation images, the mean over five timesteps, by how much
 Image-Diffusion's is lower, and how far the two predictions are apart (L_c). Of `mask-only` and `adc` only L_m counts.
 """
 

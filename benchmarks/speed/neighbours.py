@@ -1,8 +1,9 @@
 """The search for copies at full size: 100,000 synthetic images against 10,000 real ones in four flips.
 
-`python benchmarks/neighbours.py [--queries 100000] [--keys 10000] [--width 512] [--flips 4]` draws random features and
-prints seconds, the peak of memory and the size of the problem as JSON. One run; the features lie on disk, memory-mapped,
-as `evaluate` has them.
+    python benchmarks/speed/neighbours.py [--queries 100000] [--keys 10000] [--width 512] [--flips 4]
+
+Draws random features and prints seconds, the peak of memory and the size of the problem as JSON. One run; the features
+lie on disk, memory-mapped, as `evaluate` has them.
 """
 
 import argparse

@@ -1,15 +1,19 @@
-"""Quality against time of the samplers: `python benchmarks/sampling.py --run RUN --masks DATA --judge JUDGE`.
+"""Quality against time of the samplers, on a trained run.
 
-Every variant draws the same masks (of `--split`, by default validation) from the same noise, all variants in turn for each
-seed, with the run's own guidance. Two figures of each set: the fit to its masks (Dice of the judge, a segmentation network
-that saw real pairs only) and the kernel distance of the judge's features to those of the real training images, which is
-what stands in for KID without Inception's weights. `by seed` differences from the straightforward sampler tell a cost from
-chance.
+    python benchmarks/experiments/sampling_quality.py --run RUN --masks DATA --judge JUDGE [--curve PNG]
 
-The real images with those masks are the reference: what a perfect generator would reach. A variant chosen on one split is
-to be confirmed on another: `--split test --only "UniPC, 8 steps, guided at 0.0 to 0.8"`.
+Every variant draws the same masks (of `--split`, by default validation) from the same noise, all variants in turn for
+each seed, with the run's own guidance. Two figures of each set: the fit to its masks (Dice of the judge, a segmentation
+network that saw real pairs only) and the kernel distance of the judge's features to those of the real training images,
+which is what stands in for KID without Inception's weights. `by seed` differences from the straightforward sampler tell
+a cost from chance.
+
+The real images with those masks are the reference: what a perfect generator would reach. A variant chosen on one split
+is to be confirmed on another: `--split test --only "UniPC, 8 steps, guided at 0.0 to 0.8"`.
 """
 
+import argparse
+import json
 import statistics
 import sys
 import time
@@ -20,26 +24,29 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sampling import STRAIGHTFORWARD, Task, Variant
 
 from siamese_diffusion.data.arrays import load_images, load_pairs, to_images
-from siamese_diffusion.data.pairs import find_pairs, prompt_of, square
+from siamese_diffusion.data.images import square
+from siamese_diffusion.data.pairs import find_pairs, prompt_of
 from siamese_diffusion.diffusion.checkpoint import load_trained
 from siamese_diffusion.diffusion.latents import mask_hint
 from siamese_diffusion.evaluation.judge import Judge, embedder, judge_of
 from siamese_diffusion.evaluation.metrics.distances import kernel_distance
 from siamese_diffusion.evaluation.metrics.mask_fit import pair_scores
 from siamese_diffusion.files import write_json
-from siamese_diffusion.segmentation.segment import predict
+from siamese_diffusion.segmentation.predict import predict
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "speed"))  # images are drawn as where their speed is measured
+from drawing import STRAIGHTFORWARD, Sampler, Task
 
 STEPS = (4, 6, 8, 10, 12, 16, 25)
 SOLVERS = {"dpm": "DPM-Solver++", "unipc": "UniPC"}
 INTERVALS = ((0.0, 0.8), (0.0, 0.9), (0.2, 0.9), (0.3, 1.0))
 VARIANTS = (
     STRAIGHTFORWARD,
-    *(Variant(f"{SOLVERS[name]}, {steps} steps", name, steps) for name in SOLVERS for steps in STEPS),
+    *(Sampler(f"{SOLVERS[name]}, {steps} steps", name, steps) for name in SOLVERS for steps in STEPS),
     *(
-        Variant(f"UniPC, {steps} steps, guided at {low} to {high}", "unipc", steps, interval=(low, high))
+        Sampler(f"UniPC, {steps} steps, guided at {low} to {high}", "unipc", steps, interval=(low, high))
         for steps in (8, 12)
         for low, high in INTERVALS
     ),
@@ -68,7 +75,7 @@ class Scale:
         return float(fit), kernel_distance(self.real, self.features(sized)).estimate.value
 
 
-def chosen(endings: Sequence[str]) -> tuple[Variant, ...]:
+def chosen(endings: Sequence[str]) -> tuple[Sampler, ...]:
     """The straightforward sampler and those variants whose names end so; none given: all."""
     return tuple(v for v in VARIANTS if not endings or v == STRAIGHTFORWARD or v.name.endswith(tuple(endings)))
 
@@ -81,7 +88,7 @@ def quality(
     seeds: int,
     out: Path | None = None,
     split: str = "val",
-    variants: Sequence[Variant] = VARIANTS,
+    variants: Sequence[Sampler] = VARIANTS,
 ) -> dict[str, Any]:
     """Fit, distance and seconds an image of every variant and seed.
 
@@ -147,7 +154,7 @@ def quality(
     return found
 
 
-def _plain(variant: Variant) -> bool:
+def _plain(variant: Sampler) -> bool:
     """Whether nothing but the solver differs."""
     return variant.interval == (0.0, 1.0)
 
@@ -212,3 +219,23 @@ def _points(axis: Any, rows: list[Row], key: str, **style: Any) -> None:
 
 def _place(row: Row, key: str) -> tuple[float, float]:
     return statistics.median(row["seconds"]), statistics.mean(row[key])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="a trained run")
+    parser.add_argument("--masks", type=Path, required=True, help="pairs with a train and a val split")
+    parser.add_argument("--judge", type=Path, required=True, help="a run of `segment` on real pairs")
+    parser.add_argument("--count", type=int, default=8, help="masks, and images of a variant and seed")
+    parser.add_argument("--split", default="val", help="whose masks are drawn")
+    parser.add_argument("--only", nargs="+", default=[], help="variants whose names end so, beside the straightforward one")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="JSON, written as it goes along")
+    parser.add_argument("--curve", type=Path, help="PNG of quality against seconds")
+    arguments = parser.parse_args()
+    where = arguments.run, arguments.masks, arguments.judge
+    variants = chosen(arguments.only)
+    found = quality(*where, arguments.count, arguments.seeds, arguments.out, arguments.split, variants)
+    if arguments.curve:
+        curve(found, arguments.curve)
+    print(json.dumps(found))

@@ -1,8 +1,10 @@
-"""The share of a training step in which a GPU works: `python benchmarks/gpu_busy.py --out FILE`.
+"""The share of a training step in which a GPU works.
 
-The loop of `train` itself, with its batches made ahead, at Stable Diffusion 1.5's size (random weights, made-up latents and
-masks) or at the size of the preset `medium`. torch's profiler tells when kernels and copies ran; the share is the union of
-their times over the time of the steps. A fifth to a half of what is left is the profiler's own work.
+    python benchmarks/speed/gpu_busy.py --out FILE
+
+The loop of `train` itself, with its batches made ahead, at Stable Diffusion 1.5's size (random weights, made-up latents
+and masks) or at the size of the preset `medium`. torch's profiler tells when kernels and copies ran; the share is the
+union of their times over the time of the steps. A fifth to a half of what is left is the profiler's own work.
 """
 
 import argparse
@@ -16,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from bench import SIZES, Bench
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
-from train_step import SIZES, Bench
 
 from siamese_diffusion.config import Config, load_config
 from siamese_diffusion.diffusion.backbone import small_backbone

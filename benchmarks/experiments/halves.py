@@ -1,17 +1,20 @@
 """Disjoint parts of a folder of real pairs, to see what `evaluate` says where there is nothing to find.
 
-Usage: python examples/halves.py DATA OUT, where DATA has images/, masks/ and splits.json. Writes OUT/half-a and OUT/half-b,
-two halves of the training pairs, and OUT/most and OUT/hundred, all but a hundred of them and that hundred. half-a and most
-keep the lists val and test. The files are symbolic links.
+    python benchmarks/experiments/halves.py DATA OUT
+
+DATA has images/, masks/ and splits.json. Writes OUT/half-a and OUT/half-b, two halves of the training pairs, and
+OUT/most and OUT/hundred, all but a hundred of them and that hundred. half-a and most keep the lists val and test. The
+files are symbolic links.
 """
 
+import argparse
 import json
 import random
-import sys
 from pathlib import Path
 
 
 def main(data: Path, out: Path) -> None:
+    """Make the four folders."""
     lists = json.loads((data / "splits.json").read_text())
     names = sorted(lists["train"])
     random.Random(0).shuffle(names)
@@ -34,4 +37,7 @@ def main(data: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path, metavar="DATA")
+    parser.add_argument("out", type=Path, metavar="OUT")
+    main(**vars(parser.parse_args()))

@@ -1,9 +1,11 @@
-"""Whether the Dense Hint Input survives its learning rate: `python benchmarks/hint_rate.py DATA BACKBONE --out DIR`.
+"""Whether the Dense Hint Input survives its learning rate.
 
-Trains on 100 pairs for each method, factor on the hint embedding's learning rate, and seed. A dead embedding gives every
-mask the same features, so no image can obey. Prints the hint strength at the end, and the obedience so far: how much the
-loss on 64 validation images rises when each gets another one's mask, the mean over five timesteps. Finished runs are used
-again.
+    python benchmarks/experiments/hint_rate.py DATA BACKBONE --out DIR
+
+Trains on 100 pairs for each method, factor on the hint embedding's learning rate, and seed. A dead embedding gives
+every mask the same features, so no image can obey. Prints the hint strength at the end, and the obedience so far: how
+much the loss on 64 validation images rises when each gets another one's mask, the mean over five timesteps. Finished
+runs are used again.
 """
 
 import argparse

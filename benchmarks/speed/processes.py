@@ -1,11 +1,13 @@
-"""Two processes against one on one machine: `python benchmarks/processes.py [--size tiny|small] [--repeats 3]`.
+"""Two processes against one on one machine.
 
-`train` and `sample` run as their commands do, over gloo, at one global batch, in turn: one process of one thread, one of
-two threads, and two of one thread each. Seconds are of a training step and of an image, without start-up.
-Efficiency is how many times as fast two processes are, over 2 against one thread, over 1 against two threads.
+    python benchmarks/speed/processes.py [--size tiny|small] [--repeats 3]
 
-Two processes of one machine share its memory bus and caches, and gloo copies through the main memory: the figure says what
-the code loses, not what a network of GPUs would.
+`train` and `sample` run as their commands do, over gloo, at one global batch, in turn: one process of one thread, one
+of two threads, and two of one thread each. Seconds are of a training step and of an image, without start-up. Efficiency
+is how many times as fast two processes are, over 2 against one thread, over 1 against two threads.
+
+Two processes of one machine share its memory bus and caches, and gloo copies through the main memory: the figure says
+what the code loses, not what a network of GPUs would.
 """
 
 import argparse

@@ -1,6 +1,9 @@
-"""What the linear first stage keeps of held-out images: `python benchmarks/first_stage.py DATA [RESOLUTION]`."""
+"""What the linear first stage keeps of held-out images.
 
-import sys
+python benchmarks/experiments/first_stage.py DATA [RESOLUTION]
+"""
+
+import argparse
 from pathlib import Path
 
 import torch
@@ -12,7 +15,7 @@ from siamese_diffusion.diffusion.firststage import fit, psnr
 from siamese_diffusion.evaluation.metrics.appearance import statistics
 
 
-def main(folder: Path, resolution: int = 96) -> None:
+def main(folder: Path, resolution: int) -> None:
     """Print dB and sharpness (real = 1) for patch sizes, channels, whitening and the latent error the decoder expects."""
     fitted, held_out = (to_tensor(load_images(find_images(folder, split), resolution)) for split in ("train", "val"))
     real = sharpness(held_out)
@@ -34,4 +37,7 @@ def sharpness(images: Tensor) -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:3]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, metavar="DATA", help="images with the splits train and val")
+    parser.add_argument("resolution", type=int, nargs="?", default=96, help="side in pixels")
+    main(**vars(parser.parse_args()))

@@ -1,9 +1,11 @@
-"""Images a second on a GPU, drawn as the original does it and as we do: `python benchmarks/gpu_sampling.py --out FILE`.
+"""Images a second on a GPU, drawn as the original does it and as we do.
 
-Stable Diffusion 1.5's size with random weights, 384 px, guidance 9 on the prompt, the first stage's decoder included. The
-original draws one image at a time in fp32 through 50 DDIM steps and embeds the mask anew in each. What 8 and 12 steps do to
-quality is measured on trained runs (`sampling.py --run`); what 16 bits do is told here, as the RMS of the difference of the
-latents after 50 steps, over their RMS. JSON goes to `--out` after each line.
+    python benchmarks/speed/gpu_sampling.py --out FILE
+
+Stable Diffusion 1.5's size with random weights, 384 px, guidance 9 on the prompt, the first stage's decoder included.
+The original draws one image at a time in fp32 through 50 DDIM steps and embeds the mask anew in each. What 8 and 12
+steps do to quality is measured on trained runs (`experiments/sampling_quality.py`); what 16 bits do is told here, as
+the RMS of the difference of the latents after 50 steps, over their RMS. JSON goes to `--out` after each line.
 """
 
 import argparse
@@ -15,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sampling import GUIDANCE, STRAIGHTFORWARD, Task, Variant
+from bench import SCALE, SIZES, Bench, Size
+from drawing import GUIDANCE, STRAIGHTFORWARD, Sampler, Task
 from torch import Tensor, nn
-from train_step import SCALE, SIZES, Bench, Size
 
 from siamese_diffusion.device import SIXTEEN_BITS, set_tf32
 from siamese_diffusion.diffusion.backbone import sd15_scheduler
@@ -25,11 +27,11 @@ from siamese_diffusion.diffusion.compiling import compile_blocks
 
 GIB = 2**30
 DDIM = replace(STRAIGHTFORWARD, name="50 DDIM steps", hint_once=True)
-DPM = Variant("12 DPM-Solver++ steps", steps=12)
-UNIPC = Variant("8 UniPC steps, guided at 0 to 0.8", "unipc", 8, interval=(0.0, 0.8))
+DPM = Sampler("12 DPM-Solver++ steps", steps=12)
+UNIPC = Sampler("8 UniPC steps, guided at 0 to 0.8", "unipc", 8, interval=(0.0, 0.8))
 
 
-def listed(most: int) -> list[tuple[str, bool, int, Variant]]:
+def listed(most: int) -> list[tuple[str, bool, int, Sampler]]:
     """(precision, channels-last, images, variant): each draws its images in one batch, but the first."""
     few = max(1, most // 4)
     return [
@@ -63,7 +65,7 @@ def main(size: Size, most: int, device: str, out: Path, compiled: bool) -> None:
         return time.perf_counter()
 
     @torch.no_grad()
-    def draw(variant: Variant, images: int) -> Tensor:
+    def draw(variant: Sampler, images: int) -> Tensor:
         latents = task.draw(variant, noise, images)
         for part in latents.split(min(variant.batch, 16)):
             vae.decode((part / SCALE).to(vae.dtype)).sample.float().clamp(-1, 1)
