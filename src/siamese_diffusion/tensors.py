@@ -1,4 +1,4 @@
-"""Files of tensors. Nothing in a file is executed, and one that is torn or of another kind is one line."""
+"""Files of tensors. Reading one executes nothing; a damaged file, or one of another kind, raises an `InputError`."""
 
 import pickle
 import zipfile
