@@ -1,4 +1,4 @@
-"""Files of tensors. Nothing in a file is executed; a damaged or non-finite one raises a one-line InputError."""
+"""Files of tensors. Reading one executes nothing; a damaged or non-finite one raises a one-line InputError."""
 
 import pickle
 import re
