@@ -135,7 +135,7 @@ def load_parts(source: str | Path, parts: Sequence[str], option: str = "--backbo
     """
     where = SD15 if source == "sd15" else str(source)
     what = f"{option} {source}: no backbone could be loaded from there"
-    weights = {"use_safetensors": True}
+    weights: dict[str, Any] = {"use_safetensors": True}
     loaders = {
         "vae": lambda: load_network(_vae_class(where, what), where, "vae", what, **weights),
         "unet": lambda: load_network(UNet2DConditionModel, where, "unet", what, **weights),
