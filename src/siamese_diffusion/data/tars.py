@@ -99,7 +99,7 @@ def index(shard: Path) -> Mapping[str, Span]:
     return _index(shard, state.st_size, state.st_mtime_ns)
 
 
-class _Header(tarfile.TarInfo):
+class Header(tarfile.TarInfo):
     """A header whose size is not negative: with one that is, Python before 3.11.14 and 3.13.6 goes in a circle."""
 
     def _block(self, count: int) -> int:
@@ -113,7 +113,7 @@ def _index(shard: Path, size: int, changed: int) -> Mapping[str, Span]:
     spans: dict[str, Span] = {}
     end = 0
     with refused(f"{shard}: not a tar archive that can be read"):
-        with tarfile.open(shard, "r:", tarinfo=_Header) as archive:
+        with tarfile.open(shard, "r:", tarinfo=Header) as archive:
             for member in archive:
                 end = member.offset_data + -(-member.size // BLOCK) * BLOCK
                 if member.issparse():
