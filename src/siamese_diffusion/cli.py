@@ -6,7 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
-from siamese_diffusion.console import ConfigFile, Data, Device, Json, Out, Resume, Setting, load_settings, quiet, run
+from siamese_diffusion.console import (
+    ConfigFile,
+    Data,
+    Device,
+    Json,
+    Out,
+    Resume,
+    Setting,
+    load_settings,
+    quiet,
+    run,
+    to_write,
+)
 from siamese_diffusion.errors import InputError
 
 app = typer.Typer(
@@ -69,7 +81,7 @@ def phantoms(
         make_phantoms(out, count, resolution, seed)
         return {"out": str(out), "pairs": count}
 
-    run(call, as_json)
+    run(call, as_json, again="the same command goes on")
 
 
 @app.command()
@@ -284,13 +296,16 @@ def import_(
 
         return import_(source, out, backbone, load_settings(config or "sd15-paper", settings))
 
-    run(call, as_json)
+    run(call, as_json, again="the same command goes on")
 
 
 @app.command()
 def export(
     checkpoint: Annotated[Path, typer.Option(help="A finished run of `train` or `import`.")],
-    out: Annotated[Path, typer.Option(help="Folder (diffusers) or file (original) to write.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder (diffusers) or file (original) to write.", parser=to_write, metavar="PATH"),
+    ],
     to: Annotated[str, typer.Option(help="diffusers: a pipeline folder; original: the authors' key names.")] = "diffusers",
     as_json: Json = False,
 ) -> None:
@@ -367,14 +382,17 @@ def rate_export(
 
         return export_ratings(real, synthetic, out, count, seed, resolution, split)
 
-    run(call, as_json)
+    run(call, as_json, again="the same command goes on")
 
 
 @rate_app.command("score")
 def rate_score(
     files: Annotated[list[Path], typer.Argument(help="Files that the readers saved.")],
     key: Annotated[Path, typer.Option(help="key.json of `rate export`.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for scores.json and ratings.csv.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for scores.json and ratings.csv.", parser=to_write, metavar="PATH"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Mean opinion scores, real-or-synthetic accuracy and agreement of the readers."""

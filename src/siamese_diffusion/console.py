@@ -20,7 +20,16 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
 Data = Annotated[Path, typer.Option(help="Folder of image-mask pairs.")]
-Out = Annotated[Path, typer.Option(help="Folder to write.")]
+
+
+def to_write(value: str | Path) -> Path:
+    """A folder or file to write; an empty name, as of a variable that is not set, would mean the current folder."""
+    if not str(value).strip():
+        _fail("--out '': is empty; name what is to be written")
+    return Path(value)
+
+
+Out = Annotated[Path, typer.Option(help="Folder to write.", parser=to_write, metavar="PATH")]
 
 
 def load_settings(source: str | None, settings: list[str] | None) -> "Config":
@@ -30,16 +39,23 @@ def load_settings(source: str | None, settings: list[str] | None) -> "Config":
     return load_config(source, settings)
 
 
-def run(
-    call: Callable[[], Any], as_json: bool, show: bool = True, again: str = "the same command with --resume goes on"
-) -> None:
-    """Call, print the result, and turn what can go wrong into one line and an exit status."""
+def run(call: Callable[[], Any], as_json: bool, show: bool = True, again: str = "") -> None:
+    """Call, print the result, and turn what can go wrong into one line and an exit status.
+
+    Args:
+        call: the command; what it takes of the command line is in its closure.
+        as_json: print one JSON object.
+        show: print the result where that is not asked for.
+        again: what an interrupted call is to be followed by; default: `--resume`, where the command has that option.
+    """
+    if not again and "resume" in getattr(call, "__code__", run.__code__).co_freevars:
+        again = "the same command with --resume goes on"
     try:
         result = call()
     except InputError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        print(f"interrupted; {again}", file=sys.stderr)
+        print("interrupted" + (f"; {again}" if again else ""), file=sys.stderr)
         raise SystemExit(130) from None
     except MemoryError:
         _fail("out of memory: lower data.resolution or the batch_size of this command")

@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from siamese_diffusion.claim import Claim, listing
+from siamese_diffusion.claim import Claim, begun_earlier, listing, require_apart
 from siamese_diffusion.config import Config, update
 from siamese_diffusion.data.arrays import Images, forget, map_images, stamp, to_tensor
 from siamese_diffusion.data.pairs import find_images, prompt_of
@@ -72,6 +72,7 @@ def pretrain(
     Raises:
         InputError: no images, settings that do not fit, or an `out` that holds a run already.
     """
+    require_apart(out, images=images)
     config = config or Config()
     config = update(config, "pretrain", precision=precision_on(find_device(device), config.pretrain.precision))
     require_shape(config.backbone, config.data.resolution)
@@ -80,7 +81,9 @@ def pretrain(
         raise InputError(f"--images {images}: one image is not enough to train on")
     inputs = {"command": "pretrain", "images": len(paths), "files": listing(paths)}
     seen = {"resolution", "split", "label", "prompt_dropout", "flip"}  # of the data: pairs may be limited, images are not
-    claim = Claim(out, config, {"data": seen, "backbone": None, "pretrain": None}, inputs, resume)
+    depends = {"data": seen, "backbone": None, "pretrain": None}
+    claim = Claim(out, config, depends, inputs, resume, earlier=lambda: begun_earlier(out, "pretrain"))
+    claim.mark()
     arrays = map_images(paths, config.data.resolution, out / "cache")
     held_out = np.arange(len(arrays)) % 10 == 9 if len(arrays) >= 20 else np.zeros(len(arrays), bool)
     fitted, measured = np.flatnonzero(~held_out), np.flatnonzero(held_out if held_out.any() else ~held_out)

@@ -10,7 +10,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from siamese_diffusion import progress
-from siamese_diffusion.claim import Claim, listing
+from siamese_diffusion.claim import Claim, begun_earlier, listing, require_apart
 from siamese_diffusion.config import Config, TrainConfig, default_config, update
 from siamese_diffusion.data.arrays import forget, map_pairs, stamp, to_tensor
 from siamese_diffusion.data.pairs import find_pairs, prompt_of
@@ -59,6 +59,7 @@ def train(
         InputError: bad pairs, no such backbone, settings that do not fit, or an `out` that holds a run already.
         KeyboardInterrupt: interrupted; the state is saved first.
     """
+    require_apart(out, data=data)
     config = config or default_config(backbone)
     if method is not None:
         config = update(config, "method", name=method)
@@ -71,7 +72,8 @@ def train(
         "pairs": len(pairs),
         "files": listing([path for pair in pairs for path in (pair.image, pair.mask)]),
     }
-    claim = Claim(out, config, dict.fromkeys(("data", "backbone", "method", "train")), inputs, resume)
+    depends = dict.fromkeys(("data", "backbone", "method", "train"))
+    claim = Claim(out, config, depends, inputs, resume, earlier=lambda: begun_earlier(out, "train"))
     prompts = [pair.prompt or prompt_of(config.data.label) for pair in pairs]
 
     # ---- backbone -----------------------------------------------------------------------------------------------
@@ -82,6 +84,7 @@ def train(
         backbone = str(pretrained)
     else:
         base = _load(backbone, resolution)
+    claim.mark()
     images, masks = map_pairs(pairs, resolution, out / "cache")  # a bad one should be known before hours of training
     claim.write()
     if base is None:

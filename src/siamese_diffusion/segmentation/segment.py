@@ -13,7 +13,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from siamese_diffusion import loop, progress
-from siamese_diffusion.claim import Claim, listing
+from siamese_diffusion.claim import Claim, begun_earlier, listing, require_apart
 from siamese_diffusion.config import Config, SegmentConfig, load_config, update
 from siamese_diffusion.data.arrays import forget
 from siamese_diffusion.data.pairs import find_pairs
@@ -29,6 +29,9 @@ from siamese_diffusion.segmentation.metrics import summary
 from siamese_diffusion.segmentation.predict import draw_samples, score_set, validate
 from siamese_diffusion.segmentation.predict import predict as predict  # those who use a run import it from here
 from siamese_diffusion.tensors import read_tensors
+
+WEIGHTS = "best.safetensors"
+"""The selected network, in its run's folder."""
 
 
 class Segmenter(nn.Module):
@@ -80,6 +83,7 @@ def segment(
         InputError: bad input, a test image among the training ones, `out` holds a run and `resume` is false, or
             `resume` is true and the run was made with other settings or folders.
     """
+    require_apart(out, train=train, test=test, synthetic=synthetic)
     config = config or Config()
     if network is not None:
         config = update(config, "segment", network=network)
@@ -107,11 +111,12 @@ def segment(
         "test": {name: len(pairs) for name, pairs in tests.items()},
     }
     depends = {"data": {"split", "limit", "limit_seed"}, "segment": None}
-    claim = Claim(out, config, depends, inputs, resume)
+    claim = Claim(out, config, depends, inputs, resume, earlier=lambda: begun_earlier(out, "segment"))
     if (out / "metrics.json").exists():
         done: dict[str, Any] = read_json(out / "metrics.json")
         return done
 
+    claim.mark()
     held = load(validation, settings.resolution, out / "cache")
     batch_at = batches(
         load(real, settings.resolution, out / "cache"),
@@ -178,15 +183,20 @@ def load_network(run: Path) -> nn.Module:
     Raises:
         InputError: `run` is no finished run of `segment`, or its weights are torn.
     """
-    if not (run / "metrics.json").exists() or not (run / "best.safetensors").exists():
-        raise InputError(f"{run}: not a finished run of segment (it has no metrics.json and best.safetensors)")
-    state = read_tensors(run / "best.safetensors")
+    require_finished(run)
+    state = read_tensors(run / WEIGHTS)
     network = networks.create(load_config(run / "config.yaml").segment.network)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise InputError(f"{run / 'best.safetensors'}: cannot be loaded ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{run / WEIGHTS}: cannot be loaded ({str(error).splitlines()[0]})") from None
     return network.eval()
+
+
+def require_finished(run: Path) -> None:
+    """Raise `InputError` unless `run` is a finished run of `segment`."""
+    if not (run / "metrics.json").exists() or not (run / WEIGHTS).exists():
+        raise InputError(f"{run}: not a finished run of segment (it has no metrics.json and {WEIGHTS})")
 
 
 def _begin(settings: SegmentConfig, out: Path) -> tuple[nn.Module, bool]:
