@@ -144,12 +144,12 @@ class Claim:
             return  # left before anything was made: it is begun anew
         if holder != self.command:
             raise InputError(f"--out {out}: holds what `{holder}` wrote; name another folder")
-        if resume is not None and not resume:
-            raise InputError(f"--out {out}: already holds {self._noun}; add --resume to go on, or name another folder")
         if resume is None and result is not None and (out / result).exists():
             raise InputError(f"--out {out}: already holds {self._noun}; name another folder")
         self._require_settings(depends)
         self._require_inputs()
+        if resume is not None and not resume:
+            raise InputError(f"--out {out}: already holds {self._noun}; add --resume to go on, or name another folder")
 
     def mark(self) -> None:
         """From now on the folder is the command's; nothing of what is there changes."""
@@ -202,7 +202,7 @@ class Claim:
                 raise InputError(f"--out {self.out}: was begun from other input ({name}, see {INPUTS}); name another folder")
 
     def _changed(self, setting: str, before: Any, now: Any, noted: str) -> InputError:
-        if self.resume is None:
+        if not self.resume:
             return InputError(f"--out {self.out}: was begun with {setting} {before}, not {now}; name another folder")
         return InputError(f"--resume {setting} {now}: {self.out / noted} says {before}; what is resumed keeps its settings")
 
