@@ -1,10 +1,11 @@
 """What `--out` may be: every command in every other command's folder, in folders that are read, and in the user's own."""
 
+import functools
 import io
 import json
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from siamese_diffusion.data.fetch.get import get_data
 from siamese_diffusion.data.pairs import find_images, find_pairs
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.demonstration import demo
+from siamese_diffusion.diffusion import original as original_module
+from siamese_diffusion.diffusion import sample as sample_module
+from siamese_diffusion.diffusion.checkpoint import load_trained
 from siamese_diffusion.diffusion.original import export, import_
 from siamese_diffusion.diffusion.pretrain import pretrain
 from siamese_diffusion.diffusion.sample import sample
@@ -49,6 +53,16 @@ def tree(folder: Path) -> Tree:
         else None
         for path in sorted(folder.rglob("*"))
     }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded_once() -> Iterator[None]:
+    """A run's weights take longer to load than a command to refuse."""
+    load = functools.cache(load_trained)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (sample_module, original_module):
+            patch.setattr(module, "load_trained", load)
+        yield
 
 
 @pytest.fixture(scope="module")
