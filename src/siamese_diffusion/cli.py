@@ -21,6 +21,7 @@ from siamese_diffusion.console import (
     command,
     load_settings,
     quiet,
+    to_write,
 )
 from siamese_diffusion.errors import InputError
 
@@ -58,7 +59,7 @@ def check(data: Annotated[Path, Argument(help="Folder of image-mask pairs.")]) -
     return Shown(report.as_dict(), render(report))
 
 
-@command(app)
+@command(app, goes_on=True)
 def phantoms(
     out: Out,
     count: Annotated[int, Option(help="Pairs to make.")] = 200,
@@ -249,7 +250,7 @@ def study(
     return Shown(result, "") if dry_run else result
 
 
-@command(app, "import")
+@command(app, "import", goes_on=True)
 def import_(
     source: Annotated[Path, Argument(help="A checkpoint of the authors' code: .ckpt, .pth or .safetensors.")],
     out: Out,
@@ -266,7 +267,7 @@ def import_(
 @command(app)
 def export(
     checkpoint: Annotated[Path, Option(help="A finished run of `train` or `import`.")],
-    out: Annotated[Path, Option(help="Folder (diffusers) or file (original) to write.")],
+    out: Annotated[Path, Option(help="Folder (diffusers) or file (original) to write.", parser=to_write, metavar="PATH")],
     to: Annotated[str, Option(help="diffusers: a pipeline folder; original: the authors' key names.")] = "diffusers",
 ) -> Result:
     """Write a run as a diffusers pipeline, or as a checkpoint of the authors' code."""
@@ -298,7 +299,7 @@ def get_data(
     return Shown(result, f"{result['pairs']} pairs in {out}; `siamese-diffusion check {out}` reads every file")
 
 
-@command(rate_app, "export")
+@command(rate_app, "export", goes_on=True)
 def export_ratings(
     real: Annotated[Path, Option(help="Folder of real pairs or images.")],
     synthetic: Annotated[list[Path], Option(help="Folder of synthetic pairs or images; may be repeated.")],
@@ -318,7 +319,9 @@ def export_ratings(
 def score_ratings(
     files: Annotated[list[Path], Argument(help="Files that the readers saved.")],
     key: Annotated[Path, Option(help="key.json of `rate export`.")],
-    out: Annotated[Path | None, Option(help="Folder for scores.json and ratings.csv.")] = None,
+    out: Annotated[
+        Path | None, Option(help="Folder for scores.json and ratings.csv.", parser=to_write, metavar="PATH")
+    ] = None,
 ) -> Shown:
     """Mean opinion scores, real-or-synthetic accuracy and agreement of the readers."""
     from siamese_diffusion.reader_study.rating import render_scores

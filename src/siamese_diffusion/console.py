@@ -24,7 +24,16 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
 Data = Annotated[Path, typer.Option(help="Folder of image-mask pairs.")]
-Out = Annotated[Path, typer.Option(help="Folder to write.")]
+
+
+def to_write(value: str | Path) -> Path:
+    """A folder or file to write; an empty name, as of a variable that is not set, would mean the current folder."""
+    if not str(value).strip():
+        _fail("--out '': is empty; name what is to be written")
+    return Path(value)
+
+
+Out = Annotated[Path, typer.Option(help="Folder to write.", parser=to_write, metavar="PATH")]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -53,6 +53,9 @@ class DataFolder:
         """`source` as it is where it is open already, else opened."""
         return source if isinstance(source, DataFolder) else cls(source, option, settings)
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
     @cached_property
     def decoding(self) -> Decoding:
         """How its files are read, those of its test sets too."""

@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from siamese_diffusion.claim import Claim, listing
+from siamese_diffusion.claim import Claim, begun_earlier, listing, require_apart
 from siamese_diffusion.config import Config, update
 from siamese_diffusion.data.arrays import Images, forget, map_images, stamp, to_tensor
 from siamese_diffusion.data.folder import DataFolder
@@ -77,6 +77,7 @@ def pretrain(
         InputError: no images, settings that do not fit, or an `out` that holds a run already or another command is writing.
         KeyboardInterrupt: interrupted; the state is saved first.
     """
+    require_apart(out, images=images)
     with hold(out):
         return _pretrain(images, out, config or Config(), resume, device)
 
@@ -92,7 +93,9 @@ def _pretrain(images: Path | DataFolder, out: Path, config: Config, resume: bool
     inputs = {"command": "pretrain", "images": len(paths), "files": listing(paths)}
     # of the data: pairs may be limited, images are not
     relevant = {"resolution", "split", "label", "prompt_dropout", "flip"}
-    claim = Claim(out, config, {"data": relevant, "backbone": None, "pretrain": None}, inputs, resume)
+    depends = {"data": relevant, "backbone": None, "pretrain": None}
+    claim = Claim(out, config, depends, inputs, resume, earlier=lambda: begun_earlier(out, "pretrain"))
+    claim.mark()
 
     # The first stage is fitted, the rest begins at random.
     arrays = map_images(seen, config.data.resolution, out / "cache")

@@ -10,7 +10,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from siamese_diffusion import progress
-from siamese_diffusion.claim import Claim, listing
+from siamese_diffusion.claim import Claim, begun_earlier, listing, require_apart
 from siamese_diffusion.config import Config, TrainConfig, default_config, update
 from siamese_diffusion.data.arrays import forget, map_pairs, stamp, to_tensor
 from siamese_diffusion.data.folder import DataFolder
@@ -64,6 +64,7 @@ def train(
             command is writing.
         KeyboardInterrupt: interrupted; the state is saved first.
     """
+    require_apart(out, data=data)
     with hold(out):
         return _train(data, out, backbone, method, config or default_config(backbone), resume, device)
 
@@ -83,7 +84,8 @@ def _train(
         "pairs": len(pairs),
         "files": listing([path for pair in pairs for path in pair.files]),
     }
-    claim = Claim(out, config, dict.fromkeys(("data", "backbone", "method", "train")), inputs, resume)
+    depends = dict.fromkeys(("data", "backbone", "method", "train"))
+    claim = Claim(out, config, depends, inputs, resume, earlier=lambda: begun_earlier(out, "train"))
     prompts = [pair.prompt or prompt_of(config.data.label) for pair in pairs]
 
     # The backbone: the one named, or a small one, trained first. Bad settings and images should be known before that.
@@ -92,6 +94,7 @@ def _train(
         require_shape(config.backbone, resolution)
         backbone = str(out / "pretrain")
     base = None if small else _load(backbone, resolution)
+    claim.mark()
     images, masks = map_pairs(pairs, resolution, out / "cache")
     claim.write()
     if claim.first:

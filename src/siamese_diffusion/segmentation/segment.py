@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from siamese_diffusion import loop, progress
 from siamese_diffusion.checkpoints import latest_checkpoint
-from siamese_diffusion.claim import Claim, listing
+from siamese_diffusion.claim import Claim, begun_earlier, listing, require_apart
 from siamese_diffusion.config import Config, SegmentConfig, load_config, update
 from siamese_diffusion.data.arrays import forget
 from siamese_diffusion.data.folder import DataFolder
@@ -34,6 +34,9 @@ from siamese_diffusion.segmentation.metrics import summary
 from siamese_diffusion.segmentation.predict import draw_samples, score_set, validate
 from siamese_diffusion.segmentation.predict import predict as predict  # those who use a run import it from here
 from siamese_diffusion.tensors import read_state, require_finite
+
+WEIGHTS = "best.safetensors"
+"""The selected network, in its run's folder."""
 
 
 class Segmenter(nn.Module):
@@ -86,6 +89,7 @@ def segment(
             `resume` is true and the run was made with other settings or folders, or another command is writing `out`.
         KeyboardInterrupt: interrupted; the state is saved first.
     """
+    require_apart(out, train=train, test=test, synthetic=synthetic)
     with hold(out):
         return _segment(train, out, test, synthetic, config or Config(), network, resume, device)
 
@@ -128,10 +132,11 @@ def _segment(
         "test": {name: len(pairs) for name, pairs in tests.items()},
     }
     depends = {"data": {"split", "limit", "limit_seed"}, "segment": None}
-    claim = Claim(out, config, depends, inputs, resume)
+    claim = Claim(out, config, depends, inputs, resume, earlier=lambda: begun_earlier(out, "segment"))
     if (out / "metrics.json").exists():
         return read_result(out)
 
+    claim.mark()
     held = load(validation, settings.resolution, out / "cache")
     batch_at = batches(
         load(real, settings.resolution, out / "cache"),
@@ -222,16 +227,21 @@ def load_network(run: Path) -> nn.Module:
     Raises:
         InputError: `run` is no finished run of `segment`, or its weights are torn or not finite.
     """
-    if not (run / "metrics.json").exists() or not (run / "best.safetensors").exists():
-        raise InputError(f"{run}: not a finished run of segment (it has no metrics.json and best.safetensors)")
-    state = read_state(run / "best.safetensors")
-    require_finite(state, run / "best.safetensors")
+    require_finished(run)
+    state = read_state(run / WEIGHTS)
+    require_finite(state, run / WEIGHTS)
     network = networks.create(load_config(run / "config.yaml").segment.network)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise InputError(f"{run / 'best.safetensors'}: cannot be loaded ({reason(error)})") from None
+        raise InputError(f"{run / WEIGHTS}: cannot be loaded ({reason(error)})") from None
     return network.eval()
+
+
+def require_finished(run: Path) -> None:
+    """Raise `InputError` unless `run` is a finished run of `segment`."""
+    if not (run / "metrics.json").exists() or not (run / WEIGHTS).exists():
+        raise InputError(f"{run}: not a finished run of segment (it has no metrics.json and {WEIGHTS})")
 
 
 class _Start(TypedDict):

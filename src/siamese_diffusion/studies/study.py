@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.files import read_json
 from siamese_diffusion.progress import say
 from siamese_diffusion.studies.page import write_pictures
 from siamese_diffusion.studies.plan import Plan, make_plan
@@ -37,12 +39,19 @@ def study(
         `label`, `folder` and `state`: done, to run, or not needed (all that builds on it is done).
 
     Raises:
-        InputError: the file or the data are wrong, or a stage failed; the others are done then.
+        InputError: the file or the data are wrong, `out` holds anything but a study or lies among the data, or a stage
+            failed; the others are done then.
         KeyboardInterrupt: interrupted; the same call goes on.
     """
-    plan = make_plan(load_study(config, data, workers), out)
+    loaded = load_study(config, data, workers)
+    for entry in loaded.file.data.values():
+        require_apart(out, data=[entry.train, *(entry.test or []), *([entry.images] if entry.images else [])])
+    besides = {config.name} if config.resolve().parent == out.resolve() else set()
+    claim = Claim(out, None, {}, {"command": "study"}, None, earlier=lambda: _is_earlier(out), besides=besides)
+    plan = make_plan(loaded, out)
     if dry_run:
         return _dry(plan)
+    claim.write()
     write_tables(plan, out)
 
     def finished(stage: Stage) -> None:
@@ -64,6 +73,14 @@ def study(
         "runs": {"done": sum(run.stage.done for run in plan.runs), "planned": len(plan.runs)},
         "stages": len(plan.stages()),
     }
+
+
+def _is_earlier(out: Path) -> bool:
+    """Whether a folder without a mark is a study's of an earlier version: it has stages, or a table without any done yet."""
+    if any(out.glob("stages/*-*/stage.json")):
+        return True
+    table = read_json(out / "table.json") if (out / "table.json").exists() else None
+    return isinstance(table, dict) and {"rows", "runs"} <= table.keys()
 
 
 def _dry(plan: Plan) -> dict[str, Any]:
