@@ -80,7 +80,8 @@ def write_tables(plan: Plan, out: Path) -> list[Row]:
 def markdown(plan: Plan, rows: list[Row]) -> str:
     """The table as Markdown, a section for each data set and network, and what is known of the synthetic sets."""
     done = sum(run.stage.done for run in plan.runs)
-    lines = [f"# {plan.study.file.title}", "", f"{done} of {len(plan.runs)} segmentation runs are done.", ""]
+    said = [plan.study.file.note, ""] if plan.study.file.note else []
+    lines = [f"# {plan.study.file.title}", "", *said, f"{done} of {len(plan.runs)} segmentation runs are done.", ""]
     for (data, network), part in by_network(rows).items():
         header, body = cells(part, plan.study.file)
         lines += [f"## {data}, {network}", "", _line(header), "|" + "---|" * len(header)]
@@ -96,6 +97,12 @@ def by_network(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
     for row in rows:
         parts.setdefault((row["data"], row["network"]), []).append(row)
     return parts
+
+
+def overall(rows: list[Row]) -> list[Row]:
+    """Of the rows of a data set and network, those that stand for all test sets: of the only one, or of their mean."""
+    alone = len({row["test"] for row in rows}) == 1
+    return [row for row in rows if alone or row["test"] == OVER_SETS[0]]
 
 
 def cells(rows: list[Row], file: StudyFile) -> tuple[list[str], list[list[str]]]:
@@ -131,10 +138,12 @@ def note(rows: list[Row], file: StudyFile) -> str:
     steps = sorted({step for row in rows for step in row["steps"]})
     took = f"{steps[0]} optimisation steps in every run" if len(steps) == 1 else f"steps DIFFER between runs: {steps}"
     to = f"differences to real and to {file.against}" if file.against else "difference to real"
-    return (
-        f"{where}Figures x 100: mean ± standard deviation over segmentation seeds ({_list(seeds)}), {to} of the same seed "
-        f"[{100 * file.confidence:g} % t interval]. Diffusion seeds: {_list(diffusion) or 'none'}. {took}."
-    )
+    if len(seeds) > 1:
+        over = f"mean ± standard deviation over segmentation seeds ({_list(seeds)}), {to} of the same seed "
+        over += f"[{100 * file.confidence:g} % t interval]"
+    else:
+        over = f"of segmentation seed {_list(seeds)} alone, and {to}"
+    return f"{where}Figures x 100: {over}. Diffusion seeds: {_list(diffusion) or 'none'}. {took}."
 
 
 def _row(test: str, runs: Results, base: Results, against: Results, confidence: float) -> Row:
