@@ -82,5 +82,5 @@ def _figures(plan: Plan) -> dict[str, Any]:
         "fit": {made.arm.name: made.scores[0].result["fit"] for made in plan.made},
         "kept": {made.arm.name: made.chosen.result["kept"] for made in plan.made},
         "segmentation": {run.arm.name: run.stage.result["mean"] for run in plan.runs},
-        "seconds": {stage.label: stage.seconds for stage in plan.stages()},
+        "seconds": {stage.label.partition(": ")[2]: stage.seconds for stage in plan.stages()},
     }

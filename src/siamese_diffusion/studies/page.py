@@ -13,6 +13,7 @@ from siamese_diffusion.studies.curves import EXPLAINED, training_curves
 from siamese_diffusion.studies.dose import DOSES, dose_response
 from siamese_diffusion.studies.drawn import CAPTION, drawn_grids
 from siamese_diffusion.studies.plan import Plan
+from siamese_diffusion.studies.schema import StudyFile
 from siamese_diffusion.studies.spec import Arm, merge
 from siamese_diffusion.studies.synthetic import Row, set_tables, synthetic_sets
 from siamese_diffusion.studies.table import by_network, cells, note, overall
@@ -31,6 +32,16 @@ STAGES = {
     "segment": "train and test a segmentation network",
 }
 """Kinds of stages in plain words."""
+
+
+KINDS = {
+    "real": "real pairs alone",
+    "copy-paste": "besides them images into which lesions of others were pasted",
+    "mask-only": "besides them what a ControlNet drew that learned from masks alone",
+    "siamese": "besides them what Siamese-Diffusion drew, which sees the image too while it learns",
+    "adc": "besides them what the authors' follow-up drew, which learns from a teacher that sees the image",
+}
+"""Kinds of arms in plain words."""
 
 
 def write_pictures(plan: Plan, rows: list[Row], out: Path) -> None:
@@ -55,12 +66,11 @@ def write_pictures(plan: Plan, rows: list[Row], out: Path) -> None:
 
 
 def _lead(plan: Plan, rows: list[Row]) -> str:
-    """What the page comes to, in a few sentences."""
+    """What the page comes to, and what it is worth."""
     file = plan.study.file
     done = sum(run.stage.done for run in plan.runs)
     left = f"{done} of {len(plan.runs)} segmentation runs are done." if done < len(plan.runs) else ""
-    parts = (file.note, left, _gains(rows, file.metrics[0]), _obedience(synthetic_sets(plan)))
-    return " ".join(part for part in parts if part)
+    return " ".join(part for part in (file.note, left, _gains(rows, file.metrics[0])) if part)
 
 
 def _gains(rows: list[Row], metric: str) -> str:
@@ -77,10 +87,10 @@ def _gains(rows: list[Row], metric: str) -> str:
         return ""
     changes = [difference["mean"] for _, difference in found]
     if len(found) <= FEW:
-        told = " and ".join(f"by {_signed(change['mean'])} with {row['arm']}" for row, change in found)
+        told = " and ".join(f"{_signed(change['mean'])} points with {row['arm']}" for row, change in found)
     else:
-        told = f"by {_signed(min(changes))} to {_signed(max(changes))} in {len(found)} comparisons"
-    return f"Against real pairs alone, {metric} x 100 changes {told}: one seed each, a demonstration and not evidence."
+        told = f"{_signed(min(changes))} to {_signed(max(changes))} points in {len(found)} comparisons"
+    return f"Against real pairs alone, {metric} changes by {told}: one seed each, a demonstration and not evidence."
 
 
 def _clear_of_zero(found: list[tuple[Row, dict[str, Any]]], metric: str) -> str:
@@ -116,18 +126,21 @@ def _segmentation(plan: Plan, rows: list[Row]) -> Section:
     for (data, network), part in by_network(rows).items():
         header, body = cells(part, file)
         tables.append(Table(header, _lines(body), note(part, file), title=f"{data}, {network}"))
-    several = len(file.seeds.segmentation) > 1
-    certainty = (
-        "An interval that contains 0 is no evidence of a gain."
-        if several
-        else ("With one seed there is no interval: seeds often differ by as much as arms do. For a claim, set more of them.")
-    )
+    kinds = dict.fromkeys(arm.kind for arm in plan.study.arms)
+    told = "; ".join(f"{kind}, {KINDS[kind]}" for kind in kinds)
     text = (
-        "mDice and mIoU are the mean overlap of what the network marks with the true mask: 100 is perfect. Each arm trains "
-        "the same network from the same initial weights for the same number of steps; the step is chosen on validation "
-        f"pairs, never on a test set. A difference is to the run on real pairs alone with the same seed. {certainty}"
+        "Every arm trains the same network from the same initial weights for the same number of steps; the step that is "
+        f"tested is chosen on validation pairs, never on a test set. What differs is the pairs: {told}. "
+        "Dice and IoU measure the overlap of what the network marks with the true mask, m stands for the mean over test "
+        "images, and 100 is perfect. A difference is to the run on real pairs alone with the same seed. "
     )
-    return Section("Does segmentation improve?", text, tables=tables)
+    return Section("Does segmentation improve?", text + _certainty(file), tables=tables)
+
+
+def _certainty(file: StudyFile) -> str:
+    if len(file.seeds.segmentation) > 1:
+        return "An interval that contains 0 is no evidence of a gain."
+    return "One seed has no interval: seeds often differ by as much as arms do. For a claim, set more of them."
 
 
 def _doses(plan: Plan, rows: list[Row], out: Path) -> Section | None:
@@ -148,8 +161,13 @@ def _drawn(plan: Plan, out: Path) -> Section | None:
 
 
 def _sets(plan: Plan) -> list[Section]:
-    found = set_tables(synthetic_sets(plan), plan.study.file)
-    return [Section(title, text, tables=[Table(header, _lines(body))]) for title, text, header, body in found]
+    sets = synthetic_sets(plan)
+    tables = set_tables(sets, plan.study.file)
+    found = zip([_obedience(sets)] + [""] * len(tables), tables, strict=False)
+    return [
+        Section(part.title, f"{told} {part.text}".strip(), tables=[Table(part.header, _lines(part.body), words=[1])])
+        for told, part in found
+    ]
 
 
 def _training(plan: Plan) -> Section | None:
@@ -162,7 +180,11 @@ def _how(plan: Plan) -> Section:
         "What was run, and how long it took",
         f"{_steps(plan)} All settings of a stage are in its folder, {plan.root.name}/stages/KIND-KEY/settings.yaml.",
         tables=[
-            Table(["arm", "kind", "mask recipe", "synthetic per real", "settings"], [_arm(arm) for arm in plan.study.arms]),
+            Table(
+                ["arm", "kind", "mask recipe", "synthetic per real", "settings"],
+                [_arm(arm) for arm in plan.study.arms],
+                words=[1, 2, 4],
+            ),
             Table(
                 ["stage", "done", "one takes", "all take"],
                 _times(plan),

@@ -32,6 +32,7 @@ class SetTable(NamedTuple):
 
     title: str
     text: str
+    """What was measured, and how."""
     header: list[str]
     body: list[list[str]]
 

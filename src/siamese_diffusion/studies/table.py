@@ -29,10 +29,10 @@ OVER_SETS = ("mean", "weighted")
 def collect(plan: Plan) -> list[Row]:
     """A row for every data set, number of pairs, network, test set and arm of which a run is done.
 
-    A row holds `data`, `pairs`, `network`, `test`, `arm`, `kind`, `family`, `ratio`, `min_fit`, `synthetic` (numbers of
-    synthetic pairs), `seeds`, `diffusion_seeds`, `steps`, and `metrics`: by name, `mean`, `sd` (None for one seed),
-    `values` by seed, and `paired` differences: `difference` to the real arm, and `against` the arm that the study names
-    (None for that arm itself, for `real`, and where no seed has both).
+    A row holds `data`, `pairs`, `network`, `test`, `images` (of the test set; None over several), `arm`, `kind`, `family`,
+    `ratio`, `min_fit`, `synthetic` (numbers of synthetic pairs), `seeds`, `diffusion_seeds`, `steps`, and `metrics`: by
+    name, `mean`, `sd` (None for one seed), `values` by seed, and `paired` differences: `difference` to the real arm, and
+    `against` the arm that the study names (None for that arm itself, for `real`, and where no seed has both).
     """
     groups: dict[tuple[str, int, str], dict[str, Results]] = {}
     for run in plan.runs:
@@ -132,7 +132,8 @@ def cells(rows: list[Row], file: StudyFile) -> tuple[list[str], list[list[str]]]
 def note(rows: list[Row], file: StudyFile) -> str:
     """What the figures are, on which test set if there is one, and over which seeds."""
     tests = {row["test"] for row in rows}
-    where = f"Test set: {min(tests)}. " if len(tests) == 1 else ""
+    images = f", {rows[0]['images']} images" if rows[0]["images"] else ""
+    where = f"Test set: {min(tests)}{images}. " if len(tests) == 1 else ""
     seeds = sorted({seed for row in rows for seed in row["seeds"]})
     diffusion = sorted({seed for row in rows for seed in row["diffusion_seeds"]})
     steps = sorted({step for row in rows for step in row["steps"]})
@@ -166,6 +167,7 @@ def _row(test: str, runs: Results, base: Results, against: Results, confidence: 
         "pairs": len(cell.real),
         "network": runs[0][0].network,
         "test": test,
+        "images": next(iter(reached.values())).get("count"),
         "arm": arm.name,
         "kind": arm.kind,
         "family": arm.family,
