@@ -32,7 +32,7 @@ def demo(
 
         return demo(out, size, device)
 
-    run(call, as_json)
+    run(call, as_json, again=f"siamese-diffusion study --config {out / 'study.yaml'} --out {out} goes on")
 
 
 @app.command()

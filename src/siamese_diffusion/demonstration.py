@@ -53,9 +53,9 @@ def demo(out: Path = Path("demo"), size: str = "default", device: str = "auto") 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: already in use; name an empty or a new folder")
     begun = time.monotonic()
+    _phantoms(out / "phantoms", SIZES[size])
     file = out / "study.yaml"
     write_text(file, packaged_study(size))
-    _phantoms(out / "phantoms", SIZES[size])
     made = time.monotonic() - begun
     study(file, out, device=device)
     summary = {"report": str(out / "report.html"), "size": size, **_figures(make_plan(load_study(file), out))}

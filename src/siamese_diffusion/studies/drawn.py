@@ -12,7 +12,7 @@ from siamese_diffusion.report import labelled_rows
 from siamese_diffusion.studies.cells import Cell
 from siamese_diffusion.studies.plan import Made, Plan
 
-COLUMNS = 8
+PAIRS_SHOWN = 8
 
 TILE = 192
 """Side of a picture, in pixels."""
@@ -38,7 +38,7 @@ def drawn_grids(plan: Plan) -> list[Grid]:
     grids = []
     for cell, arms in _by_cell(plan):
         rounds = {made.rounds[0].key: _by_name(made.rounds[0].folder) for made in arms}
-        real = [pair for pair in cell.real if all(pair.name in pairs for pairs in rounds.values())][:COLUMNS]
+        real = [pair for pair in cell.real if all(pair.name in pairs for pairs in rounds.values())][:PAIRS_SHOWN]
         if real:
             rows: dict[str, list[Pixels]] = {}
             for masks, sharing in _by_masks(arms).items():

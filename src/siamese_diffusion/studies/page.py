@@ -21,7 +21,7 @@ from siamese_diffusion.studies.table import by_network, cells, note, overall
 FEW = 4
 """So many differences are told one by one in the first lines of the page."""
 
-STAGES = {
+STAGES_IN_WORDS = {
     "backbone": "train a backbone",
     "train": "train a generator",
     "sample": "draw images for masks",
@@ -31,17 +31,17 @@ STAGES = {
     "filter": "choose pairs",
     "segment": "train and test a segmentation network",
 }
-"""Kinds of stages in plain words."""
+"""What a stage does, by its kind."""
 
 
-KINDS = {
+ARMS_IN_WORDS = {
     "real": "real pairs alone",
     "copy-paste": "besides them images into which lesions of others were pasted",
     "mask-only": "besides them what a ControlNet drew that learned from masks alone",
     "siamese": "besides them what Siamese-Diffusion drew, which sees the image too while it learns",
     "adc": "besides them what the authors' follow-up drew, which learns from a teacher that sees the image",
 }
-"""Kinds of arms in plain words."""
+"""Which pairs an arm trains on, by its kind."""
 
 
 def write_pictures(plan: Plan, rows: list[Row], out: Path) -> None:
@@ -70,11 +70,12 @@ def _lead(plan: Plan, rows: list[Row]) -> str:
     file = plan.study.file
     done = sum(run.stage.done for run in plan.runs)
     left = f"{done} of {len(plan.runs)} segmentation runs are done." if done < len(plan.runs) else ""
-    return " ".join(part for part in (file.note, left, _gains(rows, file.metrics[0])) if part)
+    return " ".join(part for part in (file.note, left, _gains(rows, file)) if part)
 
 
-def _gains(rows: list[Row], metric: str) -> str:
+def _gains(rows: list[Row], file: StudyFile) -> str:
     """How the arms differ from real pairs alone, over all test sets; with intervals, only what they tell."""
+    metric = file.metrics[0]
     found = [
         (row, row["metrics"][metric]["difference"])
         for part in by_network(rows).values()
@@ -82,7 +83,7 @@ def _gains(rows: list[Row], metric: str) -> str:
         if row["metrics"].get(metric, {}).get("difference")
     ]
     if any(difference["low"] is not None for _, difference in found):
-        return _clear_of_zero([(row, change) for row, change in found if change["low"] is not None], metric)
+        return _clear_of_zero([(row, change) for row, change in found if change["low"] is not None], file)
     if not found:
         return ""
     changes = [difference["mean"] for _, difference in found]
@@ -93,17 +94,18 @@ def _gains(rows: list[Row], metric: str) -> str:
     return f"Against real pairs alone, {metric} changes by {told}: one seed each, a demonstration and not evidence."
 
 
-def _clear_of_zero(found: list[tuple[Row, dict[str, Any]]], metric: str) -> str:
+def _clear_of_zero(found: list[tuple[Row, dict[str, Any]]], file: StudyFile) -> str:
     """The arms whose interval lies above 0, and those below."""
     told: dict[str, list[str]] = {"above": [], "below": []}
     for row, difference in found:
         side = "above" if difference["low"] > 0 else "below" if difference["high"] < 0 else None
         if side:
             told[side].append(f"{row['arm']} ({row['data']}, {row['pairs']} pairs, {row['network']})")
-    parts = [f"{side} real: {', '.join(names)}" for side, names in told.items() if names]
+    parts = "; ".join(f"{side} real: {', '.join(names)}" for side, names in told.items() if names)
     count = sum(map(len, told.values()))
-    return f"Of {len(found)} comparisons in {metric}, the interval excludes 0 in {count}" + (
-        f" ({'; '.join(parts)})." if parts else "."
+    return (
+        f"Of {len(found)} comparisons with real pairs alone, the {100 * file.confidence:g} % interval of the difference in "
+        f"{file.metrics[0]} excludes 0 in {count}{f' ({parts})' if parts else ''}; nothing is corrected for their number."
     )
 
 
@@ -127,7 +129,7 @@ def _segmentation(plan: Plan, rows: list[Row]) -> Section:
         header, body = cells(part, file)
         tables.append(Table(header, _lines(body), note(part, file), title=f"{data}, {network}"))
     kinds = dict.fromkeys(arm.kind for arm in plan.study.arms)
-    told = "; ".join(f"{kind}, {KINDS[kind]}" for kind in kinds)
+    told = "; ".join(f"{kind}, {ARMS_IN_WORDS[kind]}" for kind in kinds)
     text = (
         "Every arm trains the same network from the same initial weights for the same number of steps; the step that is "
         f"tested is chosen on validation pairs, never on a test set. What differs is the pairs: {told}. "
@@ -227,7 +229,7 @@ def _times(plan: Plan) -> list[list[str]]:
     for kind, found in seconds.items():
         count = sum(stage.kind == kind for stage in stages)
         median = _time(statistics.median(found)) if found else ""
-        body.append([STAGES[kind], f"{len(found)} of {count}", median, _time(sum(found))])
+        body.append([STAGES_IN_WORDS[kind], f"{len(found)} of {count}", median, _time(sum(found))])
     total = sum(map(sum, seconds.values()))
     return [*body, ["all", f"{sum(map(len, seconds.values()))} of {len(stages)}", "", _time(total)]]
 
