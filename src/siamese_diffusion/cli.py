@@ -39,7 +39,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(rate_app, name="rate")
 
 
-@command(app)
+@command(app, goes_on="siamese-diffusion study --config {out}/study.yaml --out {out} goes on")
 def demo(
     out: Out = Path("demo"),
     size: Annotated[str, Option(help="smallest (a minute or two) or default (up to six minutes).")] = "default",

@@ -46,7 +46,7 @@ class Shown:
     text: str
 
 
-def command(app: typer.Typer, name: str = "", goes_on: bool = False) -> Callable[[Function], Function]:
+def command(app: typer.Typer, name: str = "", goes_on: bool | str = False) -> Callable[[Function], Function]:
     """Make a function a command of `app`: its signature with `--json` is the command line, its docstring the help.
 
     What it returns is printed, and what can go wrong is one line and an exit status: see `run`.
@@ -54,18 +54,19 @@ def command(app: typer.Typer, name: str = "", goes_on: bool = False) -> Callable
     Args:
         app: gets the command; the function itself stays what it is.
         name: the command's; default: the function's.
-        goes_on: without `--resume`, the same command goes on where an interrupted one stopped.
+        goes_on: without `--resume`, the same command goes on where an interrupted one stopped; or the command that does,
+            with options of the interrupted one in braces.
     """
 
     def register(function: Function) -> Function:
         signature = inspect.signature(function, eval_str=True)
         json_option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
         resumed = "the same command with --resume goes on" if "resume" in signature.parameters else ""
-        again = "the same command goes on" if goes_on else resumed
+        again = goes_on if isinstance(goes_on, str) else "the same command goes on" if goes_on else resumed
 
         @functools.wraps(function)
         def call(*, as_json: bool, **arguments: Any) -> None:
-            run(lambda: function(**arguments), as_json, again)
+            run(lambda: function(**arguments), as_json, again.format(**arguments))
 
         options = [*signature.parameters.values(), json_option]
         call.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined]

@@ -65,8 +65,13 @@ class Stage:
         result: dict[str, Any] = read_json(self.folder / "done.json")["result"]
         return result
 
+    @property
+    def seconds(self) -> float:
+        """How long the attempt took that finished it."""
+        return float(read_json(self.folder / "done.json")["seconds"])
 
-class Contents:
+
+class FileHashes:
     """Hashes of files, each read once."""
 
     def __init__(self) -> None:
