@@ -18,13 +18,12 @@ def png_chunks(random: random.Random, content: bytes) -> bytes:
     kind, data = chunks[where]
     how = random.random()
     if how < 0.35:
-        data = bytearray(chunks[0][1])  # the header: width, height, depth, colour, three methods
+        head = bytearray(chunks[0][1])  # the header: width, height, depth, colour, three methods
         value = random.choice(EXTREMES)
         field = random.randrange(7)
-        struct.pack_into(
-            ">I" if field < 2 else ">B", data, (0, 4, 8, 9, 10, 11, 12)[field], value & (0xFFFFFFFF if field < 2 else 0xFF)
-        )
-        chunks[0] = chunks[0][0], bytes(data)
+        form, most = (">I", 0xFFFFFFFF) if field < 2 else (">B", 0xFF)
+        struct.pack_into(form, head, (0, 4, 8, 9, 10, 11, 12)[field], value & most)
+        chunks[0] = chunks[0][0], bytes(head)
     elif how < 0.6:
         chunks[where] = kind, random.choice(BLIND)(random, data)
     elif how < 0.7:

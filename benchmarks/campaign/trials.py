@@ -64,8 +64,8 @@ def keep(path: Path, kept: Path, seed: int, trial: int) -> str:
     return str(target)
 
 
-def attempt(entrance: Entrance, folder: Path, damaged: Path) -> tuple[str, str | None]:
-    """Read a damaged folder.
+def attempt(entrance: Entrance, folder: Path, damaged: Path, most: float = SECONDS) -> tuple[str, str | None]:
+    """Read a damaged folder, in at most so many seconds.
 
     Returns:
         How it ended: "read", "refused" or "failed"; and what is wrong with that, None where nothing is.
@@ -76,8 +76,8 @@ def attempt(entrance: Entrance, folder: Path, damaged: Path) -> tuple[str, str |
     seconds, grown = time.process_time() - spent, peak() - before
     if entrance.is_command and wrong is None:
         wrong = wrong_words(said)
-    if seconds > SECONDS:
-        wrong = wrong or f"took more than {SECONDS:.0f} s"
+    if seconds > most:
+        wrong = wrong or f"took more than {most:.0f} s"
     if grown > BYTES:
         wrong = wrong or "took more than 1 GB"
     return ("failed" if wrong else verdict), wrong

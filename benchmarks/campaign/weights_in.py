@@ -9,11 +9,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from campaign.entrance import TINY, Entrance
-from siamese_diffusion import loop
+from siamese_diffusion.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from siamese_diffusion.config import build_config, dump_config
 from siamese_diffusion.diffusion.backbone import small_backbone
 from siamese_diffusion.diffusion.checkpoint import assemble, load_trained, save_pipeline
 from siamese_diffusion.diffusion.ldm import read_state
+from siamese_diffusion.division import earlier_division
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import write_text
 from siamese_diffusion.tensors import read_tensors
@@ -49,17 +50,17 @@ def step(network: nn.Module, optimizer: Any, average: Any) -> None:
 def make_checkpoint(folder: Path) -> None:
     parts = training()
     step(*parts)
-    loop._save(folder / "checkpoints/step-000001", {"step": 1, "micro_batch": None, "light": False}, *parts)
+    save_checkpoint(folder, {"step": 1, "micro_batch": None, "light": False}, *parts, keep=1)
 
 
 def read_checkpoint(folder: Path, damaged: Path) -> Any:
-    newest = loop.latest_checkpoint(folder)
+    newest = latest_checkpoint(folder)
     if newest is None:
         raise InputError("no checkpoint")
     parts = training()
-    found = loop._load(newest, *parts)
+    state = load_checkpoint(newest, *parts)
     step(*parts)
-    return found
+    return earlier_division(state, 4, 1), state["step"]
 
 
 def make_pipeline(folder: Path) -> None:
@@ -78,6 +79,6 @@ PARTS = ("pipeline/*/*.json", "pipeline/*/*.json", "pipeline/*/*.json", "pipelin
 
 ENTRANCES = [
     Entrance("weights", make_weights, ("*",), read_weights, weight=40),
-    Entrance("checkpoint", make_checkpoint, ("checkpoints/*/*",), read_checkpoint, lambda step: step == int(step), 30),
+    Entrance("checkpoint", make_checkpoint, ("checkpoints/*/*",), read_checkpoint, lambda found: found[1] >= 0, 30),
     Entrance("pipeline", make_pipeline, PARTS, read_pipeline, lambda found: found.shape == (1, 32, 8), 10),
 ]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import TypedDict
 
 from siamese_diffusion.files import read_jsonl, write_text
 
@@ -82,6 +83,10 @@ def labelled_rows(rows: Mapping[str, Sequence[NDArray[np.uint8]]], size: float =
     return _png(canvas)
 
 
+class _Logged(TypedDict):
+    step: int
+
+
 def loss_curves(logs: Mapping[str, Path], names: Sequence[str]) -> bytes:
     """A PNG of logged figures over the steps, one panel a figure, one line a run.
 
@@ -94,7 +99,8 @@ def loss_curves(logs: Mapping[str, Path], names: Sequence[str]) -> bytes:
     canvas = Canvas(figsize=(3.1 * len(names), 2.6), dpi=110, layout="constrained")
     for axis, name in zip(canvas.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         for i, (run, path) in enumerate(logs.items()):
-            points = [(row["step"], row[name]) for row in read_jsonl(path) if name in row]
+            rows = [dict(row) for row in read_jsonl(path, _Logged)]
+            points = [(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)]
             if any(value for _, value in points):
                 axis.plot(*zip(*points, strict=True), label=run, color=f"C{i}", linewidth=1.4)
         axis.set_title(name, fontsize=10)
