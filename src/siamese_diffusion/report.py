@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import TypedDict
 
 from siamese_diffusion.files import read_jsonl, write_text
 
@@ -83,6 +84,10 @@ def labelled_rows(rows: Mapping[str, Sequence[NDArray[np.uint8]]], size: float =
     return _png(canvas)
 
 
+class _Logged(TypedDict):
+    step: int
+
+
 def loss_curves(logs: Mapping[str, Path], names: Sequence[str]) -> bytes:
     """A PNG of logged figures over the steps, one panel a figure, two panels a row, one line a run.
 
@@ -99,7 +104,8 @@ def loss_curves(logs: Mapping[str, Path], names: Sequence[str]) -> bytes:
     handles: dict[str, Any] = {}
     for axis, name in zip(axes, names, strict=False):
         for i, (run, path) in enumerate(logs.items()):
-            points = [(row["step"], row[name]) for row in read_jsonl(path) if name in row]
+            rows = [dict(row) for row in read_jsonl(path, _Logged)]
+            points = [(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)]
             if any(value for _, value in points):
                 (handles[run],) = axis.plot(*zip(*points, strict=True), color=f"C{i}", linewidth=1.4)
         axis.set_title(name, fontsize=10)
