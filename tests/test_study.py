@@ -429,7 +429,8 @@ def test_the_page_of_one_seed_says_what_changed_and_that_it_is_no_evidence(
     assert lead.startswith("Made-up discs. ")
     for arm in ("mask-only", "siamese"):
         change = 100 * rows[arm]["metrics"]["mDice"]["difference"]["mean"]
-        assert f"{change:+.1f} with {arm}".replace("-", "\u2212", 1 if change < 0 else 0) in lead
+        sign = "\u2212" if change < 0 else "+"
+        assert f"{sign}{abs(change):.1f} points with {arm}" in lead
     assert "one seed each, a demonstration and not evidence" in lead
     assert "<h1>Discs &lt;1&gt;</h1>" in page
     text = (tmp_path / "out" / "table.md").read_text()
@@ -452,7 +453,7 @@ def test_pictures_are_a_column_a_mask_and_a_row_an_arm(
     file, root = write(arms=arms), tmp_path / "out"
     seen: list[dict[str, list[Pixels]]] = []
 
-    def look(rows: dict[str, list[Pixels]]) -> bytes:
+    def look(rows: dict[str, list[Pixels]], size: float) -> bytes:
         seen.append(rows)
         return b"png"
 
@@ -558,6 +559,10 @@ def test_a_moved_file_keeps_its_tables_and_a_third_of_its_name_is_refused(tmp_pa
     assert tables_folder(copied / "project" / "out", copied / "c" / "study.yaml") == copied / "project" / "out"
     (tmp_path / "c" / "study.yaml").rename(tmp_path / "c" / "renamed.yaml")
     assert tables_folder(root, tmp_path / "c" / "renamed.yaml") == root / "studies" / "renamed"
+    for text in ("[1]", '{"file": 3}', "{"):
+        (root / "study.json").write_text(text)
+        with pytest.raises(InputError, match=r"study\.json"):
+            tables_folder(root, tmp_path / "c" / "renamed.yaml")
 
 
 def test_a_refused_file_claims_no_tables(write: Callable[..., Path], calls: Calls, tmp_path: Path) -> None:

@@ -21,19 +21,26 @@ def tables_folder(root: Path, file: Path) -> Path:
         file: the YAML file.
 
     Raises:
-        InputError: both folders belong to other files of that name.
+        InputError: both folders belong to other files of that name, or a record is not one.
     """
     places = (root, root / "studies" / file.stem)
     with alone(root):
         for place in places:
             record = place / RECORD
-            if not record.exists() or _same(file, root, Path(read_json(record)["file"])):
+            if not record.exists() or _same(file, root, _noted(record)):
                 write_json(record, {"file": _relative(file, root)})
                 return place
     raise InputError(
         f"--out {root}: {places[0] / RECORD} and {places[1] / RECORD} name other files called {file.name}; "
         "rename this one, or name another folder"
     )
+
+
+def _noted(record: Path) -> Path:
+    noted = read_json(record)
+    if not isinstance(noted, dict) or not isinstance(noted.get("file"), str):
+        raise InputError(f"{record}: does not name a study file; name another folder")
+    return Path(noted["file"])
 
 
 def _same(file: Path, root: Path, noted: Path) -> bool:
