@@ -97,9 +97,10 @@ def map_images(images: Sequence[ImageFile], resolution: int, cache: Path) -> Ima
 
 
 def _keys(files: Iterable[ImageFile | MaskFile]) -> list[dict[str, Any]]:
-    """The distinct keys of the files' decodings that say anything, so that a cache is of what is asked for."""
-    decodings = {id(file.decoding): file.decoding for file in files}
-    return [decoding.key for decoding in decodings.values() if decoding.key]
+    """What the files' decodings depend on, where that is anything, so that a cache is of what is asked for."""
+    decodings = {id(file.decoding): (file.decoding, isinstance(file, MaskFile)) for file in files}
+    keys = [decoding.key if masks else decoding.image_key for decoding, masks in decodings.values()]
+    return [key for key in keys if key]
 
 
 def forget(cache: Path) -> None:

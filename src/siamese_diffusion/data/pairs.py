@@ -17,12 +17,12 @@ class ImageFile:
     decoding: Decoding = field(default=PLAIN, compare=False, repr=False)
 
     def read(self) -> Pixels:
-        """uint8 (H, W, 3); errors as in `images.read_image`."""
+        """uint8 (H, W, 3); errors as in `Decoding.image`."""
         return self.decoding.image(self.path)
 
     def squared(self, resolution: int) -> Pixels:
         """uint8 (R, R, 3) at `resolution` pixels; errors as in `read`."""
-        return square(self.read(), resolution)
+        return square(self.read(), resolution, self.decoding.settings.fit)
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class MaskFile:
 
     source: MaskSource
     decoding: Decoding = field(default=PLAIN, compare=False, repr=False)
+    image: Path | None = field(default=None, compare=False)
+    """Its image, whose size and orientation it has when it is read; None: its own."""
 
     @property
     def path(self) -> Path:
@@ -43,12 +45,12 @@ class MaskFile:
         return self.source.files
 
     def read(self) -> Mask:
-        """Boolean (H, W); errors as in `images.read_mask`."""
-        return self.decoding.mask(self.source)
+        """Boolean (H, W); errors as in `Decoding.labels`."""
+        return self.decoding.mask(self.source, self.image)
 
     def squared(self, resolution: int) -> Mask:
         """Boolean (R, R) at `resolution` pixels; errors as in `read`."""
-        return square(self.read(), resolution)
+        return square(self.read(), resolution, self.decoding.settings.fit)
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ class Pair:
         Raises:
             InputError: a file cannot be read, or their sizes differ.
         """
-        image, mask = self.image.read(), self.mask.read()
-        if image.shape[:2] != mask.shape:
+        image, mask = self.image.read(), self.mask.decoding.mask(self.mask.source, self.image.path)
+        if image.shape[:2] != mask.shape:  # an orientation that is found in the pixels' wake alone
             raise InputError(
                 f"{self.mask.path}: is {mask.shape[1]} x {mask.shape[0]}, but its image {self.image.path} is "
                 f"{image.shape[1]} x {image.shape[0]}"
@@ -89,7 +91,10 @@ class Pair:
     def squared(self, resolution: int) -> tuple[Pixels, Mask]:
         """Image uint8 (R, R, 3) and mask boolean (R, R) at `resolution` pixels; errors as in `read`."""
         image, mask = self.read()
-        return square(image, resolution), square(mask, resolution)
+        return (
+            square(image, resolution, self.image.decoding.settings.fit),
+            square(mask, resolution, self.mask.decoding.settings.fit),
+        )
 
 
 def prompt_of(label: str) -> str:
