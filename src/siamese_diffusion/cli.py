@@ -38,19 +38,25 @@ def demo(
 @app.command()
 def check(
     data: Annotated[Path, typer.Argument(help="Folder of image-mask pairs.")],
+    config: ConfigFile = None,
+    settings: Setting = None,
     as_json: Json = False,
 ) -> None:
-    """What is in a data folder, and what is wrong with it."""
+    """What is in a data folder, how it is read, and what is wrong with it; exit status 2 where training would be refused."""
+    usable = []
 
     def call() -> Any:
         from siamese_diffusion.data.check import check, render
 
-        report = check(data)
+        report = check(data, load_settings(config, settings).data)
+        usable.append(report.usable)
         if not as_json:
             print(render(report))
         return report.as_dict()
 
     run(call, as_json, show=False)
+    if not all(usable):
+        raise SystemExit(2)
 
 
 @app.command()

@@ -49,8 +49,9 @@ def take(stored: Stored, void: Iterable[int] = ()) -> Census:
     counts = {value: count for value, count in stored.counts.items() if value not in outside}
     soft = cut = None
     lesion = stored.values != 0
-    if stored.form in ("grey", "alpha") and not _plainly_labels(stored, counts):
-        reason = not_two_heaps(stored.values, stored.counts) if stored.values.dtype == np.uint8 else "more than 8 bits"
+    narrow = stored.values.dtype == np.uint8
+    if stored.form in ("grey", "alpha") and narrow and not _plainly_labels(stored, counts):
+        reason = not_two_heaps(stored.values, stored.counts)
         if reason is None or stored.share:
             soft, cut = "", USUAL if stored.share else cut_at(stored.counts)
             lesion = stored.values > cut

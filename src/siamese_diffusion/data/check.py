@@ -168,8 +168,8 @@ def _report(
         masks=folder.decoding.coding.describe() if decided and facts else "",
         healthy=sum(fact.coverage == 0 for fact in facts),
         lesions=lesions,
-        notes=_notes(folder.decoding, facts, lesions) if decided else [],
-        problems=problems,
+        notes=_notes(folder.decoding, facts) if decided else [],
+        problems=[*problems, *_lost(facts, lesions)],
     )
 
 
@@ -194,7 +194,7 @@ def _lesions(folder: DataFolder, facts: Sequence[Facts]) -> dict[str, Any]:
     }
 
 
-def _notes(decoding: Decoding, facts: Sequence[Facts], lesions: dict[str, Any]) -> list[str]:
+def _notes(decoding: Decoding, facts: Sequence[Facts]) -> list[str]:
     notes = list(decoding.coding.notes) if facts else []
     for done, words in LAID.items():
         count = sum(fact.laid == done for fact in facts)
@@ -212,16 +212,25 @@ def _notes(decoding: Decoding, facts: Sequence[Facts], lesions: dict[str, Any]) 
         ways = {"squash": "squashed to a square", "pad": "padded with black", "crop": "cut to the square in the middle"}
         others = "; data.fit=pad or data.fit=crop keep their shape" if settings.fit == "squash" else ""
         notes.append(f"{oblong} of {len(facts)} images are not square: {ways[settings.fit]}{others}")
-    if lesions["lost"] > lesions["cut_off"]:
+    return notes
+
+
+def _lost(facts: Sequence[Facts], lesions: dict[str, Any]) -> Iterator[Problem]:
+    """Lesions that training would not see."""
+    small = lesions["lost"] - lesions["cut_off"]
+    if small:
+        first = next(fact for fact in facts if fact.losses.lost > fact.losses.cut_off)
         keeping = lesions["keeping"]
         wanted = f"data.resolution={keeping} is the first that keeps them" if keeping else "none up to 2048 keeps them all"
-        notes.append(
-            f"lesions lost at data.resolution={lesions['resolution']}: {lesions['lost'] - lesions['cut_off']} of "
-            f"{lesions['count']} keep less than half of their pixels; {wanted}"
+        detail = (
+            f"at data.resolution={lesions['resolution']}, {small} of {lesions['count']} lesions keep less than half "
+            f"of their pixels; {wanted}"
         )
+        yield Problem("lost lesions", str(first.mask.path), detail)
     if lesions["cut_off"]:
-        notes.append(f"lesions outside the square that data.fit=crop cuts out: {lesions['cut_off']} of {lesions['count']}")
-    return notes
+        first = next(fact for fact in facts if fact.losses.cut_off)
+        detail = f"data.fit=crop cuts off {lesions['cut_off']} of {lesions['count']} lesions"
+        yield Problem("lost lesions", str(first.mask.path), detail)
 
 
 def _levels(decoding: Decoding) -> dict[str, tuple[float, float]]:

@@ -25,7 +25,11 @@ from siamese_diffusion.errors import InputError
 VOID = 255
 """In a label map: a pixel that its mask says nothing about."""
 RIM_FROM = 250
-"""Values from here on beside small ones are no further labels but, by custom, a rim."""
+"""Values from here on beside small ones are, by custom, a rim that no label covers."""
+SMALL = 31
+"""Values up to this, beside bright ones, are numbers of labels."""
+LISTED = 12
+"""Labels that `describe` names."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Coding:
         invert: labels 0 and 1 change places.
         everything: any value but 0 is label 1, whatever it is: numbers of objects.
         palette: index to colour, where the files say.
+        marks: values but 0 that masks of the sample hold, where they are few.
         notes: what a user should know of the decision, a line each.
     """
 
@@ -58,6 +63,7 @@ class Coding:
     invert: bool = False
     everything: bool = False
     palette: Mapping[int, int] = field(default_factory=dict)
+    marks: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 
     def labels(self, stored: Stored) -> Pixels:
@@ -89,7 +95,8 @@ class Coding:
         if self.dim or self.forced:
             return False
         marks = [value for value in self.table if value]
-        return self.kind == "binary" or (not self.everything and bool(marks) and min(marks) > 127)
+        bright = bool(marks) and min(marks) > 127 and max(marks) <= 255
+        return self.kind == "binary" or (bright and not self.everything)
 
     @property
     def key(self) -> dict[str, Any]:
@@ -105,7 +112,8 @@ class Coding:
         named = {label: self._name(value) for value, label in sorted(self.table.items(), reverse=True)}
         labels = [named[label] for label in sorted(named) if label not in (0, VOID)]
         if self.kind == "binary":
-            text = "two values" + (", grey between them cut at half" if self.soft else "")
+            marks = " or ".join(map(str, self.marks)) or "no other"
+            text = "binary, " + ("grey cut at half" if self.soft else f"0 and {marks}")
         elif self.kind == "alpha":
             text = "what is opaque"
         elif self.everything:
@@ -113,7 +121,8 @@ class Coding:
         else:
             word = {"labels": "label", "palette": "palette index", "colours": "colour"}[self.kind]
             plural = {"palette index": "palette indices"}.get(word, word + "s")
-            text = f"{word if len(labels) == 1 else plural} {', '.join(labels)}"
+            more = f" and {len(labels) - LISTED} more" if len(labels) > LISTED else ""
+            text = f"{word if len(labels) == 1 else plural} {', '.join(labels[:LISTED])}{more}"
             lesion = [named[label] for label in sorted(self.foreground or ()) if label in named]
             text += (
                 f"; lesion: {', '.join(lesion)}" if self.foreground is not None else "; all are lesion" * (len(labels) > 1)
@@ -211,8 +220,22 @@ def _looked_up(values: NDArray[Any], table: Mapping[int, int]) -> Pixels:
     return np.asarray(labels[np.searchsorted(keys, values)])
 
 
-def parse_values(entries: Sequence[MaskValue], colours: bool, names: Mapping[str, int], option: str) -> list[int]:
-    """Stored values that entries of `data.void` or `data.foreground` mean; in masks of colours, 255 is white.
+def parse_values(
+    entries: Sequence[MaskValue],
+    colours: bool,
+    names: Mapping[str, int],
+    option: str,
+    palette: Mapping[int, int] | None = None,
+) -> list[int]:
+    """Stored values that entries of `data.void` or `data.foreground` mean, one for each entry.
+
+    Args:
+        entries: values, colours, or names.
+        colours: the masks are in colours, of which 255 is white; else a colour is an index of `palette`, and -1 where it is
+            none, or a grey.
+        names: what the folder calls values.
+        option: for the error.
+        palette: index to colour.
 
     Raises:
         InputError: an entry is neither a value, nor a colour, nor a name of the folder's.
@@ -232,7 +255,10 @@ def parse_values(entries: Sequence[MaskValue], colours: bool, names: Mapping[str
             except ValueError:
                 known = f" or a label's name ({', '.join(names)})" if names else ""
                 raise InputError(f"{option} = {text}: expected a value, a colour as '#ff0000'{known}") from None
-            found.append((red << 16) + (green << 8) + blue)
+            colour = (red << 16) + (green << 8) + blue
+            index = next((index for index, known in (palette or {}).items() if known == colour), None)
+            grey = red if red == green == blue else -1
+            found.append(colour if colours else grey if index is None else index)
     return found
 
 
@@ -252,32 +278,33 @@ def decide(censuses: Sequence[Census], settings: DataConfig, names: Mapping[str,
     if wanted == "colours" or (wanted == "auto" and ("colour" in forms or _palettes_differ(censuses))):
         coding = _of_colours(censuses, settings, names or {})
     elif wanted == "palette" or (wanted == "auto" and "palette" in forms):
-        coding = _of_labels(_all_of(censuses, "palette"), "palette", settings)
+        coding = _of_labels(_all_of(censuses, "palette"), "palette", settings, names or {})
     elif wanted == "alpha" or (wanted == "auto" and "alpha" in forms):
         coding = Coding("alpha", "alpha", {0: 0, 255: 1}, soft=any(census.soft == "" for census in censuses))
     else:
-        coding = _of_grey(censuses, settings)
+        coding = _of_grey(censuses, settings, names or {})
     coding = _with_foreground(coding, settings, names or {}, censuses)
     if settings.invert:
         if set(coding.table.values()) - {0, 1, VOID}:
             raise InputError(f"data.invert: masks of two values can be inverted; these hold {shares(censuses)}")
         coding = replace(coding, invert=True)
-    return replace(coding, notes=_differences(censuses))
+    marks = sorted(frozenset().union(*(census.marks for census in censuses if census.soft is None)))
+    return replace(coding, notes=_differences(censuses), marks=tuple(marks[:LISTED]))
 
 
 def _all_of(censuses: Sequence[Census], form: Form) -> Sequence[Census]:
     return [census for census in censuses if census.form == form or not census.marks] or censuses
 
 
-def _of_grey(censuses: Sequence[Census], settings: DataConfig) -> Coding:
-    void = dict.fromkeys(parse_values(settings.void, False, {}, "data.void"), VOID)
+def _of_grey(censuses: Sequence[Census], settings: DataConfig, names: Mapping[str, int]) -> Coding:
+    void = dict.fromkeys(parse_values(settings.void, False, names, "data.void"), VOID)
     if settings.mask_coding == "binary":
         total = pooled(censuses)
         if max(total, default=0) < 128 and len(set(total) - {0}) > 1:
             _refuse(censuses, "are no two values, and none is bright", "data.mask_coding=labels takes each for a label")
         return Coding("binary", "grey", {0: 0, 255: 1} | void, soft=True, forced=True)
     if settings.mask_coding == "labels":
-        return _of_labels(censuses, "grey", settings)
+        return _of_labels(censuses, "grey", settings, names)
     soft = [census for census in censuses if census.soft == ""]
     bad = [census for census in censuses if census.soft]
     if 2 * len(bad) >= len([census for census in censuses if census.marks]):
@@ -300,14 +327,14 @@ def _of_grey(censuses: Sequence[Census], settings: DataConfig) -> Coding:
             "are grey at edges in some masks and labels in others",
             "data.mask_coding=binary cuts all at half, data.mask_coding=labels takes each value for a label",
         )
-    return _of_labels(clean, "grey", settings)
+    return _of_labels(clean, "grey", settings, names)
 
 
-def _of_labels(censuses: Sequence[Census], form: Form, settings: DataConfig) -> Coding:
-    void = dict.fromkeys(parse_values(settings.void, False, {}, "data.void"), VOID)
+def _of_labels(censuses: Sequence[Census], form: Form, settings: DataConfig, names: Mapping[str, int]) -> Coding:
+    palette = {index: colour for census in censuses for index, colour in census.palette.items()}
+    void = dict.fromkeys(parse_values(settings.void, False, names, "data.void", palette), VOID)
     kind = "palette" if form == "palette" else "labels"
     marks = sorted(frozenset().union(*(census.marks for census in censuses)))
-    palette = {index: colour for census in censuses for index, colour in census.palette.items()}
     said = settings.mask_coding in ("labels", "palette")
     if said and max(marks, default=0) <= INDEX:
         return Coding(kind, form, {value: value for value in range(INDEX + 1)} | void, palette=palette)
@@ -317,8 +344,14 @@ def _of_labels(censuses: Sequence[Census], form: Form, settings: DataConfig) -> 
         small, large = [v for v in marks if v <= INDEX], [v for v in marks if v > INDEX]
         if marks and marks[0] < 0:
             _refuse(censuses, "are partly negative", f"data.void=[{marks[0]}] leaves them out")
-        if small and large and small[-1] < RIM_FROM // 8 and large[0] >= RIM_FROM:
-            _refuse_rim(censuses, large[-1])
+        if small and small[0] <= SMALL and large and len(marks) <= FEW:
+            if large[0] >= RIM_FROM:
+                _refuse_rim(censuses, large[-1])
+            _refuse(
+                censuses,
+                "are small numbers and bright values together",
+                "data.mask_coding=labels takes each value for a label, data.void=[VALUE, ...] leaves values out",
+            )
         if len(marks) > 1 and settings.foreground == "any" and not any(0 in census.counts for census in censuses):
             _refuse(
                 censuses,
@@ -372,13 +405,8 @@ def _with_foreground(coding: Coding, settings: DataConfig, names: Mapping[str, i
     if settings.foreground == "any":
         return coding
     chosen = set()
-    for entry, value in zip(
-        settings.foreground,
-        parse_values(settings.foreground, coding.form == "colour", names, "data.foreground"),
-        strict=True,
-    ):
-        if coding.form == "palette" and isinstance(entry, str) and entry not in names and not entry.strip().isdigit():
-            value = next((index for index, colour in coding.palette.items() if colour == value), -1)
+    values = parse_values(settings.foreground, coding.form == "colour", names, "data.foreground", coding.palette)
+    for entry, value in zip(settings.foreground, values, strict=True):
         if coding.form == "colour" and value not in coding.table and not coding.exact:
             near = sorted(coding.table)[int(nearest_colour(np.array([value], np.int32), sorted(coding.table))[0])]
             value = near if not strays(np.array([value], np.int32), [near])[0] else value

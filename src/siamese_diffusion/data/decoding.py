@@ -5,6 +5,7 @@ that is read later is held against the decision; one that does not fit is an err
 read in threads, so each decision is made once, by the first that needs it.
 """
 
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ from siamese_diffusion.data.images import (
 from siamese_diffusion.data.outlines import fill
 from siamese_diffusion.data.stored import Stored, read_stored
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.progress import say
 
 T = TypeVar("T")
 
@@ -245,7 +247,7 @@ class Decoding:
         return np.where(filled & (labels == 0), np.uint8(next(iter(marks), 1)), labels)
 
     def _census(self, stored: Stored) -> Census:
-        void = parse_values(self.settings.void, stored.form == "colour", self.names, "data.void")
+        void = parse_values(self.settings.void, stored.form == "colour", self.names, "data.void", stored.palette)
         return take(stored, void)
 
     def _take_censuses(self) -> list[Census]:
@@ -330,6 +332,17 @@ class Decoding:
 def spread(items: Sequence[T], count: int = SAMPLE) -> list[T]:
     """At most `count` of the items, evenly spread over them."""
     return [items[i * len(items) // count] for i in range(count)] if len(items) > count else list(items)
+
+
+def announce(decoding: Decoding, folder: Path) -> None:
+    """Say how the masks of a folder are read, once, where that is not plain.
+
+    Raises:
+        InputError: see `Decoding.coding`.
+    """
+    coding = decoding.coding
+    if os.environ.get("RANK", "0") == "0" and (coding.notes or not coding.plain or decoding.settings.outline == "fill"):
+        say("; ".join([f"{folder}: masks are {coding.describe()}", *coding.notes]))
 
 
 def plain_settings(settings: DataConfig) -> DataConfig:

@@ -31,7 +31,9 @@ def not_two_heaps(values: NDArray[np.uint8], counts: Mapping[int, int]) -> str |
     top = _top(histogram)
     if top is None:
         dark = histogram[1:].sum() <= 0.01 * values.size and max(counts, default=0) <= 2 * NOTHING
-        return None if dark else f"its brightest value is {max(counts, default=0)} of 255"
+        return (
+            None if dark else f"its brightest value is {max(counts, default=0)} of 255, and a lossy format keeps no labels"
+        )
     spread = _spread(histogram, top)
     if spread is not None:
         return spread

@@ -216,6 +216,25 @@ def square(pixels: Either, resolution: int, fit: Fit = "squash") -> Either:
     return square_
 
 
+def unsquare(pixels: Either, size: tuple[int, int], fit: Fit) -> Either:
+    """Undo `square`: the part of (R, R) that shows the image, resized to `size` (width, height).
+
+    What `crop` cut away is black, or background.
+    """
+    width, height = size
+    resolution = len(pixels)
+    if fit == "squash" or width == height:
+        return resize(pixels, size)
+    if fit == "pad":
+        rows, columns = padded_box(height, width, resolution)
+        return resize(np.ascontiguousarray(pixels[rows, columns]), size)
+    side = min(size)
+    top, left = (height - side) // 2, (width - side) // 2
+    whole = np.zeros((height, width, *pixels.shape[2:]), pixels.dtype)
+    whole[top : top + side, left : left + side] = resize(pixels, (side, side))
+    return whole
+
+
 def padded_box(height: int, width: int, resolution: int) -> tuple[slice, slice]:
     """Rows and columns of a padded square that hold the image."""
     longer = max(height, width)

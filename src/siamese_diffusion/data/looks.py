@@ -154,7 +154,7 @@ def _colours(path: Path, header: Header) -> list[Problem]:
     found = []
     if header.mode == "CMYK":
         found.append(Problem("colours", str(path), "CMYK is turned into RGB without a profile; save it as RGB"))
-    elif header.profile:
+    elif header.profile and header.mode != "LAB":
         name = _profile(header.profile)
         if "srgb" not in name.lower():
             found.append(Problem("colours", str(path), f"its colour profile ({name}) is not applied; save it as sRGB"))

@@ -1,11 +1,12 @@
 """An image with its mask. The paths may be those of members of an archive; see `tars`."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from siamese_diffusion.data.decoding import PLAIN, Decoding, MaskSource
-from siamese_diffusion.data.images import Mask, Pixels, square
+from siamese_diffusion.data.images import Mask, Pixels, read_header, square
 from siamese_diffusion.errors import InputError
 
 
@@ -47,6 +48,10 @@ class MaskFile:
     def read(self) -> Mask:
         """Boolean (H, W); errors as in `Decoding.labels`."""
         return self.decoding.mask(self.source, self.image)
+
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, without the pixels; errors as in `images.read_header`."""
+        return read_header(self.path if self.image is None else self.image).size
 
     def squared(self, resolution: int) -> Mask:
         """Boolean (R, R) at `resolution` pixels; errors as in `read`."""
@@ -95,6 +100,19 @@ class Pair:
             square(image, resolution, self.image.decoding.settings.fit),
             square(mask, resolution, self.mask.decoding.settings.fit),
         )
+
+
+def reading(pairs: Iterable[Pair] = (), images: Iterable[ImageFile] = ()) -> dict[str, Any]:
+    """How the files of pairs, or images alone, are read, as JSON for what is kept of a run; empty where that is plain.
+
+    Raises:
+        InputError: the masks' values have no meaning that all agree on; see `Decoding.coding`.
+    """
+    of_pairs = {id(pair.mask.decoding): pair.mask.decoding for pair in pairs}
+    of_images = {id(image.decoding): image.decoding for image in images}
+    keys = [decoding.key for decoding in of_pairs.values()] + [decoding.image_key for decoding in of_images.values()]
+    keys = [key for key in keys if key]
+    return {"reading": keys} if keys else {}
 
 
 def prompt_of(label: str) -> str:

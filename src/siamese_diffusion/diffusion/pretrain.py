@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from siamese_diffusion.claim import Claim, listing
-from siamese_diffusion.config import Config, update
+from siamese_diffusion.config import READING, READING_IMAGES, Config, update
 from siamese_diffusion.data.arrays import Images, forget, map_images, stamp, to_tensor
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.pairs import prompt_of
+from siamese_diffusion.data.pairs import prompt_of, reading
 from siamese_diffusion.device import find_device, make_accelerator, precision_on
 from siamese_diffusion.diffusion.backbone import require_shape, small_backbone
 from siamese_diffusion.diffusion.compiling import compile_blocks
@@ -76,18 +76,19 @@ def pretrain(
     config = config or Config()
     config = update(config, "pretrain", precision=precision_on(find_device(device), config.pretrain.precision))
     require_shape(config.backbone, config.data.resolution)
-    folder = DataFolder.of(images, "--images")
+    folder = DataFolder.of(images, "--images", config.data)
     seen = folder.images(config.data.split)
     if len(seen) < 2:
         raise InputError(f"--images {folder.path}: one image is not enough to train on")
     paths = [image.path for image in seen]
-    inputs = {"command": "pretrain", "images": len(paths), "files": listing(paths)}
+    inputs = {"command": "pretrain", "images": len(paths), "files": listing(paths), **reading(images=seen)}
     relevant = {
         "resolution",
         "split",
         "label",
         "prompt_dropout",
         "flip",
+        *READING_IMAGES,
     }  # of the data: pairs may be limited, images are not
     claim = Claim(out, config, {"data": relevant, "backbone": None, "pretrain": None}, inputs, resume)
     arrays = map_images(seen, config.data.resolution, out / "cache")
@@ -99,7 +100,8 @@ def pretrain(
 
     accelerator = make_accelerator(config.pretrain.precision, device)
     backbone.to(accelerator.device)
-    key = stamp(paths, config.data.model_dump(), config.backbone.model_dump(), config.pretrain.seed)
+    depends = config.data.model_dump(exclude=set(READING)) | reading(images=seen)
+    key = stamp(paths, depends, config.backbone.model_dump(), config.pretrain.seed)
     prompt = prompt_of(config.data.label)
     data = build_latents(
         arrays,

@@ -17,9 +17,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from siamese_diffusion import progress
-from siamese_diffusion.config import Config, SampleConfig, update
+from siamese_diffusion.config import Config, DataConfig, SampleConfig, update
 from siamese_diffusion.data.arrays import Images, Masks, to_images, to_tensor
 from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.images import Fit, unsquare
 from siamese_diffusion.data.masks import RECIPES, transform_mask
 from siamese_diffusion.data.pairs import MaskFile, prompt_of
 from siamese_diffusion.data.shards import ShardWriter
@@ -100,7 +101,12 @@ def sample(
         config, "sample", scheduler=scheduler, steps=steps, guidance=guidance, mask_guidance=mask_guidance, seed=seed
     )
     settings = config.sample
-    wanted = _wanted(masks, per_mask, random_masks, config)
+    fit = trained.config.data.fit
+    if settings.aspect == "source" and fit == "crop":
+        raise InputError(
+            "sample.aspect = source: the run's data.fit = crop leaves nothing to fill the rest with; use square"
+        )
+    wanted = _wanted(masks, per_mask, random_masks, update(config, "data", fit=fit))
     # Nothing large occurs in sampling, so that fp16 is as safe as bf16 and nearer to fp32 (docs/performance.md).
     engine = make_accelerator(settings.precision, device, "fp16")
     precision = precision_on(engine.device, settings.precision, "fp16")
@@ -150,6 +156,8 @@ def sample(
     }
     if precision != "fp32":
         origin["precision"] = precision
+    if settings.aspect != "square":
+        origin["aspect"] = settings.aspect
 
     def read(batch: Sequence[Wanted]) -> Ready:
         """What a batch is drawn from, on the CPU."""
@@ -166,6 +174,9 @@ def sample(
         for one, image, mask, transform in zip(batch, images, ready.masks, ready.transforms, strict=True):
             if one.name not in writer.done:
                 provenance = {**origin, "copy": one.copy, "source_mask": one.source, "mask_transform": transform}
+                if settings.aspect == "source":
+                    size = _size(one.mask.size(), resolution)
+                    image, mask = unsquare(image, size, fit), unsquare(mask, size, fit)
                 writer.write(one.name, image, mask, one.prompt, provenance)
                 written += 1
         return written
@@ -183,7 +194,7 @@ def sample(
             drawn_before = next(iter(writer.rows.values()), {})
             size = drawn_before.get("batch_size") or _fitting(probe, engine, len(wanted))
         origin["batch_size"] = size
-        _require_same(writer, {**origin, "precision": precision}, out)
+        _require_same(writer, {**origin, "precision": precision, "aspect": settings.aspect}, out)
         # Whole batches are redone, since rounding depends on the batch an image is drawn in.
         batches = [wanted[i : i + size] for i in range(0, len(wanted), size)]
         batches = batches[engine.process_index :: engine.num_processes]
@@ -205,7 +216,7 @@ def sample(
         engine.wait_for_everyone()
     drawn = int(engine.reduce(torch.tensor(drawn, device=engine.device), "sum"))
     if engine.is_main_process:
-        _picture(out)
+        _picture(out, resolution, fit)
     return {"out": str(out), "pairs": len(wanted), "drawn": drawn, "checkpoint": trained.hash}
 
 
@@ -220,10 +231,10 @@ def _fitting(probe: Callable[[int], None], engine: Accelerator, wanted: int) -> 
     return size
 
 
-def _picture(out: Path) -> None:
+def _picture(out: Path, resolution: int, fit: Fit) -> None:
     """`grid.png`: the first pairs."""
-    first = DataFolder(out).pairs()[:16]
-    arrays = [pair.read() for pair in first]
+    first = DataFolder(out, settings=DataConfig(fit=fit)).pairs()[:16]
+    arrays = [pair.squared(resolution) for pair in first]
     save_grid(
         [
             mask_hint(torch.from_numpy(np.stack([mask for _, mask in arrays]))) * 2 - 1,
@@ -237,9 +248,15 @@ def _require_same(writer: PairWriter | ShardWriter, origin: dict[str, Any], out:
     """A resumed folder holds one checkpoint's pairs, drawn in one way."""
     for name, row in writer.rows.items():
         for key, value in origin.items():
-            before = row.get(key, "fp32" if key == "precision" else None)
+            before = row.get(key, {"precision": "fp32", "aspect": "square"}.get(key))
             if before != value:
                 raise InputError(f"--out {out}: pair {name} has {key} {before}, not {value}; name another folder")
+
+
+def _size(source: tuple[int, int], resolution: int) -> tuple[int, int]:
+    """The width and height of a source mask, its longer side at `resolution`."""
+    width, height = (max(1, round(side * resolution / max(source))) for side in source)
+    return width, height
 
 
 def _wanted(masks: Path | DataFolder, per_mask: int, recipe: str | None, config: Config) -> list[Wanted]:
@@ -250,6 +267,6 @@ def _wanted(masks: Path | DataFolder, per_mask: int, recipe: str | None, config:
     data = config.data
     return [
         Wanted(f"{name}-{copy:02d}" if per_mask > 1 else name, name, mask, copy, prompt_of(data.label))
-        for name, mask in DataFolder.of(masks, "--masks").masks(data.split, data.limit, data.limit_seed)
+        for name, mask in DataFolder.of(masks, "--masks", data).masks(data.split, data.limit, data.limit_seed)
         for copy in range(per_mask)
     ]

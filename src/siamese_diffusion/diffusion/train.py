@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from siamese_diffusion import progress
 from siamese_diffusion.claim import Claim, listing
-from siamese_diffusion.config import Config, TrainConfig, default_config, update
-from siamese_diffusion.data.arrays import forget, map_pairs, stamp, to_tensor
+from siamese_diffusion.config import READING, Config, TrainConfig, default_config, update
+from siamese_diffusion.data.arrays import forget, map_pairs, require_lesions, stamp, to_tensor
+from siamese_diffusion.data.decoding import announce
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.pairs import prompt_of
+from siamese_diffusion.data.pairs import prompt_of, reading
 from siamese_diffusion.device import find_device, make_accelerator, precision_on
 from siamese_diffusion.diffusion.backbone import Backbone, load_backbone, require_divisible, require_shape
 from siamese_diffusion.diffusion.checkpoint import assemble, save_pipeline
@@ -65,13 +66,14 @@ def train(
         config = update(config, "method", name=method)
     config = update(config, "train", precision=precision_on(find_device(device), config.train.precision))
     resolution = config.data.resolution
-    folder = DataFolder.of(data, "--data")
+    folder = DataFolder.of(data, "--data", config.data)
     pairs = folder.pairs(config.data.split, config.data.limit, config.data.limit_seed)
     inputs = {
         "command": "train",
         "backbone": Path(backbone).name,
         "pairs": len(pairs),
         "files": listing([path for pair in pairs for path in pair.files]),
+        **reading(pairs),
     }
     claim = Claim(out, config, dict.fromkeys(("data", "backbone", "method", "train")), inputs, resume)
     prompts = [pair.prompt or prompt_of(config.data.label) for pair in pairs]
@@ -85,6 +87,8 @@ def train(
     else:
         base = _load(backbone, resolution)
     images, masks = map_pairs(pairs, resolution, out / "cache")  # a bad one should be known before hours of training
+    require_lesions(masks, folder)
+    announce(folder.decoding, folder.path)
     claim.write()
     if base is None:
         if not (pretrained / "summary.json").exists():
@@ -96,7 +100,7 @@ def train(
     base.to(accelerator.device)
     weights = [Path(backbone), *sorted((_inner(backbone) / "vae").glob("*"))]
     files = [*(pair.image.path for pair in pairs), *(path for path in weights if path.is_file())]
-    key = stamp(files, str(backbone), config.data.model_dump())
+    key = stamp(files, str(backbone), config.data.model_dump(exclude=set(READING)) | reading(pairs))
     latents = build_latents(
         images,
         prompts,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from siamese_diffusion.config import Config, dump_config
 from siamese_diffusion.data.arrays import load_images
+from siamese_diffusion.data.decoding import plain_settings
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.data.splits import held_out, own_test_pairs
@@ -87,7 +88,10 @@ def evaluate(
             raise InputError(f"--out {out}: already holds results; add --resume to read them, or name another folder")
         finished: dict[str, Any] = read_json(out / "metrics.json")
         return finished
-    folders = DataFolder.of(real, "--real"), DataFolder.of(synthetic, "--synthetic")
+    folders = (
+        DataFolder.of(real, "--real", config.data),
+        DataFolder.of(synthetic, "--synthetic", plain_settings(config.data)),
+    )
     made = folders[1].pairs()
     pairs = folders[0].pairs(config.data.split)
     for folder, listed, least in ((folders[1], made, 2), (folders[0], pairs, copies.LEAST)):
