@@ -65,11 +65,11 @@ def take(stored: Stored, void: Iterable[int] = ()) -> Census:
 def _plainly_labels(stored: Stored, counts: Mapping[int, int]) -> bool:
     """Whether the values need no other explanation: one or two, or small whole numbers."""
     marks = set(counts) - {0}
-    if stored.lossy and marks and max(marks) <= INDEX:
-        return False  # a lossy format keeps no labels: these are noise around black, or lost
+    if stored.lossy and marks:
+        return False  # a lossy format keeps no labels
     if len(marks) <= 1:
         return True
-    if stored.lossy or stored.fractions:
+    if stored.fractions:
         return False
     return len(marks) <= 2 or (max(marks) <= INDEX and (len(marks) <= FEW or _in_areas(stored, counts)))
 

@@ -131,9 +131,9 @@ def _of_the_set(facts: Sequence[Facts]) -> Iterator[Problem]:
         first = next(fact for fact in marked if fact.shape == shape)
         detail = f"{times} of {len(marked)} masks are the same; is it the field of view, and not a lesion?"
         yield Problem("identical masks", str(first.mask.path), detail)
-    flat = [fact for fact in facts if fact.flat]
-    for fact in flat:
-        yield Problem("flat image", str(fact.image), "all its pixels are alike", fatal=len(flat) == len(facts) > 1)
+    for fact in facts:
+        if fact.flat:
+            yield Problem("flat image", str(fact.image), "all its pixels are alike")
 
 
 def _of_training(folder: DataFolder, facts: Sequence[Facts], known: bool, settings: DataConfig) -> Iterator[Problem]:

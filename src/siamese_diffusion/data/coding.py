@@ -160,7 +160,8 @@ class Coding:
 
     def _of_two(self, stored: Stored, present: set[int]) -> Pixels:
         marks = present - {0}
-        if len(marks) <= 1 and (marks <= set(self.table) or self.kind == "alpha" or self.forced):
+        exact = not (stored.lossy and marks)
+        if exact and len(marks) <= 1 and (marks <= set(self.table) or self.kind == "alpha" or self.forced):
             return np.asarray(stored.values != 0, np.uint8)
         if self.forced:
             return np.asarray(stored.values > (USUAL if stored.values.dtype == np.uint8 else 32767), np.uint8)

@@ -16,6 +16,8 @@ SENSITIVE = 0.2
 """Share of the lesion's area that depends on where grey is cut, a quarter or three quarters, above which this is told."""
 USUAL = 127.0
 """Where grey is cut wherever that lies between the heaps."""
+DRIFT = 3
+"""Black may come out of a lossy format as a value up to this."""
 NOTHING = 16
 """Values up to this are black to a lossy format."""
 
@@ -30,10 +32,11 @@ def not_two_heaps(values: NDArray[np.uint8], counts: Mapping[int, int]) -> str |
     histogram = _histogram(counts)
     top = _top(histogram)
     if top is None:
-        dark = histogram[1:].sum() <= 0.01 * values.size and max(counts, default=0) <= 2 * NOTHING
-        return (
-            None if dark else f"its brightest value is {max(counts, default=0)} of 255, and a lossy format keeps no labels"
-        )
+        mode = int(histogram.argmax())
+        brightest = max(counts, default=0)
+        if mode <= DRIFT and brightest <= 2 * NOTHING and values.size - histogram[mode] <= 0.01 * values.size:
+            return None
+        return f"its brightest value is {brightest} of 255, and a lossy format keeps no labels"
     spread = _spread(histogram, top)
     if spread is not None:
         return spread
@@ -101,9 +104,10 @@ def _spread(histogram: NDArray[np.int64], top: int) -> str | None:
 
 def _spike(histogram: NDArray[np.int64], top: int, lesion: int) -> int | None:
     """A value beside the two heaps that is far commoner than its neighbours, as a label's is."""
+    black = int(histogram[: top // 4].argmax())
     for value in range(1, min(255, int(0.9 * top))):
         count = int(histogram[value])
-        if count <= max(4, 0.05 * lesion):
+        if count <= max(4, 0.05 * lesion) or value == black <= DRIFT:
             continue
         around = [*histogram[max(1, value - 4) : value], *histogram[value + 1 : value + 5]]
         if count > 8 * max(1.0, float(np.mean(around))):
