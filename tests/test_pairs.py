@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from siamese_diffusion.config import DataConfig
+from siamese_diffusion.data.decoding import PLAIN, Decoding, MaskSource
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.images import read_image, read_mask, square
+from siamese_diffusion.data.images import Mask, read_image, square
 from siamese_diffusion.data.pairs import ImageFile
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.errors import InputError
@@ -24,6 +26,11 @@ def save(path: Path, array: Any = GREY, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     (array if isinstance(array, Image.Image) else Image.fromarray(array)).save(path, **options)
     return path
+
+
+def read_mask(path: Path) -> Mask:
+    """A mask that comes without a folder."""
+    return PLAIN.mask(MaskSource((path,)))
 
 
 def layout(folder: Path, kind: str) -> Path:
@@ -248,7 +255,10 @@ def test_masks_of_every_kind(tmp_path: Path, array: Any) -> None:
 
 
 def test_mask_threshold_is_127(tmp_path: Path) -> None:
-    assert read_mask(save(tmp_path / "x.png", np.array([[127, 128]], np.uint8))).tolist() == [[False, True]]
+    source = MaskSource((save(tmp_path / "x.png", np.array([[127, 128]], np.uint8)),))
+    with pytest.raises(InputError, match=r"x\.png: .* nowhere 0.* 127 \(50\.0 %\), 128"):
+        PLAIN.mask(source)
+    assert Decoding(DataConfig(mask_coding="binary"), masks=[source]).mask(source).tolist() == [[False, True]]
 
 
 def test_exif_orientation(tmp_path: Path) -> None:

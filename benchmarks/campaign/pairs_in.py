@@ -7,9 +7,11 @@ import numpy as np
 from PIL import Image
 
 from campaign.entrance import Entrance, command
+from siamese_diffusion.data.decoding import MaskSource
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.images import read_image, read_mask
+from siamese_diffusion.data.images import read_image
 from siamese_diffusion.data.opening import image_size
+from siamese_diffusion.data.pairs import MaskFile
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.data.shards import ShardWriter
 from siamese_diffusion.data.writer import PairWriter
@@ -81,7 +83,7 @@ def resume_shards(folder: Path, damaged: Path) -> Any:
 def read_one_image(folder: Path, damaged: Path) -> Any:
     size = image_size(damaged)
     try:
-        mask = read_mask(damaged)
+        mask = MaskFile(MaskSource((damaged,))).read()
     except InputError:
         mask = None
     return size, read_image(damaged), mask

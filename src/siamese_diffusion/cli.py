@@ -51,12 +51,16 @@ def demo(
 
 
 @command(app)
-def check(data: Annotated[Path, Argument(help="Folder of image-mask pairs.")]) -> Shown:
-    """What is in a data folder, and what is wrong with it."""
+def check(
+    data: Annotated[Path, Argument(help="Folder of image-mask pairs.")],
+    config: ConfigFile = None,
+    settings: Setting = None,
+) -> Shown:
+    """What is in a data folder, how it is read, and what is wrong with it; exit status 2 where training would be refused."""
     from siamese_diffusion.data.check import render
 
-    report = api.check(data)
-    return Shown(report.as_dict(), render(report))
+    report = api.check(data, load_settings(config, settings).data)
+    return Shown(report.as_dict(), render(report), status=0 if report.usable else 2)
 
 
 @command(app, goes_on=True)

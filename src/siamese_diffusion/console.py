@@ -44,6 +44,8 @@ class Shown:
 
     result: Any
     text: str
+    status: int = 0
+    """Exit status."""
 
 
 def command(app: typer.Typer, name: str = "", goes_on: bool | str = False) -> Callable[[Function], Function]:
@@ -106,6 +108,8 @@ def run(call: Callable[[], Any], as_json: bool, again: str = "") -> None:
         _fail("out of memory on the device: set train.micro_batch (or sample.batch_size) lower")
     else:
         _print(_text(result, as_json))
+        if isinstance(result, Shown) and result.status:
+            raise SystemExit(result.status)
 
 
 def load_settings(source: str | None, settings: list[str] | None) -> "Config":

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from siamese_diffusion.config import DataConfig
-from siamese_diffusion.data.decoding import Decoding, MaskSource
+from siamese_diffusion.data.decoding import Decoding, MaskSource, plain_settings
 from siamese_diffusion.data.layouts import LAYOUTS, Listing, detect
 from siamese_diffusion.data.layouts.listing import image_files, is_image
 from siamese_diffusion.data.opening import KINDS
@@ -64,7 +64,17 @@ class DataFolder:
             return Decoding(self.settings, files, [MaskSource((path,)) for path in files])
         listings = [self.listing, *self.listing.test_sets.values()]
         images = [path for listing in listings for path in listing.images.values()]
-        return Decoding(self.settings, images, [mask for listing in listings for mask in listing.masks.values()])
+        masks = [mask for listing in listings for mask in listing.masks.values()]
+        pairs = [
+            (listing.images[name], listing.masks[name])
+            for listing in listings
+            for name in listing.images
+            if name in listing.masks
+        ]
+        settings = self.settings
+        if settings is not None and self.listing.rows and all(row.get("synthetic") for row in self.listing.rows.values()):
+            settings = plain_settings(settings)
+        return Decoding(settings, images, masks, pairs)
 
     @cached_property
     def lists(self) -> dict[str, list[str]] | None:
@@ -199,7 +209,7 @@ def _matched(listing: Listing, folder: Path, decoding: Decoding) -> list[Pair]:
     pairs = []
     for name in sorted(images):
         extra = dict(listing.rows.get(name, {}))
-        image, mask = ImageFile(images[name], decoding), MaskFile(masks[name], decoding)
+        image, mask = ImageFile(images[name], decoding), MaskFile(masks[name], decoding, images[name])
         pairs.append(Pair(name, image, mask, extra.pop("prompt", None), extra))
     return pairs
 

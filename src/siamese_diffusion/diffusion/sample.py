@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from siamese_diffusion import progress
 from siamese_diffusion.claim import Claim, listing, require_apart
-from siamese_diffusion.config import Config, SampleConfig, update
+from siamese_diffusion.config import Config, DataConfig, SampleConfig, update
 from siamese_diffusion.data.arrays import Images, Masks, to_images, to_tensor
 from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.images import Fit, Mask, Pixels, unsquare
 from siamese_diffusion.data.masks import RECIPES, transform_mask
 from siamese_diffusion.data.pairs import MaskFile, prompt_of
 from siamese_diffusion.data.shards import ShardWriter, read_shard_rows, shards_written_earlier
@@ -108,6 +109,12 @@ def sample(
     trained = load_trained(checkpoint)
     overrides = {"scheduler": scheduler, "steps": steps, "guidance": guidance, "mask_guidance": mask_guidance, "seed": seed}
     config = update(config or trained.config, "sample", **overrides)
+    fit = trained.config.data.fit  # the network knows images that were squared in this way
+    config = update(config, "data", fit=fit)
+    if config.sample.aspect == "source" and fit == "crop":
+        raise InputError(
+            "sample.aspect = source: the run's data.fit = crop leaves nothing to fill the rest with; use square"
+        )
     # Nothing large occurs in sampling, so that fp16 is as safe as bf16 and nearer to fp32 (docs/performance.md).
     engine = make_accelerator(config.sample.precision, device, "fp16")
     config = update(config, "sample", precision=precision_on(engine.device, config.sample.precision, "fp16"))
@@ -131,7 +138,7 @@ def sample(
             engine.wait_for_everyone()
         drawn = int(engine.reduce(torch.tensor(drawn, device=engine.device), "sum"))
         if engine.is_main_process:
-            _picture(out)
+            _picture(out, drawing.resolution, fit)
         return {"out": str(out), "pairs": len(wanted), "drawn": drawn, "checkpoint": trained.hash}
 
 
@@ -177,7 +184,7 @@ class Drawing:
         if settings.compile:
             compile_blocks(self.model)
             compile_blocks(self.backbone.vae)
-        self.resolution = trained.config.data.resolution
+        self.resolution, self.fit = trained.config.data.resolution, trained.config.data.fit
         side = self.resolution // self.backbone.factor
         self.shape = (self.backbone.unet.config.in_channels, side, side)  # of a latent image
 
@@ -194,6 +201,14 @@ class Drawing:
         hint = mask_hint(torch.from_numpy(ready.masks)).to(device)
         text = torch.stack([self.embeddings[one.prompt] for one in batch])
         return to_images(self._draw(hint, ready.noise.to(device), text, self.settings))
+
+    def shaped(self, one: Wanted, image: Pixels, mask: Mask) -> tuple[Pixels, Mask]:
+        """A pair as it is written: square, or in the shape of its source mask, the longer side as it is."""
+        if self.settings.aspect == "square":
+            return image, mask
+        source = one.mask.size()
+        width, height = (max(1, round(side * self.resolution / max(source))) for side in source)
+        return unsquare(image, (width, height), self.fit), unsquare(mask, (width, height), self.fit)
 
     def probe(self, count: int) -> None:
         """A step with all that a step may hold."""
@@ -235,6 +250,7 @@ def _origin(trained: Trained, settings: SampleConfig) -> dict[str, Any]:
         "seed": settings.seed,
         "sampler": settings.model_dump(mode="json", include=solver),
         **({"precision": settings.precision} if settings.precision != "fp32" else {}),
+        **({"aspect": settings.aspect} if settings.aspect != "square" else {}),
     }
 
 
@@ -250,17 +266,19 @@ def _draw_all(todo: list[list[Wanted]], drawing: Drawing, recipe: str, writer: W
             ahead = reading.submit(drawing.read, todo[number + 1], recipe) if number + 1 < len(todo) else None
             images = drawing.draw(batch, ready)
             drawn += behind.result() if behind is not None else 0
-            behind = writing.submit(_write, writer, batch, ready, images, origin)
+            behind = writing.submit(_write, writer, drawing, batch, ready, images, origin)
         drawn += behind.result() if behind is not None else 0
     return drawn
 
 
-def _write(writer: Writer, batch: Sequence[Wanted], ready: Ready, images: Images, origin: dict[str, Any]) -> int:
+def _write(
+    writer: Writer, drawing: Drawing, batch: Sequence[Wanted], ready: Ready, images: Images, origin: dict[str, Any]
+) -> int:
     written = 0
     for one, image, mask, transform in zip(batch, images, ready.masks, ready.transforms, strict=True):
         if one.name not in writer.done:
             provenance = {**origin, "copy": one.copy, "source_mask": one.source, "mask_transform": transform}
-            writer.write(one.name, image, mask, one.prompt, provenance)
+            writer.write(one.name, *drawing.shaped(one, image, mask), one.prompt, provenance)
             written += 1
     return written
 
@@ -289,10 +307,10 @@ def _fitting(probe: Callable[[int], None], engine: Accelerator, wanted: int) -> 
     return size
 
 
-def _picture(out: Path) -> None:
+def _picture(out: Path, resolution: int, fit: Fit) -> None:
     """`grid.png`: the first pairs."""
-    first = DataFolder(out).pairs()[:16]
-    arrays = [pair.read() for pair in first]
+    first = DataFolder(out, settings=DataConfig(fit=fit)).pairs()[:16]
+    arrays = [pair.squared(resolution) for pair in first]
     save_grid(
         [
             mask_hint(torch.from_numpy(np.stack([mask for _, mask in arrays]))) * 2 - 1,
@@ -302,14 +320,18 @@ def _picture(out: Path) -> None:
     )
 
 
+_UNSAID = {"precision": "fp32", "aspect": "square"}
+"""What a row means where it does not say so."""
+
+
 def _require_own_rows(rows: Rows, wanted: Sequence[Wanted], origin: dict[str, Any], out: Path) -> None:
     """Every pair that is there already is one of those that are wanted, from this checkpoint and drawn in this way."""
-    asked = {one.name: {"precision": "fp32", **origin, "source_mask": one.source, "copy": one.copy} for one in wanted}
+    asked = {one.name: {**_UNSAID, **origin, "source_mask": one.source, "copy": one.copy} for one in wanted}
     for name, row in rows.items():
         if name not in asked:
             raise InputError(f"--out {out}: holds pair {name}, which is not one of these; name another folder")
         for key, value in asked[name].items():
-            before = row.get(key, "fp32" if key == "precision" else None)
+            before = row.get(key, _UNSAID.get(key))
             if before != value:
                 raise InputError(f"--out {out}: pair {name} has {key} {before}, not {value}; name another folder")
 
@@ -322,6 +344,6 @@ def _wanted(masks: Path | DataFolder, per_mask: int, recipe: str | None, config:
     data = config.data
     return [
         Wanted(f"{name}-{copy:02d}" if per_mask > 1 else name, name, mask, copy, prompt_of(data.label))
-        for name, mask in DataFolder.of(masks, "--masks").masks(data.split, data.limit, data.limit_seed)
+        for name, mask in DataFolder.of(masks, "--masks", data).masks(data.split, data.limit, data.limit_seed)
         for copy in range(per_mask)
     ]

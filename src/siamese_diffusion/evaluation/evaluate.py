@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from siamese_diffusion.claim import Claim, begun_earlier, holds_run, listing, require_apart, visible
 from siamese_diffusion.config import Config, EvaluateConfig, update
 from siamese_diffusion.data.arrays import load_images
+from siamese_diffusion.data.decoding import plain_settings
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.hashing import hash_files
 from siamese_diffusion.data.pairs import Pair
@@ -95,7 +96,10 @@ def evaluate(
     require_apart(out, real=real, synthetic=synthetic)
     require_apart(cache or out, "--cache", real=real, synthetic=synthetic)
     names = _names(config.evaluate.features)
-    folders = DataFolder.of(real, "--real"), DataFolder.of(synthetic, "--synthetic")
+    folders = (
+        DataFolder.of(real, "--real", config.data),
+        DataFolder.of(synthetic, "--synthetic", plain_settings(config.data)),
+    )
     sets = _find(*folders, config)
     tests = own_test_pairs(folders[0])
     where = find_device(device)

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from siamese_diffusion import pictures, progress
 from siamese_diffusion.config import SegmentConfig
 from siamese_diffusion.data.arrays import read_squared
-from siamese_diffusion.data.pairs import Pair
+from siamese_diffusion.data.images import Fit, padded_box
+from siamese_diffusion.data.pairs import MaskFile, Pair
 from siamese_diffusion.device import SIXTEEN_BITS, autocast
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import write_text, write_whole
@@ -96,7 +97,7 @@ def score_set(network: nn.Module, pairs: list[Pair], path: Path, settings: Segme
         images, masks = read_squared(part, settings.resolution)
         probabilities = predict(network, images, settings.batch_size, settings.correction)
         if settings.score_at == "native":
-            found += [_native(each, pair.mask.read()) for each, pair in zip(probabilities, part, strict=True)]
+            found += [_native(each, pair.mask) for each, pair in zip(probabilities, part, strict=True)]
         else:
             found.append(score(torch.from_numpy(probabilities), torch.from_numpy(masks), field=True))
     scores = join(found)
@@ -110,9 +111,28 @@ def score_set(network: nn.Module, pairs: list[Pair], path: Path, settings: Segme
     return scores
 
 
-def _native(probabilities: NDArray[np.float32], mask: NDArray[np.bool_]) -> SetScores:
-    resized = F.interpolate(torch.from_numpy(probabilities)[None, None], size=mask.shape, mode="bilinear")[0]
+def _native(probabilities: NDArray[np.float32], file: MaskFile) -> SetScores:
+    """Scores at the mask's own size; what was done to make its image square is undone."""
+    mask = file.read()
+    resized = at_size(torch.from_numpy(probabilities), mask.shape, file.decoding.settings.fit)[None]
     return score(resized, torch.from_numpy(mask)[None], field=True)
+
+
+def at_size(probabilities: Tensor, shape: tuple[int, ...], fit: Fit) -> Tensor:
+    """Probabilities (R, R) of a square at its image's `shape` (H, W); 0 where `crop` cut the image off."""
+    height, width = shape
+    side = min(height, width)
+    if fit == "pad":
+        rows, columns = padded_box(height, width, len(probabilities))
+        probabilities = probabilities[rows, columns]
+    inner = (side, side) if fit == "crop" else (height, width)
+    resized = F.interpolate(probabilities[None, None], size=inner, mode="bilinear")[0, 0]
+    if fit != "crop":
+        return resized
+    whole = torch.zeros(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    whole[top : top + side, left : left + side] = resized
+    return whole
 
 
 def draw_samples(path: Path, pairs: Arrays, probabilities: NDArray[np.float32]) -> None:

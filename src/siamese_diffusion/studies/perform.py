@@ -31,7 +31,9 @@ def perform(stage: Stage, device: str) -> None:
     result: Any = None
     if stage.kind == "copy-paste":
         arguments = dict(stage.arguments)
-        result = copy_paste(DataFolder(arguments.pop("pairs")).pairs(), stage.folder, **arguments, resume=True)
+        settings = build_config(values, str(stage.folder / "settings.yaml")).data
+        real = DataFolder(arguments.pop("pairs"), settings=settings).pairs()
+        result = copy_paste(real, stage.folder, **arguments, resume=True)
     elif stage.kind == "filter":
         result = select(out=stage.folder / "pairs", **stage.arguments)
     else:

@@ -90,7 +90,8 @@ def make_plan(study: Study, root: Path) -> Plan:
     plan = Plan(study, root.absolute())
     planner = _Planner(plan)
     for data, source in study.file.data.items():
-        folders = open_folders(source)
+        values = merge(study.values, nested(source.settings, study.origin))
+        folders = open_folders(source, build_config(values, f"{study.origin}: data.{data}").data)
         for limit in study.file.pairs:
             planner.add_cell(make_cell(study, data, source, folders, None if limit == "all" else limit))
     return plan
@@ -171,7 +172,7 @@ class _Planner:
         values = merge(values, {"sample": {"seed": seed + ROUND_SEEDS * number}})
         config = self._config(values)
         depends: dict[str, Any] = {
-            "masks": self.hashes.named([(pair.name, pair.mask.path) for pair in cell.real]),
+            "masks": self.hashes.masks(cell.real),
             "recipe": arm.recipe,
             "label": config.data.label,
             "sample": settings_of(config, "sample"),
@@ -235,7 +236,7 @@ class _Planner:
             "backbone",
             f"{cell.data}: backbone, {len(images)} images",
             {
-                "images": self.hashes.named([(image.path.name, image.path) for image in images]),
+                "images": self.hashes.images(images),
                 "data": settings_of(config, "data", "split", "limit", "limit_seed"),
                 "backbone": settings_of(config, "backbone"),
                 "pretrain": settings_of(config, "pretrain", "sample_every"),
@@ -261,6 +262,7 @@ class _Planner:
             f"{cell.title}: paste round {number + 1}, {arm.name}, seed {seed}",
             {"pairs": self.hashes.pairs(cell.real), **arguments},
             arguments={"pairs": self._manifest(cell.real), **arguments},
+            values=cell.values,
         )
 
     def _score(self, cell: Cell, drawn: Stage) -> Stage:

@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from siamese_diffusion.config import HARMLESS, Config, Values
+from siamese_diffusion.config import HARMLESS, READING, Config, Values, reading_settings
 from siamese_diffusion.data.hashing import hash_files
-from siamese_diffusion.data.pairs import Pair
+from siamese_diffusion.data.pairs import ImageFile, Pair, reading
 from siamese_diffusion.files import hash_json, read_json
 
 FORMAT = 1
@@ -85,11 +85,28 @@ class FileHashes:
         return [self._known[path] for path in paths]
 
     def pairs(self, pairs: list[Pair]) -> str:
-        """One hash of names, images, masks and prompts."""
+        """One hash of names, images, masks and prompts, and of how they are read where that is not plain."""
         images = self.files([pair.image.path for pair in pairs])
-        masks = self.files([pair.mask.path for pair in pairs])
-        rows = zip(pairs, images, masks, strict=True)
-        return hash_json([[pair.name, image, mask, pair.prompt] for pair, image, mask in rows])
+        rows = zip(pairs, images, self._masks(pairs), strict=True)
+        found: list[Any] = [[pair.name, image, mask, pair.prompt] for pair, image, mask in rows]
+        return hash_json([*found, *([how] if (how := reading(pairs)) else [])])
+
+    def masks(self, pairs: list[Pair]) -> str:
+        """One hash of names and masks, and of how these are read."""
+        found: list[Any] = [[pair.name, mask] for pair, mask in zip(pairs, self._masks(pairs), strict=True)]
+        return hash_json([*found, *([how] if (how := reading(pairs)) else [])])
+
+    def images(self, images: list[ImageFile]) -> str:
+        """One hash of images by the names of their files, and of how these are read."""
+        digests = self.files([image.path for image in images])
+        found: list[Any] = [[image.path.name, digest] for image, digest in zip(images, digests, strict=True)]
+        return hash_json([*found, *([how] if (how := reading(images=images)) else [])])
+
+    def _masks(self, pairs: list[Pair]) -> list[str]:
+        """A hash of each mask: its file's, or one of all files that it is made of."""
+        self.files([path for pair in pairs for path in pair.mask.files])
+        each = [self.files(list(pair.mask.files)) for pair in pairs]
+        return [digests[0] if len(digests) == 1 else hash_json(digests) for digests in each]
 
     def named(self, named: list[tuple[str, Path]]) -> str:
         """One hash of names and files."""
@@ -107,6 +124,10 @@ def settings_of(config: Config, section: str, *leave_out: str) -> dict[str, Any]
     """The settings of a section that a result depends on, as JSON holds them."""
     exclude = {*HARMLESS, *leave_out}
     dumped: dict[str, Any] = config.model_dump(mode="json")[section]
+    if section == "data":  # at their defaults these say what was so before they could be set
+        exclude |= READING - reading_settings(config.data).keys()
+    if dumped.get("aspect") == "square":
+        exclude.add("aspect")
     if "precision" in dumped and dumped["precision"] in ("auto", "fp32"):  # what it was called before it could be chosen:
         if section in ("sample", "evaluate"):  # the keys of stages done then stay what they are
             exclude.add("precision")
