@@ -552,13 +552,11 @@ def test_noise_of_a_lossy_format_is_told_once_and_only_what_matters(tmp_path: Pa
     assert report.problems == []
     assert report.notes == ["grey edges (JPEG or interpolation) in 12 of 12 masks: cut at half"]
 
-    def thin(each: Scene) -> Drawn:
-        return Image.fromarray(white(np.indices((SIDE, SIDE))[0] % 21 == 10)).resize(
-            (SIDE * 3, SIDE * 3), Image.Resampling.BICUBIC
-        )
-
-    build(tmp_path / "lines", thin, size=(SIDE * 3, SIDE * 3))
-    assert set(kinds(checked(tmp_path / "lines"))) >= {"threshold"}
+    scenes = build(tmp_path / "soft", lambda s: cv2.GaussianBlur(white(s.small), (0, 0), 0.9))
+    report = checked(tmp_path / "soft")
+    assert [(problem.kind, problem.fatal) for problem in report.problems] == [("threshold", False)] * 12
+    for each, mask in zip(scenes, read(tmp_path / "soft"), strict=True):
+        assert np.array_equal(mask, cv2.GaussianBlur(white(each.small), (0, 0), 0.9) > 127)
 
 
 def test_colours_of_a_lossy_format(tmp_path: Path) -> None:

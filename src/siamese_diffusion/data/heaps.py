@@ -14,6 +14,8 @@ FAR_SHARE = 0.05
 """Share of the lesion's size that may be grey and yet not lie along an edge."""
 SENSITIVE = 0.2
 """Share of the lesion's area that depends on where grey is cut, a quarter or three quarters, above which this is told."""
+FILLS = 0.2
+"""Share of a value's pixels that lie amid others of the same value where it is a label's."""
 USUAL = 127.0
 """Where grey is cut wherever that lies between the heaps."""
 DRIFT = 3
@@ -42,7 +44,7 @@ def not_two_heaps(values: NDArray[np.uint8], counts: Mapping[int, int]) -> str |
         return spread
     high = values > 0.75 * top
     lesion = max(1, int(np.count_nonzero(high)))
-    spike = _spike(histogram, top, lesion)
+    spike = _spike(values, histogram, top, lesion)
     if spike is not None:
         return f"{spike} is a value of its own, no edge between dark and bright"
     radius = 3 + max(values.shape) // 100
@@ -102,8 +104,8 @@ def _spread(histogram: NDArray[np.int64], top: int) -> str | None:
     return None
 
 
-def _spike(histogram: NDArray[np.int64], top: int, lesion: int) -> int | None:
-    """A value beside the two heaps that is far commoner than its neighbours, as a label's is."""
+def _spike(values: NDArray[np.uint8], histogram: NDArray[np.int64], top: int, lesion: int) -> int | None:
+    """A value beside the two heaps that is far commoner than its neighbours and fills areas, as a label's does."""
     black = int(histogram[: top // 4].argmax())
     for value in range(1, min(255, int(0.9 * top))):
         count = int(histogram[value])
@@ -111,5 +113,7 @@ def _spike(histogram: NDArray[np.int64], top: int, lesion: int) -> int | None:
             continue
         around = [*histogram[max(1, value - 4) : value], *histogram[value + 1 : value + 5]]
         if count > 8 * max(1.0, float(np.mean(around))):
-            return value
+            inner = cv2.erode((values == value).astype(np.uint8), np.ones((3, 3), np.uint8))
+            if cv2.countNonZero(inner) > FILLS * count:
+                return value
     return None
