@@ -43,6 +43,15 @@ class DataConfig(Section):
     flip: Literal["none", "horizontal", "both"] = Field(
         "horizontal", description="random flips of image and mask in training"
     )
+    images: str | None = Field(None, description="pattern of the images, 'scans/**/*.png' for example; default: found")
+    masks: str | None = Field(
+        None, description="pattern of the masks, or the name of a table or of COCO's annotations; default: found"
+    )
+    outside: bool = Field(
+        False,
+        description="whether manifests may name files outside their folder, by absolute paths or ../",
+        json_schema_extra=_HARMLESS,
+    )
 
 
 class BackboneConfig(Section):

@@ -9,6 +9,7 @@ import numpy as np
 
 from siamese_diffusion.config import DataConfig
 from siamese_diffusion.data.images import Mask, Pixels, read_image, read_mask
+from siamese_diffusion.data.shapes import Shapes
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,11 @@ class MaskSource:
     """What a mask is made of."""
 
     files: tuple[Path, ...]
-    """Mask images of one size; what any of them marks is marked."""
+    """Mask images of one size; what any of them marks is marked. Of `shapes`: the file that lists them."""
+    classes: tuple[int, ...] = ()
+    """The label of what each file marks, where the files are classes; where they overlap the later one counts."""
+    shapes: Shapes | None = None
+    """What is drawn instead of read: polygons and runs of pixels."""
 
     @property
     def path(self) -> Path:
@@ -50,6 +55,8 @@ class Decoding:
 
     def mask(self, source: MaskSource) -> Mask:
         """A mask as boolean (H, W); errors as in `images.read_mask`."""
+        if source.shapes is not None:
+            return source.shapes.labels() > 0
         masks = [read_mask(path) for path in source.files]
         return masks[0] if len(masks) == 1 else np.asarray(np.any(masks, axis=0))
 

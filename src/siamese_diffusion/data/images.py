@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from siamese_diffusion.data.tars import open_file
 from siamese_diffusion.errors import InputError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2"})
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -32,7 +32,7 @@ def open_image(path: Path) -> Image.Image:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except UnidentifiedImageError:
-        raise InputError(f"{path}: not an image that can be read (JPEG, PNG, TIFF or BMP)") from None
+        raise InputError(f"{path}: not an image that can be read (JPEG, PNG, TIFF, BMP, GIF, WebP or JPEG 2000)") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: the image is damaged ({str(error).splitlines()[0]})") from None
 
