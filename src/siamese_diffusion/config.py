@@ -43,7 +43,9 @@ class DataConfig(Section):
     flip: Literal["none", "horizontal", "both"] = Field(
         "horizontal", description="random flips of image and mask in training"
     )
-    images: str | None = Field(None, description="pattern of the images, 'scans/**/*.png' for example; default: found")
+    images: str | None = Field(
+        None, description="pattern of the images, 'scans/**/*.png' for example, where there is no pairs.jsonl"
+    )
     masks: str | None = Field(
         None, description="pattern of the masks, or the name of a table or of COCO's annotations; default: found"
     )

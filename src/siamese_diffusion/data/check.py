@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from siamese_diffusion.data.folder import SPLITS, DataFolder
-from siamese_diffusion.data.images import mask_values, open_image, read_mask
+from siamese_diffusion.data.decoding import Decoding, MaskSource
+from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.images import mask_values, open_image
 from siamese_diffusion.data.layouts import Listing
+from siamese_diffusion.data.layouts.listing import seen_in
 from siamese_diffusion.data.tars import read_bytes
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.progress import track
@@ -47,6 +49,10 @@ class Report:
     formats: dict[str, int]
     coverage: dict[str, float]
     problems: list[Problem] = field(default_factory=list)
+    groups: int = 0
+    """Patients, videos and the like, where the folder tells them."""
+    notes: list[str] = field(default_factory=list)
+    """What was matched otherwise than by equal names, or left out."""
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -76,14 +82,14 @@ def check(data: Path) -> Report:
     listings = [own, *own.test_sets.values()]
     problems = [problem for listing in listings for problem in _unpaired(listing)]
     pairs = [
-        (listing.images[name], listing.masks[name].path)
+        (listing.images[name], listing.masks[name])
         for listing in listings
         for name in sorted(listing.images.keys() & listing.masks.keys())
     ]
     if not pairs and not problems:
-        raise InputError(f"{data}: no image-mask pairs")
+        raise InputError(f"{data}: no image-mask pairs; it holds {seen_in(data)}")
     with ThreadPoolExecutor() as pool:
-        facts = list(track(pool.map(lambda pair: _look(*pair), pairs), "checking", len(pairs)))
+        facts = list(track(pool.map(lambda pair: _look(pair[0], pair[1], folder.decoding), pairs), "checking", len(pairs)))
     for fact in facts:
         problems += fact.problems
     problems += _twins([image for image, _ in pairs], facts)
@@ -99,6 +105,8 @@ def check(data: Path) -> Report:
         formats=dict(Counter(fact.kind for fact in facts if fact.kind).most_common()),
         coverage=_quantiles(coverage),
         problems=[*problems, *wrong],
+        groups=len({group for listing in listings for group in listing.groups.values()}),
+        notes=[note for listing in listings for note in listing.notes],
     )
 
 
@@ -107,6 +115,8 @@ def render(report: Report) -> str:
     lines = [f"{report.folder}: {report.pairs} pairs, layout: {report.layout}"]
     if report.splits:
         lines.append("splits: " + ", ".join(f"{name} {count}" for name, count in report.splits.items()))
+    lines += [f"groups: {report.groups}, kept together"] if report.groups else []
+    lines += [f"note: {note}" for note in report.notes]
     if report.sizes:
         lines.append("sizes: " + ", ".join(f"{name} {w} x {h}" for name, (w, h) in report.sizes.items()))
     if report.formats:
@@ -140,8 +150,8 @@ def _unpaired(listing: Listing) -> Iterator[Problem]:
         yield Problem("unpaired", str(masks[name].path), "has no image")
 
 
-def _look(image_path: Path, mask_path: Path) -> _Facts:
-    problems = []
+def _look(image_path: Path, source: MaskSource, decoding: Decoding) -> _Facts:
+    problems, mask_path = [], source.path
     size, kind, digest, coverage = None, "", "", None
     try:
         image = open_image(image_path)
@@ -150,7 +160,7 @@ def _look(image_path: Path, mask_path: Path) -> _Facts:
     except InputError as error:
         problems.append(Problem("unreadable", str(image_path), _after_colon(error)))
     try:
-        mask = read_mask(mask_path)
+        mask = decoding.mask(source)
     except InputError as error:
         problems.append(Problem("unreadable", str(mask_path), _after_colon(error)))
         return _Facts(size, kind, digest, None, tuple(problems))
@@ -162,10 +172,11 @@ def _look(image_path: Path, mask_path: Path) -> _Facts:
         problems.append(Problem("empty mask", str(mask_path), "marks nothing"))
     elif mask.all():
         problems.append(Problem("full mask", str(mask_path), "marks the whole image"))
-    values = mask_values(mask_path)
-    grey = float(((values > 8) & (values < 247)).mean())
-    if grey > GREY_SHARE:
-        problems.append(Problem("not binary", str(mask_path), f"{100 * grey:.1f} % of its pixels are grey"))
+    for path in source.files if source.shapes is None else ():
+        values = mask_values(path)
+        grey = float(((values > 8) & (values < 247)).mean())
+        if grey > GREY_SHARE:
+            problems.append(Problem("not binary", str(path), f"{100 * grey:.1f} % of its pixels are grey"))
     return _Facts(size, kind, digest, coverage, tuple(problems))
 
 
@@ -178,7 +189,7 @@ def _twins(paths: list[Path], facts: list[_Facts]) -> Iterator[Problem]:
 
 
 def _lists(folder: DataFolder) -> tuple[dict[str, int], list[Problem]]:
-    file = str(folder.path / SPLITS)
+    file = str(folder.splits_file)
     try:
         lists = folder.lists or {}
     except InputError as error:

@@ -16,13 +16,14 @@ import numpy as np
 
 from siamese_diffusion.config import DataConfig
 from siamese_diffusion.data.decoding import Decoding, MaskSource
-from siamese_diffusion.data.layouts import LAYOUTS, Listing, detect, patterns
+from siamese_diffusion.data.layouts import LAYOUTS, Listing, detect, manifest, patterns
 from siamese_diffusion.data.layouts.listing import dead_links, image_files, is_image, seen_in
 from siamese_diffusion.data.layouts.names import Name
 from siamese_diffusion.data.layouts.paths import inside
 from siamese_diffusion.data.layouts.words import meaning, says_mask
 from siamese_diffusion.data.looks import photographs
 from siamese_diffusion.data.pairs import ImageFile, MaskFile, Pair
+from siamese_diffusion.data.shards import find_shards
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json
 from siamese_diffusion.progress import say
@@ -52,8 +53,7 @@ class DataFolder:
         self.path, self.settings = path, settings
         self.named = f"{option} {path}" if option.startswith("-") else str(path)
         _require_folder(path, self.named)
-        by_hand = settings is not None and (settings.images or settings.masks)
-        found = patterns.read(path, settings.images, settings.masks) if settings and by_hand else detect(path)
+        found = _by_hand(path, settings) or detect(path)
         self.listing = found if found is None or (settings and settings.outside) else _inside(found, path)
         self._told = False
 
@@ -127,7 +127,7 @@ class DataFolder:
             else list(self._in_split({pair.name: pair for pair in self._own}, split).values())
         )
         if not pairs:
-            raise InputError(f"{self.named}: no image-mask pairs")
+            raise InputError(f"{self.named}: no image-mask pairs; it holds {seen_in(self.path)}")
         self.tell()
         return _draw(pairs, limit, limit_seed, f"{self.path} has {len(pairs)} pairs" + (f" in {split}" if split else ""))
 
@@ -290,6 +290,13 @@ def _refuse(files: Iterable[Path], folder: Path, reason: str) -> None:
     if wrong:
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise InputError(f"{wrong[0]}: {reason}{more}; `siamese-diffusion check {folder}` lists every problem")
+
+
+def _by_hand(folder: Path, settings: DataConfig | None) -> Listing | None:
+    """The pairs by `data.images` and `data.masks`; a folder that this package wrote needs no patterns."""
+    if settings is None or not (settings.images or settings.masks) or manifest.read(folder) or find_shards(folder):
+        return None
+    return patterns.read(folder, settings.images, settings.masks)
 
 
 def _require_folder(path: Path, named: str) -> None:

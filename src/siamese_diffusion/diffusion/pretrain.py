@@ -76,7 +76,7 @@ def pretrain(
     config = config or Config()
     config = update(config, "pretrain", precision=precision_on(find_device(device), config.pretrain.precision))
     require_shape(config.backbone, config.data.resolution)
-    folder = DataFolder.of(images, "--images")
+    folder = DataFolder.of(images, "--images", config.data)
     seen = folder.images(config.data.split)
     if len(seen) < 2:
         raise InputError(f"--images {folder.path}: one image is not enough to train on")

@@ -250,6 +250,6 @@ def _wanted(masks: Path | DataFolder, per_mask: int, recipe: str | None, config:
     data = config.data
     return [
         Wanted(f"{name}-{copy:02d}" if per_mask > 1 else name, name, mask, copy, prompt_of(data.label))
-        for name, mask in DataFolder.of(masks, "--masks").masks(data.split, data.limit, data.limit_seed)
+        for name, mask in DataFolder.of(masks, "--masks", data).masks(data.split, data.limit, data.limit_seed)
         for copy in range(per_mask)
     ]

@@ -65,7 +65,7 @@ def train(
         config = update(config, "method", name=method)
     config = update(config, "train", precision=precision_on(find_device(device), config.train.precision))
     resolution = config.data.resolution
-    folder = DataFolder.of(data, "--data")
+    folder = DataFolder.of(data, "--data", config.data)
     pairs = folder.pairs(config.data.split, config.data.limit, config.data.limit_seed)
     inputs = {
         "command": "train",

@@ -87,7 +87,7 @@ def evaluate(
             raise InputError(f"--out {out}: already holds results; add --resume to read them, or name another folder")
         finished: dict[str, Any] = read_json(out / "metrics.json")
         return finished
-    folders = DataFolder.of(real, "--real"), DataFolder.of(synthetic, "--synthetic")
+    folders = DataFolder.of(real, "--real", config.data), DataFolder.of(synthetic, "--synthetic", config.data)
     made = folders[1].pairs()
     pairs = folders[0].pairs(config.data.split)
     for folder, listed, least in ((folders[1], made, 2), (folders[0], pairs, copies.LEAST)):

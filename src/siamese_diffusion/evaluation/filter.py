@@ -52,7 +52,7 @@ def filter_(
         raise InputError(f"{scores}: its evaluation is of an older version; run `evaluate` again")
     fits = read_fits(scores / "fit.csv")
     folder = synthetic or Path(metrics["protocol"]["synthetic"])
-    pairs = DataFolder(folder, "--synthetic").pairs()
+    pairs = DataFolder(folder, "--synthetic" if synthetic else "data folder").pairs()
     if {pair.name for pair in pairs} != set(fits):
         raise InputError(f"{folder}: holds other pairs than {scores / 'fit.csv'} has scores of; run `evaluate` again")
     copies = {row["synthetic"] for row in metrics["novelty"]["flagged"]} if drop_flagged else set()

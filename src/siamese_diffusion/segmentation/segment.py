@@ -88,12 +88,12 @@ def segment(
     rate = _rate(settings)
     if settings.resolution % 32:
         raise InputError(f"segment.resolution = {settings.resolution}: must be a multiple of 32")
-    data = DataFolder.of(train, "--train")
+    data = DataFolder.of(train, "--train", config.data)
     chosen = data.pairs(config.data.split, config.data.limit, config.data.limit_seed)
     real, validation = train_and_validation(data, chosen, settings.validation, settings.seed)
-    more = [DataFolder.of(folder, "--synthetic") for folder in synthetic or []]
+    more = [DataFolder.of(folder, "--synthetic", config.data) for folder in synthetic or []]
     made = [pair for folder in more for pair in folder.pairs()]
-    tests = sets_for_testing([DataFolder.of(folder, "--test") for folder in test])
+    tests = sets_for_testing([DataFolder.of(folder, "--test", config.data) for folder in test])
     require_disjoint([*real, *validation], tests)
     counts: dict[str, Any] = {
         "folder": str(data.path.resolve()),

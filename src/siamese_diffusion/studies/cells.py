@@ -41,15 +41,16 @@ class Cell:
         return f"{self.data}, {len(self.real)} pairs"
 
 
-def open_folders(source: DataSource) -> SourceFolders:
-    """Open the folders of a data set.
+def open_folders(study: Study, data: str, source: DataSource) -> SourceFolders:
+    """Open the folders of a data set, called `data` in the study.
 
     Raises:
         InputError: one is not there, or its manifest cannot be read.
     """
     assert source.test is not None
     assert source.images is not None
-    opened = {path: DataFolder(path) for path in {source.train, *source.test, source.images}}
+    settings = build_config(merge(study.values, nested(source.settings, study.origin)), f"{study.origin}: data.{data}").data
+    opened = {path: DataFolder(path, settings=settings) for path in {source.train, *source.test, source.images}}
     return SourceFolders(opened[source.train], [opened[path] for path in source.test], opened[source.images])
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from siamese_diffusion.config import Config, build_config, load_config
 from siamese_diffusion.data.pairs import Pair
+from siamese_diffusion.files import hash_json
 from siamese_diffusion.studies.cells import Cell, given_run, make_cell, open_folders
 from siamese_diffusion.studies.spec import Arm, Study, Values, merge, nested
 from siamese_diffusion.studies.stages import Contents, Stage, settings_of
@@ -90,7 +91,7 @@ def make_plan(study: Study, root: Path) -> Plan:
     plan = Plan(study, root.absolute())
     planner = _Planner(plan)
     for data, source in study.file.data.items():
-        folders = open_folders(source)
+        folders = open_folders(study, data, source)
         for limit in study.file.pairs:
             planner.add_cell(make_cell(study, data, source, folders, None if limit == "all" else limit))
     return plan
@@ -171,7 +172,7 @@ class _Planner:
         values = merge(values, {"sample": {"seed": seed + ROUND_SEEDS * number}})
         config = self._config(values)
         depends: dict[str, Any] = {
-            "masks": self.contents.named([(pair.name, pair.mask.path) for pair in cell.real]),
+            "masks": hash_json([[pair.name, self.contents.mask(pair)] for pair in cell.real]),
             "recipe": arm.recipe,
             "label": config.data.label,
             "sample": settings_of(config, "sample"),

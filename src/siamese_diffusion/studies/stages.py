@@ -6,7 +6,7 @@ done exactly when its folder says so, whoever did it and when.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -83,9 +83,18 @@ class Contents:
     def pairs(self, pairs: list[Pair]) -> str:
         """One hash of names, images, masks and prompts."""
         images = self.files([pair.image.path for pair in pairs])
-        masks = self.files([pair.mask.path for pair in pairs])
+        masks = [self.mask(pair) for pair in pairs]
         rows = zip(pairs, images, masks, strict=True)
         return hash_json([[pair.name, image, mask, pair.prompt] for pair, image, mask in rows])
+
+    def mask(self, pair: Pair) -> str:
+        """The hash of a mask: of its file's content; of several files or drawn shapes, of all that it is made of."""
+        source = pair.mask.source
+        contents = self.files(list(source.files))
+        if len(contents) == 1 and not source.classes and source.shapes is None:
+            return contents[0]
+        parts = [asdict(part) for part in source.shapes.parts] if source.shapes is not None else []
+        return hash_json([contents if not parts else [], source.classes, parts])
 
     def named(self, named: list[tuple[str, Path]]) -> str:
         """One hash of names and files."""
@@ -102,6 +111,8 @@ class Contents:
 def settings_of(config: Config, section: str, *leave_out: str) -> dict[str, Any]:
     """The settings of a section that a result depends on, as JSON holds them."""
     exclude = {*HARMLESS, *leave_out}
+    if section == "data":  # which files these find is in the hashes of the files
+        exclude |= {"images", "masks"}
     dumped: dict[str, Any] = config.model_dump(mode="json")[section]
     if "precision" in dumped and dumped["precision"] in ("auto", "fp32"):  # what it was called before it could be chosen:
         if section in ("sample", "evaluate"):  # the keys of stages done then stay what they are

@@ -19,9 +19,10 @@ from typing import Any
 
 import yaml
 
-from siamese_diffusion.config import build_config
+from siamese_diffusion.config import DataConfig, build_config, update
 from siamese_diffusion.data.copypaste import copy_paste
 from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.layouts.manifest import row_of
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from siamese_diffusion.progress import say
@@ -88,14 +89,7 @@ def run_stages(plan: Plan, device: str, finished: Callable[[Stage], None]) -> di
         KeyboardInterrupt: interrupted; every stage at work has saved its state.
     """
     for folder, pairs in plan.manifests.items():
-        write_jsonl(
-            folder / "pairs.jsonl",
-            [
-                {"image": str(pair.image.path.absolute()), "mask": str(pair.mask.path.absolute())}
-                | ({"prompt": pair.prompt} if pair.prompt else {})
-                for pair in pairs
-            ],
-        )
+        write_jsonl(folder / "pairs.jsonl", map(row_of, pairs))
     workers = plan.study.file.workers
     failed: dict[str, str] = {}
     waiting = total = 0
@@ -140,12 +134,15 @@ def threads(workers: int) -> int:
 
 
 def command_line(stage: Stage, device: str) -> list[str]:
-    """The command and options that do a stage; its settings are in its folder."""
+    """The command and options that do a stage; its settings are in its folder.
+
+    The manifests of this study name files wherever the data lie; what the user's own folders may name was checked before.
+    """
     command = [COMMANDS[stage.kind]]
     for name, value in {**stage.arguments, "out": stage.folder, "config": stage.folder / "settings.yaml"}.items():
         for entry in value if isinstance(value, list) else [] if value is None else [value]:
             command += [f"--{name.replace('_', '-')}", str(entry)]
-    return [*command, "--resume", "--device", device]
+    return [*command, "--set", "data.outside=true", "--resume", "--device", device]
 
 
 def _claim_one(ready: list[Stage]) -> tuple[Stage, Claim] | None:
@@ -167,14 +164,15 @@ def _here(stage: Stage, claim: Claim, device: str, failed: dict[str, str]) -> bo
         result: Any = None
         if stage.kind == "copy-paste":
             arguments = dict(stage.arguments)
-            result = copy_paste(DataFolder(arguments.pop("pairs")).pairs(), stage.folder, **arguments, resume=True)
+            pairs = DataFolder(arguments.pop("pairs"), settings=DataConfig(outside=True)).pairs()
+            result = copy_paste(pairs, stage.folder, **arguments, resume=True)
         elif stage.kind == "filter":
             result = select(out=stage.folder / "pairs", **stage.arguments)
         else:
             import siamese_diffusion
 
             command = getattr(siamese_diffusion, COMMANDS[stage.kind])
-            config = build_config(values, str(stage.folder / "settings.yaml"))
+            config = update(build_config(values, str(stage.folder / "settings.yaml")), "data", outside=True)
             result = command(**stage.arguments, out=stage.folder, config=config, resume=True, device=device)
         _finish(stage, time.monotonic() - begun, result)
     except InputError as error:
