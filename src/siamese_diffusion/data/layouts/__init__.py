@@ -45,7 +45,7 @@ def detect(folder: Path) -> Listing | None:
 
 
 def _placed(folder: Path, complete_only: bool) -> Listing | None:
-    """The listing by where files lie: the first that pairs them all, else the first that knows the folder.
+    """The listing by where files lie: the first that pairs them all, else the one that pairs most.
 
     Args:
         folder: to be read.
@@ -63,7 +63,9 @@ def _placed(folder: Path, complete_only: bool) -> Listing | None:
             return listing
         if listing is not None:
             incomplete.append(listing)
-    return incomplete[0] if incomplete and not complete_only else None
+    if complete_only:
+        return None
+    return max(incomplete, key=lambda listing: len(listing.images.keys() & listing.masks.keys()), default=None)
 
 
 def _is_complete(listing: Listing) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from siamese_diffusion.data.decoding import MaskSource
 from siamese_diffusion.data.layouts.folders import name_all
 from siamese_diffusion.data.layouts.listing import Listing
-from siamese_diffusion.data.layouts.paths import Paths, left_out
+from siamese_diffusion.data.layouts.paths import Paths, say_left_out
 from siamese_diffusion.data.layouts.table import merge
 from siamese_diffusion.data.layouts.tree import Found
 from siamese_diffusion.data.layouts.words import SPLITS, words
@@ -30,11 +30,11 @@ def read(folder: Path) -> Listing | None:
     files = [path for place in places for path in sorted(place.glob("[!.]*.json")) if _may_be(path)]
     found = {path: listing for path in files if (listing := read_file(path, folder)) is not None}
     if len(found) < 2:
-        return next(iter(found.values()), None)
+        return next((say_left_out(listing) for listing in found.values()), None)
     splits = {path: next((SPLITS[word] for word in words(path.stem) if word in SPLITS), None) for path in found}
     if None in splits.values() or len(set(splits.values())) < len(found):
         raise InputError(f"{' and '.join(map(str, found))} both list images and masks; name one with data.masks")
-    return merge({str(splits[path]): listing for path, listing in found.items()}, "COCO annotations")
+    return say_left_out(merge({str(splits[path]): listing for path, listing in found.items()}, "COCO annotations"))
 
 
 def read_file(path: Path, folder: Path) -> Listing | None:
@@ -56,7 +56,7 @@ def read_file(path: Path, folder: Path) -> Listing | None:
     paths, found, rows = Paths(path.parent, folder), [], []
     for row in content["images"]:
         named = str(row.get("file_name", ""))
-        image = paths.find(named)
+        image = paths.find(named, "image")
         if image is None:
             listing.broken.append((path, f"names {named}, which is not there"))
             continue
@@ -76,8 +76,6 @@ def read_file(path: Path, folder: Path) -> Listing | None:
     listing.classes.update(
         {number: str(row.get("name", row["id"])) for number, row in enumerate(_categories(content), start=1)}
     )
-    if (line := left_out(list(listing.images.values()))) is not None:
-        listing.notes.append(line)
     return listing
 
 

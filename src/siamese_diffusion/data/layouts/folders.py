@@ -14,7 +14,7 @@ from siamese_diffusion.data.decoding import MaskSource
 from siamese_diffusion.data.layouts.listing import Listing
 from siamese_diffusion.data.layouts.names import Match, Name, match
 from siamese_diffusion.data.layouts.tree import Found, Tree, scan
-from siamese_diffusion.data.layouts.words import KINDS, RATERS, plain, says_mask, words
+from siamese_diffusion.data.layouts.words import KINDS, RATERS, SPLIT_ORDER, plain, says_mask, words
 from siamese_diffusion.data.looks import photographs
 from siamese_diffusion.errors import InputError
 
@@ -201,15 +201,24 @@ class Reading:
             holder = {self.image(found): index for index, found in enumerate(images)}
             return Match([holder.get(self.mask(found)) for found in masks])
         stem = self.kind if self.by_folder and self.kind is not None else _own_stem
-        return match(
-            [Name(self.image(found), found.path.stem) for found in images],
+        places = {self.mask(found) for found in masks}
+        held = [index for index, found in enumerate(images) if self.image(found) in places]
+        matched = match(
+            [Name(self.image(images[index]), images[index].path.stem) for index in held],
             [Name(self.mask(found), stem(found)) for found in masks],
         )
+        return replace(matched, image=[index if index is None else held[index] for index in matched.image])
 
 
 def _readings(images: Sequence[Found], masks: Sequence[Found]) -> Iterator[Reading]:
     """The ways to read, strictest first; those in which a mask's place would hold no image are left out."""
-    for place in (_above, _whole):
+
+    def varying(found: Found) -> Place:
+        return found.split, tuple(part for part in found.above if part not in constant[found.path])
+
+    shared = [set.intersection(*(set(found.above) for found in files)) for files in (images, masks)]
+    constant = {found.path: parts for files, parts in zip((images, masks), shared, strict=True) for found in files}
+    for place in (_above, _whole, varying):
         if _fit(images, masks, place, place) and not _several(images, place) and not _several(masks, place):
             yield Reading(place, place)
     for place in (_above, _whole):
@@ -328,7 +337,9 @@ def name_all(
     two splits would else be the same.
     """
     places = [place(found)[1] for found in images]
-    shared = next((i for i, parts in enumerate(zip(*places, strict=False)) if len(set(parts)) > 1), min(map(len, places)))
+    shared = next(
+        (i for i, parts in enumerate(zip(*places, strict=False)) if len(set(parts)) > 1), min(map(len, places), default=0)
+    )
     places = [parts[shared:] for parts in places]
     stems = ["" if by_folder else _stem(found.path) for found in images]
     names = [_joined((*place, stem)) for place, stem in zip(places, stems, strict=True)]
@@ -352,9 +363,9 @@ def name_all(
 def splits_of(split: dict[str, str | None]) -> dict[str, list[str]]:
     """Names by split, where there are several splits."""
     found: dict[str, list[str]] = {}
-    for name in sorted(split):
-        if (which := split[name]) is not None:
-            found.setdefault(which, []).append(name)
+    for which in SPLIT_ORDER:
+        if names := sorted(name for name, own in split.items() if own == which):
+            found[which] = names
     return found if found.keys() != {"train"} or not all(split.values()) else {}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from siamese_diffusion.data.decoding import MaskSource
 from siamese_diffusion.data.layouts.folders import name_all, splits_of
 from siamese_diffusion.data.layouts.listing import Listing, walk
-from siamese_diffusion.data.layouts.paths import Paths, left_out
+from siamese_diffusion.data.layouts.paths import Paths, say_left_out
 from siamese_diffusion.data.layouts.tree import Found, scan
 from siamese_diffusion.data.shapes import Points, Shape, Shapes, circle, rectangle
 from siamese_diffusion.errors import InputError
@@ -51,9 +51,7 @@ def read(folder: Path) -> Listing | None:
     listing.doubled.extend(doubled)
     listing.groups.update(groups)
     listing.splits.update(splits_of({name: found[index].split for index, name in names.items()}))
-    if (line := left_out(list(listing.images.values()))) is not None:
-        listing.notes.append(line)
-    return listing
+    return say_left_out(listing)
 
 
 def is_labelme(content: Any) -> bool:
@@ -66,7 +64,7 @@ def _image(path: Path, content: dict[str, Any], folder: Path) -> Path | None:
     """The image that is named, else the one that is called like the annotation."""
     paths = Paths(path.parent, folder)
     named = content.get("imagePath")
-    return (paths.find(named) if isinstance(named, str) else None) or paths.find(path.stem)
+    return (paths.find(named, "image") if isinstance(named, str) else None) or paths.find(path.stem, "image")
 
 
 def _shape(shape: dict[str, Any], numbers: dict[str, int], path: Path) -> Shape:

@@ -11,7 +11,7 @@ from typing import Any
 
 from siamese_diffusion.data.decoding import MaskSource
 from siamese_diffusion.data.layouts.listing import Listing
-from siamese_diffusion.data.layouts.paths import Paths, left_out
+from siamese_diffusion.data.layouts.paths import ROLES, Paths, say_left_out
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.data.shapes import Shape, Shapes
 from siamese_diffusion.data.tars import base_name
@@ -30,7 +30,10 @@ def read(folder: Path) -> Listing | None:
     image_key, mask_key = KINDS[name]
     listing, paths = Listing(name, {}, {}), Paths(folder)
     for number, row in enumerate(read_jsonl(folder / name), start=1):
-        both = [paths.find(row[key]) if isinstance(row.get(key), str) else None for key in (image_key, mask_key)]
+        both = [
+            paths.find(row[key], role) if isinstance(row.get(key), str) else None
+            for key, role in zip((image_key, mask_key), ROLES, strict=True)
+        ]
         wrong = [
             f"line {number} has no {key!r}"
             if not isinstance(row.get(key), str)
@@ -94,6 +97,4 @@ def _shape(part: Mapping[str, Any]) -> Shape:
 def _say(listing: Listing, paths: Paths) -> None:
     if paths.loose:
         listing.notes.append(f"{listing.layout}: {paths.loose} names were matched to files that are written otherwise")
-    files = [*listing.images.values(), *(path for mask in listing.masks.values() for path in mask.files)]
-    if (line := left_out(files)) is not None:
-        listing.notes.append(line)
+    say_left_out(listing)

@@ -142,7 +142,7 @@ def _by_rules(images: Sequence[Name], masks: Sequence[Name], cores: dict[tuple[H
     owners: dict[int, Rule] = {}
     for rule, votes in _rules(masks, cores):
         told = says_mask(" ".join(rule)) or bool(set(words(" ".join(rule))) & RATERS)
-        if not told and (used or votes * 2 < min(len(masks), SAMPLE)):
+        if not told and votes * (3 if used else 2) < min(len(masks), SAMPLE):
             continue
         new = {number: _fits(name, rule, cores) for number, name in enumerate(masks) if found.image[number] is None}
         new = {number: index for number, index in new.items() if index is not None}
@@ -150,7 +150,7 @@ def _by_rules(images: Sequence[Name], masks: Sequence[Name], cores: dict[tuple[H
             continue
         for number, index in new.items():
             assert index is not None
-            if owners.setdefault(index, rule) != rule:
+            if owners.setdefault(index, rule) != rule:  # parts of one mask are told by numbers alone
                 _refuse_two(images[index].stem, owners[index], rule)
             found.image[number] = index
         used.append(rule)

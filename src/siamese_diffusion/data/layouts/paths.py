@@ -2,14 +2,15 @@
 
 import os
 import unicodedata
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from siamese_diffusion.data.images import SUFFIXES
-from siamese_diffusion.data.layouts.listing import named_as_image, walk
-from siamese_diffusion.data.layouts.words import plain
+from siamese_diffusion.data.layouts.listing import Listing, named_as_image, walk
+from siamese_diffusion.data.layouts.words import Role, meaning, plain
 from siamese_diffusion.data.tars import exists
+
+ROLES: tuple[Role, Role] = ("image", "mask")
+"""What the two files of a pair are."""
 
 
 class Paths:
@@ -25,8 +26,8 @@ class Paths:
         self.loose = 0
         """Names that were found only after a change: of case, Unicode form, slashes, leading folders, extension."""
 
-    def find(self, text: str) -> Path | None:
-        """The file that is meant, or None.
+    def find(self, text: str, role: Role | None = None) -> Path | None:
+        """The file that is meant, or None; of several of a name, the one that does not lie in folders of another `role`.
 
         As it is written first. Then with slashes for backslashes; without leading folders, which another machine had; in
         any case or Unicode form; and without its extension, where only one file has that name.
@@ -40,6 +41,8 @@ class Paths:
         for start in range(len(parts)):
             key = plain("/".join(parts[start:]))
             found = self._known.get(key) or self._bare.get(key, [])
+            if len(found) > 1 and role is not None:
+                found = [path for path in found if _role(path.relative_to(self.tops[-1])) in (role, None)]
             if len(found) == 1:
                 self.loose += 1
                 return found[0]
@@ -78,16 +81,23 @@ def inside(path: Path, folder: Path) -> bool:
     return Path(os.path.normpath(path.absolute())).is_relative_to(os.path.normpath(folder.absolute()))
 
 
-def left_out(named: Sequence[Path]) -> str | None:
-    """A line on the image files that lie beside those named and are not named themselves."""
+def say_left_out(listing: Listing) -> Listing:
+    """The listing with a note on the image files that lie beside those it names and are not named themselves."""
+    named = [path for mask in listing.masks.values() if mask.shapes is None for path in mask.files]
+    named += [*listing.images.values(), *listing.doubled]
     known = {unicodedata.normalize("NFC", str(path)) for path in named}
-    folders = sorted({path.parent for path in named if path.parent.is_dir()})
     others = [
         path
-        for folder in folders
+        for folder in sorted({path.parent for path in named if path.parent.is_dir()})
         for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and named_as_image(path) and unicodedata.normalize("NFC", str(path)) not in known
+        if named_as_image(path) and unicodedata.normalize("NFC", str(path)) not in known
     ]
-    if not others:
-        return None
-    return f"left out, {len(others)} images that are not named: {min(others).name}{', ...' if len(others) > 1 else ''}"
+    if others:
+        more = ", ..." if len(others) > 1 else ""
+        listing.notes.append(f"left out, {len(others)} images that are not named: {min(others).name}{more}")
+    return listing
+
+
+def _role(path: Path) -> Role | None:
+    """What the folders of a path say, the innermost first."""
+    return next((said.role for part in reversed(path.parts[:-1]) if (said := meaning(part)).role and not said.faint), None)

@@ -9,7 +9,7 @@ from siamese_diffusion.data.decoding import MaskSource
 from siamese_diffusion.data.images import SUFFIXES
 from siamese_diffusion.data.layouts.folders import name_all, splits_of
 from siamese_diffusion.data.layouts.listing import Listing
-from siamese_diffusion.data.layouts.paths import Paths, left_out
+from siamese_diffusion.data.layouts.paths import ROLES, Paths
 from siamese_diffusion.data.layouts.tree import Found
 from siamese_diffusion.data.layouts.words import IMAGE, MASK, SPLITS, plain, words
 
@@ -73,7 +73,7 @@ def listing_of(
     kept: list[Row] = []
     at: dict[Path, int] = {}
     for number, row in enumerate(rows, start=first_line):
-        both = [paths.find(str(row.get(column) or "")) for column in chosen]
+        both = [paths.find(str(row.get(c) or ""), role) for c, role in zip(chosen, ROLES, strict=True)]
         for column, path in zip(chosen, both, strict=True):
             if path is None:
                 said = row.get(column)
@@ -94,14 +94,6 @@ def listing_of(
         listing.notes.append(f"{joined} images have several masks, which are joined")
     if paths.loose:
         listing.notes.append(f"{file.name}: {paths.loose} names were matched to files that are written otherwise")
-    others = left_out(
-        [
-            path
-            for one in zip(listing.images.values(), listing.masks.values(), strict=True)
-            for path in (one[0], *one[1].files)
-        ]
-    )
-    listing.notes.extend([others] if others else [])
     return listing
 
 

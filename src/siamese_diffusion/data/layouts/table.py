@@ -7,9 +7,9 @@ from pathlib import Path
 
 from siamese_diffusion.data.images import SUFFIXES
 from siamese_diffusion.data.layouts.listing import Listing
-from siamese_diffusion.data.layouts.paths import Paths
+from siamese_diffusion.data.layouts.paths import Paths, say_left_out
 from siamese_diffusion.data.layouts.rows import Row, columns, listing_of
-from siamese_diffusion.data.layouts.words import SPLITS, words
+from siamese_diffusion.data.layouts.words import SPLIT_ORDER, SPLITS, words
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_jsonl
 
@@ -28,11 +28,11 @@ def read(folder: Path) -> Listing | None:
         files = [folder / FIRST]
     found = {path: listing for path in files if (listing := read_table(path)) is not None}
     if len(found) < 2:
-        return next(iter(found.values()), None)
+        return next((say_left_out(listing) for listing in found.values()), None)
     splits = {path: next((SPLITS[word] for word in words(path.stem) if word in SPLITS), None) for path in found}
     if len(set(splits.values()) - {None}) < len(found):
-        return _same(found)
-    return merge({str(splits[path]): listing for path, listing in found.items()}, "tables of paths")
+        return say_left_out(_same(found))
+    return say_left_out(merge({str(splits[path]): listing for path, listing in found.items()}, "tables of paths"))
 
 
 def read_table(path: Path) -> Listing | None:
@@ -59,7 +59,8 @@ def merge(parts: dict[str, Listing], layout: str) -> Listing:
     names = [name for part in parts.values() for name in part.images]
     apart = len(set(names)) < len(names)
     whole = Listing(layout, {}, {})
-    for split, part in parts.items():
+    for split in sorted(parts, key=SPLIT_ORDER.index):
+        part = parts[split]
         called = {name: f"{split}-{name}" if apart else name for name in [*part.images, *part.masks]}
         whole.images.update({called[name]: path for name, path in part.images.items()})
         whole.masks.update({called[name]: mask for name, mask in part.masks.items()})

@@ -43,8 +43,10 @@ class Tree:
 def scan(folder: Path) -> Tree:
     """Find all image files of a folder; none is opened."""
     tree = Tree()
-    for top, names in walk(folder):
-        where = _where(top.relative_to(folder).parts)
+    held = [(top, names, top.relative_to(folder).parts) for top, names in walk(folder)]
+    faint = not any(_where(parts, False).role == "image" for _, names, parts in held if names)
+    for top, names, parts in held:
+        where = _where(parts, faint)
         for name in names:
             path = top / name
             if not named_as_image(path):
@@ -56,10 +58,11 @@ def scan(folder: Path) -> Tree:
     return tree
 
 
-def _where(parts: tuple[str, ...]) -> Found:
+def _where(parts: tuple[str, ...], faint: bool) -> Found:
+    """What a file's folders say; `faint`: whether faint words of images count."""
     said = [meaning(part) for part in parts]
     speaking = [index for index, one in enumerate(said) if one.role and not one.faint]
-    speaking = speaking or [index for index, one in enumerate(said) if one.role]
+    speaking = speaking or [index for index, one in enumerate(said) if one.role and faint]
     chosen = speaking[-1] if speaking else None
     role = said[chosen].role if chosen is not None else None
     objects = any(part.lower().replace("_", "") == "segmentationobject" for part in parts)

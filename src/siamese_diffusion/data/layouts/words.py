@@ -35,6 +35,7 @@ SPLITS = {
     **dict.fromkeys(_set("val valid validation dev"), "val"),
     **dict.fromkeys(_set("test testing"), "test"),
 }
+SPLIT_ORDER = ("train", "val", "test")
 SHORT_SPLITS = {"tr": "train", "va": "val", "ts": "test"}
 """Only beside a word of images or masks: `imagesTr`."""
 KINDS = _set("benign malignant normal abnormal healthy diseased positive negative fold")
