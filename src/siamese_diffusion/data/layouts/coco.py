@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from siamese_diffusion.data.decoding import MaskSource
-from siamese_diffusion.data.layouts.folders import name_all
 from siamese_diffusion.data.layouts.listing import Listing
+from siamese_diffusion.data.layouts.pairing import name_all
 from siamese_diffusion.data.layouts.paths import Paths, say_left_out
 from siamese_diffusion.data.layouts.table import merge
 from siamese_diffusion.data.layouts.tree import Found

@@ -4,8 +4,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from siamese_diffusion.data.layouts.folders import pair_up
 from siamese_diffusion.data.layouts.listing import Listing
+from siamese_diffusion.data.layouts.pairing import pair_up
 from siamese_diffusion.data.layouts.tree import Found, scan
 from siamese_diffusion.errors import InputError
 

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from siamese_diffusion.data.decoding import MaskSource
-from siamese_diffusion.data.layouts.folders import name_all, splits_of
 from siamese_diffusion.data.layouts.listing import Listing, walk
+from siamese_diffusion.data.layouts.pairing import name_all, splits_of
 from siamese_diffusion.data.layouts.paths import Paths, say_left_out
 from siamese_diffusion.data.layouts.tree import Found, scan
 from siamese_diffusion.data.shapes import Points, Shape, Shapes, circle, rectangle

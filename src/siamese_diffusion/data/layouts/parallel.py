@@ -30,8 +30,8 @@ def read(folder: Path) -> Listing | None:
     else:
         found, doubled = by_base_name(image_files(images))
         drawn, more = by_base_name(image_files(masks))
-        listing = Listing("images and masks", found, one_file_each(drawn), doubled=doubled + more)
-    listing.broken.extend([*dead_links(images), *dead_links(masks)])
+        links = [*dead_links(images), *dead_links(masks)]
+        listing = Listing("images and masks", found, one_file_each(drawn), doubled=doubled + more, broken=links)
     listing.notes.extend(note for top in (images, masks) if (note := _deeper(top)))
     return listing
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from siamese_diffusion.data.layouts import coco
-from siamese_diffusion.data.layouts.folders import pair_up
 from siamese_diffusion.data.layouts.listing import Listing
+from siamese_diffusion.data.layouts.pairing import pair_up
 from siamese_diffusion.data.layouts.paths import inside
 from siamese_diffusion.data.layouts.table import read_table
 from siamese_diffusion.data.layouts.tree import Found, scan

@@ -7,8 +7,8 @@ from typing import Any
 
 from siamese_diffusion.data.decoding import MaskSource
 from siamese_diffusion.data.images import SUFFIXES
-from siamese_diffusion.data.layouts.folders import name_all, splits_of
 from siamese_diffusion.data.layouts.listing import Listing
+from siamese_diffusion.data.layouts.pairing import name_all, splits_of
 from siamese_diffusion.data.layouts.paths import ROLES, Paths
 from siamese_diffusion.data.layouts.tree import Found
 from siamese_diffusion.data.layouts.words import IMAGE, MASK, SPLITS, plain, words
