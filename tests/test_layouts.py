@@ -504,6 +504,47 @@ def test_mask_folders_are_never_images(tmp_path: Path) -> None:
         DataFolder(build(tmp_path / "masks", [], ["a.png", "b.png"]), "--images").images()
 
 
+@pytest.mark.parametrize(
+    ("images", "masks", "classes", "names"),
+    [
+        (
+            "A. Seg/1. Original Images/{s}/IDRiD_{i}.jpg",
+            "A. Seg/2. All Groundtruths/{s}/{k}/IDRiD_{i}_{k}.tif",
+            ["EX", "MA"],
+            ["IDRiD_1", "IDRiD_2"],
+        ),
+        ("images/{i}.png", "fold1/masks/{k}/{i}.gif", ["heart", "lungs"], ["1", "2"]),
+    ],
+)
+def test_classes_in_folders_that_images_do_not_have(
+    tmp_path: Path, images: str, masks: str, classes: list[str], names: list[str]
+) -> None:
+    splits = {1: "a. Training Set", 2: "b. Testing Set"}
+    build(
+        tmp_path,
+        [images.format(s=splits[i], i=i) for i in (1, 2)],
+        [masks.format(s=splits[i], i=i, k=k) for i in (1, 2) for k in ("heart", "lungs", "MA", "EX") if k in classes],
+    )
+    folder = DataFolder(tmp_path)
+    assert folder.require_listing().classes == dict(enumerate(classes, start=1))
+    assert [pair.name for pair in folder.pairs()] == names
+    require_whole(tmp_path, folder.pairs())
+
+
+def test_words_that_are_written_as_one(tmp_path: Path) -> None:
+    build(tmp_path, ["train/a.png", "test/b.png"], ["trainannot/a.png", "testannot/b.png"])
+    assert DataFolder(tmp_path).lists == {"train": ["a"], "test": ["b"]}
+
+
+def test_formats_that_are_not_read_are_named_with_their_count(tmp_path: Path) -> None:
+    build(tmp_path, ["images/a.png"], ["masks/a.png", "masks/b.png", "masks/c.png"])
+    for name in "bc":
+        (tmp_path / f"images/{name}.heic").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"b\.png: has no image \(not read, for their formats: 2 \.heic\)"):
+        DataFolder(tmp_path).pairs()
+    assert "2 .heic" in render(check(tmp_path))
+
+
 # ---- tables and annotations ----------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from siamese_diffusion.config import DataConfig
 from siamese_diffusion.data.decoding import Decoding, MaskSource
 from siamese_diffusion.data.layouts import LAYOUTS, Listing, detect, manifest, patterns
-from siamese_diffusion.data.layouts.listing import dead_links, image_files, is_image, seen_in
+from siamese_diffusion.data.layouts.listing import NOT_READ, dead_links, image_files, is_image, seen_in
 from siamese_diffusion.data.layouts.names import Name
 from siamese_diffusion.data.layouts.paths import inside
 from siamese_diffusion.data.layouts.words import meaning, says_mask
@@ -256,8 +256,9 @@ def _matched(listing: Listing, folder: Path, decoding: Decoding) -> list[Pair]:
     images, masks = listing.images, listing.masks
     _refuse_broken(listing, folder)
     _refuse(listing.doubled, folder, "has the base name of another file")
-    _refuse((images[name] for name in sorted(images.keys() - masks.keys())), folder, "has no mask")
-    _refuse((masks[name].path for name in sorted(masks.keys() - images.keys())), folder, "has no image")
+    unread = "".join(f" ({note})" for note in listing.notes if note.startswith(NOT_READ))
+    _refuse((images[name] for name in sorted(images.keys() - masks.keys())), folder, f"has no mask{unread}")
+    _refuse((masks[name].path for name in sorted(masks.keys() - images.keys())), folder, f"has no image{unread}")
     pairs = []
     for name in sorted(images):
         extra = dict(listing.rows.get(name, {}))

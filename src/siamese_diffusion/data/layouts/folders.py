@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from siamese_diffusion.data.layouts.listing import Listing
+from siamese_diffusion.data.layouts.listing import Listing, counted
 from siamese_diffusion.data.layouts.pairing import pair_up
 from siamese_diffusion.data.layouts.tree import Found, Tree, scan
 from siamese_diffusion.data.layouts.words import says_mask
@@ -175,20 +175,4 @@ def _say_what_is_left(listing: Listing, tree: Tree) -> None:
         listing.notes.append(
             f"left out, {sum(left.values())} images that no pair needs: {shown}{', ...' if len(left) > 6 else ''}"
         )
-    listing.notes.extend(unread(tree))
-
-
-def unread(tree: Tree) -> list[str]:
-    """A line on pictures in formats that are not read."""
-    kinds = {kind: count for kind, count in tree.unread.items() if kind in PICTURES}
-    if not kinds:
-        return []
-    return ["not read: " + ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))]
-
-
-_PICTURES = (
-    ".dcm .nii .gz .mhd .mha .nrrd .npy .npz .mat .svs .webm .mp4 .avi .heic .avif .psd .raw .img .pgm .ppm .tga .pdf .eps "
-    ".zip .rar .7z"
-)
-PICTURES = frozenset(_PICTURES.split())
-"""Extensions of pictures, volumes, videos and archives that this package does not read as pairs."""
+    listing.notes.extend(filter(None, [counted(tree.unread)]))

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,13 @@ from siamese_diffusion.data.decoding import MaskSource
 from siamese_diffusion.data.images import SUFFIXES
 
 NO_EXTENSION = "without extension"
+NOT_READ = "not read, for their formats"
+_PICTURES = (
+    ".dcm .nii .gz .mhd .mha .nrrd .npy .npz .mat .svs .webm .mp4 .avi .heic .avif .psd .raw .img .pgm .ppm .tga .pdf .eps "
+    ".zip .rar .7z"
+)
+PICTURES = frozenset(_PICTURES.split())
+"""Extensions of pictures, volumes, videos and archives that this package does not read as pairs."""
 
 
 @dataclass(frozen=True)
@@ -105,3 +112,14 @@ def seen_in(folder: Path, most: int = 12) -> str:
         if len(parts) > most:
             return ", ".join([*parts[:most], "..."])
     return ", ".join(parts) or "nothing"
+
+
+def not_read(folder: Path) -> str | None:
+    """A line on the pictures of a folder in formats that are not read."""
+    return counted(Counter(path.suffix.lower() for path in folder.iterdir()))
+
+
+def counted(extensions: Mapping[str, int]) -> str | None:
+    """The line, from files by extension."""
+    kinds = [f"{count} {kind}" for kind, count in sorted(extensions.items()) if kind in PICTURES]
+    return f"{NOT_READ}: {', '.join(kinds)}" if kinds else None

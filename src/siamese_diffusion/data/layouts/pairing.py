@@ -65,6 +65,22 @@ class Reading:
         if self.one_image:
             holder = {self.image(found): index for index, found in enumerate(images)}
             return Match([holder.get(self.mask(found)) for found in masks])
+        if self.kind is not None and not self.by_folder:
+            return self._match_each(images, masks, self.kind)
+        return self._match(images, masks)
+
+    def _match_each(self, images: Sequence[Found], masks: Sequence[Found], kind: Callable[[Found], str]) -> Match:
+        """Class by class, since each may add its own to the images' names: `IDRiD_01_MA`, `IDRiD_01_HE`."""
+        whole = Match([None] * len(masks))
+        for name in sorted({kind(found) for found in masks}):
+            held = [index for index, found in enumerate(masks) if kind(found) == name]
+            part = self._match(images, [masks[index] for index in held])
+            for index, image in zip(held, part.image, strict=True):
+                whole.image[index] = image
+            whole.notes.extend(note for note in part.notes if note not in whole.notes)
+        return whole
+
+    def _match(self, images: Sequence[Found], masks: Sequence[Found]) -> Match:
         stem = self.kind if self.by_folder and self.kind is not None else _own_stem
         places = {self.mask(found) for found in masks}
         held = [index for index, found in enumerate(images) if self.image(found) in places]
@@ -79,7 +95,9 @@ def _readings(images: Sequence[Found], masks: Sequence[Found]) -> Iterator[Readi
     """The ways to read, strictest first; those in which a mask's place would hold no image are left out."""
 
     def varying(found: Found) -> Place:
-        return found.split, tuple(part for part in found.above if part not in constant[found.path])
+        return found.split, tuple(
+            part for part in found.above if part not in constant[found.path] and not re.fullmatch(r"(?i)fold[-_ ]?\d+", part)
+        )
 
     shared = [set.intersection(*(set(found.above) for found in files)) for files in (images, masks)]
     constant = {found.path: parts for files, parts in zip((images, masks), shared, strict=True) for found in files}
@@ -90,22 +108,31 @@ def _readings(images: Sequence[Found], masks: Sequence[Found]) -> Iterator[Readi
         holders = [place(found) for found in images]
         if len(set(holders)) == len(holders) > 1 and _fit(images, masks, place, place) and not _several(masks, place):
             yield Reading(place, place, one_image=True)
-    depth = max(len(found.places) for found in masks)
-    for take in range(1, depth + 1):
-
-        def without(found: Found, take: int = take) -> Place:
-            return found.split, (*found.places[: len(found.places) - take], *found.places[len(found.places) - take + 1 :])
-
-        def taken(found: Found, take: int = take) -> str:
-            return found.places[-take]
-
-        if all(len(found.places) >= take for found in masks) and _fit(images, masks, _above, without):
-            yield Reading(_above, without, taken, by_folder=True)
-            yield Reading(_above, without, taken)
+    for place in (_whole, _above, varying):
+        for take in range(1, max(len(place(found)[1]) for found in masks) + 1):
+            taken, without = _one_out(place, take)
+            if all(len(place(found)[1]) >= take for found in masks):
+                for images_at in dict.fromkeys((_above, place)):
+                    if _fit(images, masks, images_at, without):
+                        yield Reading(images_at, without, taken, by_folder=True)
+                        yield Reading(images_at, without, taken)
     for place in (_split, _anywhere):
         stems = [(place(found), plain(found.path.stem)) for found in images]
         if len(set(stems)) == len(stems) and not _several(masks, place):
             yield Reading(place, place)
+
+
+def _one_out(place: Callable[[Found], Place], take: int) -> tuple[Callable[[Found], str], Callable[[Found], Place]]:
+    """What one folder of a place says, counted from its end, and the place without that folder."""
+
+    def taken(found: Found) -> str:
+        return place(found)[1][-take]
+
+    def without(found: Found) -> Place:
+        split, parts = place(found)
+        return split, (*parts[: len(parts) - take], *parts[len(parts) - take + 1 :])
+
+    return taken, without
 
 
 def _above(found: Found) -> Place:

@@ -10,6 +10,7 @@ from siamese_diffusion.data.layouts.listing import (
     dead_links,
     image_files,
     named_as_image,
+    not_read,
     one_file_each,
     walk,
 )
@@ -32,7 +33,7 @@ def read(folder: Path) -> Listing | None:
         drawn, more = by_base_name(image_files(masks))
         links = [*dead_links(images), *dead_links(masks)]
         listing = Listing("images and masks", found, one_file_each(drawn), doubled=doubled + more, broken=links)
-    listing.notes.extend(note for top in (images, masks) if (note := _deeper(top)))
+    listing.notes.extend(note for top in (images, masks) for note in (_deeper(top), not_read(top)) if note)
     return listing
 
 

@@ -66,8 +66,17 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\dA-Z_]+|\d+")
 
 
 def words(name: str) -> list[str]:
-    """The words and numbers of a name in lower case: `imagesTr` has images and tr."""
-    return [word.lower() for word in _WORD.findall(name)]
+    """The words and numbers of a name in lower case: `imagesTr` has images and tr, `trainannot` train and annot."""
+    return [part for word in _WORD.findall(name) for part in _parts(word.lower())]
+
+
+def _parts(word: str) -> tuple[str, ...]:
+    """Two known words that are written as one, else the word."""
+    known = IMAGE | MASK | SPLITS.keys()
+    if word in known:
+        return (word,)
+    cuts = ((word[:cut], word[cut:]) for cut in range(3, len(word) - 1))
+    return next((parts for parts in cuts if set(parts) <= known), (word,))
 
 
 def meaning(name: str) -> Meaning:
@@ -84,8 +93,8 @@ def meaning(name: str) -> Meaning:
     split = next((splits[word] for word in words(name) if word in splits), None)
     if role is None and split is None:
         return Meaning(None, False, None, name)
-    said = IMAGE | FAINT | MASK | _FILLING | splits.keys()
-    rest = _WORD.sub(lambda found: "" if found[0].lower() in said else found[0], name)
+    said = {*IMAGE, *FAINT, *MASK, *_FILLING, *splits}
+    rest = _WORD.sub(lambda found: "" if set(_parts(found[0].lower())) <= said else found[0], name)
     rest = re.sub(r"[\W_]*([\W_])[\W_]*", r"\1", rest).strip(" ._-()")
     if not re.search(r"[^\W\d]{2}|\D\d", rest) and re.match(r"\w{1,2}[. ]", name):  # "1. Training Set", "a. Images"
         rest = ""
