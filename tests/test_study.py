@@ -29,7 +29,7 @@ from tiny import TINY
 
 import siamese_diffusion
 from siamese_diffusion.cli import app
-from siamese_diffusion.config import Config, build_config, dump_config
+from siamese_diffusion.config import Config, DataConfig, build_config, dump_config
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.images import Pixels
 from siamese_diffusion.data.masks import transform_mask
@@ -637,7 +637,7 @@ def test_the_judge_sees_the_training_pairs_of_its_row_only(write: Callable[..., 
     (run,) = root.glob("stages/judge-*")
     assert yaml.safe_load((run / "config.yaml").read_text())["data"]["limit"] is None
     folder = Path(json.loads((run / "stage.json").read_text())["arguments"]["train"])
-    assert {pair.image.path.resolve() for pair in DataFolder(folder).pairs()} == cell
+    assert {pair.image.path.resolve() for pair in DataFolder(folder, settings=DataConfig(outside=True)).pairs()} == cell
     assert not (folder / "splits.json").exists()  # so that it validates on a part of these
 
 

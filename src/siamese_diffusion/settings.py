@@ -84,6 +84,17 @@ class DataConfig(Section):
     flip: Literal["none", "horizontal", "both"] = Field(
         "horizontal", description="random flips of image and mask in training"
     )
+    images: str | None = Field(
+        None, description="pattern of the images, 'scans/**/*.png' for example, where there is no pairs.jsonl"
+    )
+    masks: str | None = Field(
+        None, description="pattern of the masks, or the name of a table or of COCO's annotations; default: found"
+    )
+    outside: bool = Field(
+        False,
+        description="whether manifests may name files outside their folder, by absolute paths or ../",
+        json_schema_extra=_HARMLESS,
+    )
     fit: Literal["squash", "pad", "crop"] = Field(
         "squash",
         description="how an image that is not square becomes so: squashed, padded with black, or its middle cut out",

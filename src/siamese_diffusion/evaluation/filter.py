@@ -102,7 +102,7 @@ def _read_scores(scores: Path, synthetic: Path | None, drop_flagged: bool) -> Sc
     metrics = read_evaluation(scores)
     fits = read_fits(scores / "fit.csv")
     folder = synthetic or Path(metrics["protocol"]["synthetic"])
-    pairs = DataFolder(folder, "--synthetic").pairs()
+    pairs = DataFolder(folder, "--synthetic" if synthetic else "data folder").pairs()
     if {pair.name for pair in pairs} != set(fits):
         raise InputError(f"{folder}: holds other pairs than {scores / 'fit.csv'} has scores of; run `evaluate` again")
     copies = {row["synthetic"] for row in metrics["novelty"]["flagged"]} if drop_flagged else set()

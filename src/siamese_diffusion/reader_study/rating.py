@@ -96,7 +96,12 @@ def export_ratings(
     chosen = [
         (source, image)
         for number, (source, folder) in enumerate(folders.items())
-        for image in _draw(DataFolder(folder).images(split if source == REAL else None), count, (seed, number), folder)
+        for image in _draw(
+            DataFolder(folder, "--real" if source == REAL else "--synthetic").images(split if source == REAL else None),
+            count,
+            (seed, number),
+            folder,
+        )
     ]
     inputs = {
         "command": "rate export",

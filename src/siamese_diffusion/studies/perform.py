@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from siamese_diffusion.config import build_config
+from siamese_diffusion.config import Config, build_config, update
 from siamese_diffusion.data.copypaste import copy_paste
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.files import read_json, read_jsonl, write_json, write_text
@@ -31,8 +31,7 @@ def perform(stage: Stage, device: str) -> None:
     result: Any = None
     if stage.kind == "copy-paste":
         arguments = dict(stage.arguments)
-        settings = build_config(values, str(stage.folder / "settings.yaml")).data
-        real = DataFolder(arguments.pop("pairs"), settings=settings).pairs()
+        real = DataFolder(arguments.pop("pairs"), settings=_settings(stage, values).data).pairs()
         result = copy_paste(real, stage.folder, **arguments, resume=True)
     elif stage.kind == "filter":
         result = select(out=stage.folder / "pairs", **stage.arguments)
@@ -40,9 +39,14 @@ def perform(stage: Stage, device: str) -> None:
         import siamese_diffusion
 
         command = getattr(siamese_diffusion, COMMANDS[stage.kind])
-        config = build_config(values, str(stage.folder / "settings.yaml"))
+        config = _settings(stage, values)
         result = command(**stage.arguments, out=stage.folder, config=config, resume=True, device=device)
     finish(stage, time.monotonic() - begun, result)
+
+
+def _settings(stage: Stage, values: dict[str, Any]) -> Config:
+    """The settings of a stage. A manifest of the study names files wherever the data lie; the user's were checked before."""
+    return update(build_config(values, str(stage.folder / "settings.yaml")), "data", outside=True)
 
 
 def prepare(stage: Stage) -> dict[str, Any]:

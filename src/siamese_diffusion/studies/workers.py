@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from siamese_diffusion.data.pairs import Pair
+from siamese_diffusion.data.layouts.manifest import row_of
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import write_jsonl
 from siamese_diffusion.progress import say
@@ -48,7 +48,7 @@ def run_stages(plan: Plan, device: str, finished: Callable[[Stage], None]) -> di
         KeyboardInterrupt: interrupted; every stage at work has saved its state.
     """
     for folder, pairs in plan.manifests.items():
-        write_jsonl(folder / "pairs.jsonl", map(_line, pairs))
+        write_jsonl(folder / "pairs.jsonl", map(row_of, pairs))
     workers = plan.study.file.workers
     failed: dict[str, str] = {}
     total = 0
@@ -90,17 +90,15 @@ def threads(workers: int) -> int:
 
 
 def command_line(stage: Stage, device: str) -> list[str]:
-    """The command and options that do a stage; its settings are in its folder."""
+    """The command and options that do a stage; its settings are in its folder.
+
+    The manifests of this study name files wherever the data lie; what the user's own folders may name was checked before.
+    """
     command = [COMMANDS[stage.kind]]
     for name, value in {**stage.arguments, "out": stage.folder, "config": stage.folder / "settings.yaml"}.items():
         for entry in value if isinstance(value, list) else [] if value is None else [value]:
             command += [f"--{name.replace('_', '-')}", str(entry)]
-    return [*command, "--resume", "--device", device]
-
-
-def _line(pair: Pair) -> dict[str, Any]:
-    prompt = {"prompt": pair.prompt} if pair.prompt else {}
-    return {"image": str(pair.image.path.absolute()), "mask": str(pair.mask.path.absolute()), **prompt}
+    return [*command, "--set", "data.outside=true", "--resume", "--device", device]
 
 
 def _lock_one(ready: list[Stage]) -> tuple[Stage, StageLock] | None:
