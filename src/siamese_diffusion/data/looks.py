@@ -118,7 +118,7 @@ def _measured(decoding: Decoding, facts: Facts, labels: Pixels, stored: list[Sto
         problems.append(Problem("empty mask", path, "marks nothing"))
     elif mask.all():
         problems.append(Problem("full mask", path, "marks the whole image"))
-    if decoding.coding.kind == "binary" and len(stored[0].counts) > 2:
+    if stored and decoding.coding.kind == "binary" and len(stored[0].counts) > 2:
         depends = sensitivity(stored[0].counts)
         if depends > SENSITIVE:
             detail = f"{100 * depends:.0f} % of its area depends on where its grey is cut"
