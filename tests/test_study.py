@@ -36,6 +36,7 @@ from siamese_diffusion.data.masks import transform_mask
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.evaluation.metrics.mask_fit import interval
 from siamese_diffusion.studies import curves, drawn
 from siamese_diffusion.studies import study as module
 from siamese_diffusion.studies.differences import paired
@@ -406,6 +407,13 @@ def test_fit_is_compared_image_by_image_where_masks_and_noise_are_the_same(
         for part in ("round 1", "round 2")
         for name, dice in fits[f"mask-only, {part}"].items()
     ]
+    rounds = [fits[f"siamese, round {i}"] for i in (1, 2, 3)]
+    per_mask = np.array([np.mean([fit[name] for fit in rounds]) for name in sorted(rounds[0])])
+    wanted = interval(per_mask)  # images for one real mask count as one
+    found = {name: sets["siamese"][name] for name in ("drawn", "drawn_low", "drawn_high")}
+    assert found == pytest.approx(dict(zip(found, (wanted["mean"], wanted["low"], wanted["high"]), strict=True)), abs=1e-6)
+    shown = f"{100 * wanted['mean']:.1f} [{100 * wanted['low']:.1f}, {100 * wanted['high']:.1f}]"
+    assert shown in (tmp_path / "out" / "table.md").read_text()
     assert sets["siamese"]["against"]["n"] == len(changes) == 12  # 6 masks in the two rounds that both have
     assert sets["siamese"]["against"]["mean"] == pytest.approx(np.mean(changes), abs=1e-6)
     assert sets["siamese"]["against"]["low"] < sets["siamese"]["against"]["mean"] < sets["siamese"]["against"]["high"]
