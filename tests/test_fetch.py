@@ -270,7 +270,7 @@ def test_wrong_checksum_is_refused_and_set_aside(tmp_path: Path, offer: Offer, s
     assert not (tmp_path / "k").exists()
     assert [path.name for path in (tmp_path / "k.downloads").iterdir()] == ["kvasir-seg.zip.wrong"]
     (tmp_path / "k.downloads/kvasir-seg.zip").write_bytes(b"by hand, and wrong as well")
-    with pytest.raises(InputError, match="set aside as .*wrong1"):
+    with pytest.raises(InputError, match=r"set aside as .*wrong1"):
         get_data("kvasir-seg", tmp_path / "k", accept_licence=True)
     assert (tmp_path / "k.downloads/kvasir-seg.zip.wrong1").read_bytes() == b"by hand, and wrong as well"
     server.files["/kvasir-seg.zip"] = body
