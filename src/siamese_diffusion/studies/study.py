@@ -80,8 +80,8 @@ def study(
 
 
 def _is_earlier(out: Path) -> bool:
-    """Whether a folder without a mark is a study's of an earlier version: it has stages, or a table without any done yet."""
-    if any(out.glob("stages/*-*/stage.json")):
+    """Whether a folder without a mark is a study's of an earlier version: it has stages, or a table without any begun."""
+    if any(path.exists() for stage in out.glob("stages/*-*") for path in (stage / "stage.json", stage / ".lock")):
         return True
     table = read_json(out / "table.json") if (out / "table.json").exists() else None
     return isinstance(table, dict) and {"rows", "runs"} <= table.keys()
