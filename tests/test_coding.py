@@ -124,7 +124,7 @@ def coloured(
 
 def rimmed(each: Scene, lesion: int = 1, rim: int = 255) -> NDArray[np.uint8]:
     wide = cv2.dilate(white(each.large), np.ones((5, 5), np.uint8)) > 0
-    return np.where(each.large, lesion, np.where(wide, rim, 0)).astype(np.uint8)
+    return np.asarray(np.where(each.large, lesion, np.where(wide, rim, 0)), np.uint8)
 
 
 def by_alpha(mask: Boolean, colour: tuple[int, int, int], opacity: int = 255) -> NDArray[np.uint8]:
@@ -150,7 +150,7 @@ def as_busi(each: Scene) -> Drawn:
 
 def numbered(each: Scene) -> NDArray[np.uint8]:
     """Two-column stripes of a lesion, each with a number of its own."""
-    return (each.large * (1 + np.indices(each.large.shape)[1] // 2 % 8)).astype(np.uint8)
+    return np.asarray(each.large * (1 + np.indices(each.large.shape)[1] // 2 % 8), np.uint8)
 
 
 READ: dict[str, tuple[Callable[[Scene], Drawn], str, dict[str, Any], tuple[str, ...], Callable[[Scene], Boolean], str]] = {
