@@ -12,11 +12,12 @@ import numpy as np
 
 from siamese_diffusion.config import DataConfig
 from siamese_diffusion.data.decoding import Decoding, MaskSource, spread
-from siamese_diffusion.data.folder import SPLITS, DataFolder
+from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.layouts import Listing
+from siamese_diffusion.data.layouts.listing import seen_in
 from siamese_diffusion.data.looks import Facts, Problem, look
 from siamese_diffusion.data.lost import first_keeping
-from siamese_diffusion.errors import InputError
+from siamese_diffusion.errors import InputError, printable
 from siamese_diffusion.progress import track
 
 MANY = 0.8
@@ -50,7 +51,9 @@ class Report:
     lesions: dict[str, Any] = field(default_factory=dict)
     """`count`, `lost` and `cut_off` at `resolution`, and the first `keeping` resolution, None where there is none."""
     notes: list[str] = field(default_factory=list)
-    """How files are read where that is not plain."""
+    """What was matched otherwise than by equal names or left out, and how files are read where that is not plain."""
+    groups: int = 0
+    """Patients, videos and the like, where the folder tells them."""
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -84,7 +87,7 @@ def check(data: Path, settings: DataConfig | None = None) -> Report:
         for name in sorted(listing.images.keys() & listing.masks.keys())
     ]
     if not pairs and not problems:
-        raise InputError(f"{data}: no image-mask pairs")
+        raise InputError(f"{data}: no image-mask pairs; it holds {seen_in(data)}")
     decoding = folder.decoding
     undecided = _undecided(decoding) if pairs else None
     problems += [undecided] if undecided else []
@@ -157,6 +160,9 @@ def _report(
 ) -> Report:
     sizes = sorted((fact.size for fact in facts if fact.size), key=lambda size: size[0] * size[1])
     lesions = _lesions(folder, facts)
+    own = folder.require_listing()
+    listings = [own, *own.test_sets.values()]
+    told = [note for listing in listings for note in listing.notes]
     return Report(
         folder=str(folder.path),
         layout=layout,
@@ -168,7 +174,8 @@ def _report(
         masks=folder.decoding.coding.describe() if decided and facts else "",
         healthy=sum(fact.coverage == 0 for fact in facts),
         lesions=lesions,
-        notes=_notes(folder.decoding, facts) if decided else [],
+        notes=[*told, *(_notes(folder.decoding, facts) if decided else [])],
+        groups=len({group for listing in listings for group in listing.groups.values()}),
         problems=[*problems, *_lost(facts, lesions)],
     )
 
@@ -245,6 +252,7 @@ def render(report: Report) -> str:
     lines = [f"{report.folder}: {report.pairs} pairs, layout: {report.layout}"]
     if report.splits:
         lines.append("splits: " + ", ".join(f"{name} {count}" for name, count in report.splits.items()))
+    lines += [f"groups: {report.groups}, kept together"] if report.groups else []
     if report.sizes:
         lines.append("sizes: " + ", ".join(f"{name} {w} x {h}" for name, (w, h) in report.sizes.items()))
     if report.formats:
@@ -274,25 +282,25 @@ def render(report: Report) -> str:
 def _unpaired(listing: Listing) -> Iterator[Problem]:
     images, masks = listing.images, listing.masks
     for path, detail in listing.broken:
-        yield Problem("manifest", str(path), detail, fatal=True)
+        yield Problem("manifest", printable(path), detail, fatal=True)
     for path in listing.doubled:
-        yield Problem("duplicate name", str(path), "another file has its base name", fatal=True)
+        yield Problem("duplicate name", printable(path), "another file has its base name", fatal=True)
     for name in sorted(images.keys() - masks.keys()):
-        yield Problem("unpaired", str(images[name]), "has no mask", fatal=True)
+        yield Problem("unpaired", printable(images[name]), "has no mask", fatal=True)
     for name in sorted(masks.keys() - images.keys()):
-        yield Problem("unpaired", str(masks[name].path), "has no image", fatal=True)
+        yield Problem("unpaired", printable(masks[name].path), "has no image", fatal=True)
 
 
 def _twins(facts: Sequence[Facts]) -> Iterator[Problem]:
     first: dict[str, Path] = {}
     for fact in facts:
         if fact.digest and fact.digest in first:
-            yield Problem("same image", str(fact.image), f"is the same file as {first[fact.digest]}")
+            yield Problem("same image", printable(fact.image), f"is the same file as {printable(first[fact.digest])}")
         first.setdefault(fact.digest, fact.image)
 
 
 def _lists(folder: DataFolder) -> tuple[dict[str, int], list[Problem]]:
-    file = str(folder.path / SPLITS)
+    file = str(folder.splits_file)
     try:
         lists = folder.lists or {}
     except InputError as error:

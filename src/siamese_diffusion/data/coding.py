@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageColor
 
-from siamese_diffusion.config import DataConfig, MaskValue
 from siamese_diffusion.data.census import FEW, INDEX, Census, pooled, shares
 from siamese_diffusion.data.colours import find_colours, is_black, nearest_colour, strays
 from siamese_diffusion.data.heaps import USUAL, cut_at, not_two_heaps
 from siamese_diffusion.data.images import Mask, Pixels
 from siamese_diffusion.data.stored import Form, Stored, hexadecimal
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.settings import DataConfig, MaskValue
 
 VOID = 255
 """In a label map: a pixel that its mask says nothing about."""

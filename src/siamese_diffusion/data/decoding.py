@@ -32,6 +32,7 @@ from siamese_diffusion.data.images import (
     usual_range,
 )
 from siamese_diffusion.data.outlines import fill
+from siamese_diffusion.data.shapes import Shapes
 from siamese_diffusion.data.stored import Stored, read_stored
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.progress import say
@@ -47,7 +48,11 @@ class MaskSource:
     """What a mask is made of."""
 
     files: tuple[Path, ...]
-    """Mask images of one size; what any of them marks is marked."""
+    """Mask images of one size; what any of them marks is marked. Of `shapes`: the file that lists them."""
+    classes: tuple[int, ...] = ()
+    """The label of what each file marks, where the files are classes; where they overlap the later one counts."""
+    shapes: Shapes | None = None
+    """What is drawn instead of read: polygons and runs of pixels."""
 
     @property
     def path(self) -> Path:
@@ -156,9 +161,10 @@ class Decoding:
         Raises:
             InputError: see `images.open_image`; or values that are negative or beyond the folder's range, or all alike.
         """
-        header = read_header(path)
-        values = deep_values(path, header)
-        return to_rgb(open_image(path)) if values is None else self.scaled(path, values, header)
+        most = self.settings.max_pixels
+        header = read_header(path, most)
+        values = deep_values(path, header, most)
+        return to_rgb(open_image(path, most)) if values is None else self.scaled(path, values, header)
 
     def scaled(self, path: Path, values: NDArray[np.float32], header: Header) -> Pixels:
         """Values of an image of more than 8 bits, (H, W) or (H, W, 3), as `image` has them; errors as there."""
@@ -199,7 +205,11 @@ class Decoding:
         Raises:
             InputError: see `stored.read_stored`.
         """
-        return [read_stored(path, coding=self.settings.mask_coding) for path in source.files]
+        if source.shapes is not None:
+            return []
+        return [
+            read_stored(path, coding=self.settings.mask_coding, max_pixels=self.settings.max_pixels) for path in source.files
+        ]
 
     def label_map(self, source: MaskSource, stored: Sequence[Stored]) -> Pixels:
         """The label map of what the files of a mask hold, at the mask's own size.
@@ -207,8 +217,16 @@ class Decoding:
         Raises:
             InputError: the values do not fit the folder's coding, or the files have several sizes.
         """
+        if source.shapes is not None:
+            return source.shapes.labels()
         coding = self.coding if self.masks else self._decide([self._census(each) for each in stored])
-        labels, *others = [self._filled(coding, each) for each in stored]
+        drawn = [self._filled(coding, each) for each in stored]
+        if source.classes:
+            drawn = [
+                np.where((one == 0) | (one == VOID), one, np.uint8(label))
+                for one, label in zip(drawn, source.classes, strict=True)
+            ]
+        labels, *others = drawn
         for path, other in zip(source.files[1:], others, strict=True):
             if other.shape != labels.shape:
                 raise InputError(f"{path}: has another size than {source.path}, a mask of the same image")
@@ -223,7 +241,7 @@ class Decoding:
         Raises:
             InputError: the sizes do not fit.
         """
-        header = header or read_header(image)
+        header = header or read_header(image, self.settings.max_pixels)
         return lay(labels, header, self.settings.orientation, self._scaled, source.path, image)
 
     def mask(self, source: MaskSource, image: Path | None = None) -> Mask:
@@ -232,9 +250,23 @@ class Decoding:
 
     def lesion(self, labels: Pixels) -> Mask:
         """Boolean (H, W) of a label map of `labels`."""
+        if self._has_classes:
+            chosen = self._chosen_classes()
+            marked = (labels != 0) & (labels != VOID)
+            return np.asarray(marked if chosen is None else marked & np.isin(labels, chosen))
         if self.masks:
             return self.coding.lesion(labels)
         return np.asarray((labels != 0) & (labels != VOID))
+
+    @property
+    def _has_classes(self) -> bool:
+        """Whether labels are told by files or shapes, and not by the values of mask files."""
+        return any(source.classes or source.shapes is not None for source in self.masks)
+
+    def _chosen_classes(self) -> list[int] | None:
+        """The labels of `data.foreground`; None for any."""
+        wanted = self.settings.foreground
+        return None if wanted == "any" else sorted(parse_values(wanted, False, self.names, "data.foreground"))
 
     def _filled(self, coding: Coding, stored: Stored) -> Pixels:
         labels = coding.labels(stored)
@@ -251,11 +283,11 @@ class Decoding:
         return take(stored, void)
 
     def _take_censuses(self) -> list[Census]:
-        files = [path for source in self.masks for path in source.files]
+        files = [path for source in self.masks if source.shapes is None for path in source.files]
 
         def one(path: Path) -> Census | None:
             try:
-                return self._census(read_stored(path, coding=self.settings.mask_coding))
+                return self._census(read_stored(path, coding=self.settings.mask_coding, max_pixels=self.settings.max_pixels))
             except InputError:  # told, with its name, by whoever reads it
                 return None
 
@@ -265,7 +297,8 @@ class Decoding:
     def _decide(self, censuses: Sequence[Census]) -> Coding:
         if not censuses:  # none could be read
             return Coding("binary", "grey", {0: 0, 1: 1, 255: 1})
-        coding = decide(censuses, self.settings, self.names)
+        everything = self.settings.model_copy(update={"foreground": "any"})  # classes are chosen among, not values
+        coding = decide(censuses, everything if self._has_classes else self.settings, self.names)
         marked = [census for census in censuses if census.marks]
         outlines = [census for census in marked if census.outline]
         if self.settings.outline == "refuse" and 2 * len(outlines) > len(marked):
@@ -280,8 +313,8 @@ class Decoding:
 
         def one(path: Path) -> tuple[str, Path, float, float] | None:
             try:
-                header = read_header(path)
-                values = deep_values(path, header) if header.deep else None
+                header = read_header(path, self.settings.max_pixels)
+                values = deep_values(path, header, self.settings.max_pixels) if header.deep else None
             except InputError:  # told, with its name, by whoever reads it
                 return None
             return None if values is None else (_kind(header), path, *_extremes(values))
@@ -316,7 +349,7 @@ class Decoding:
 
         def one(pair: tuple[Path, MaskSource]) -> bool:
             try:
-                image, mask = read_header(pair[0]), read_header(pair[1].path)
+                image, mask = (read_header(path, self.settings.max_pixels) for path in (pair[0], pair[1].path))
             except InputError:
                 return False
             sizes: tuple[Size, Size] = (image.size, image.stored)
@@ -347,7 +380,7 @@ def announce(decoding: Decoding, folder: Path) -> None:
 
 def plain_settings(settings: DataConfig) -> DataConfig:
     """How a folder that this package wrote is read under `settings`: its masks are black and white, its images 8-bit RGB."""
-    return DataConfig(fit=settings.fit)
+    return DataConfig(fit=settings.fit, max_pixels=settings.max_pixels, outside=settings.outside)
 
 
 def _kind(header: Header) -> str:

@@ -6,12 +6,12 @@ from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from siamese_diffusion.data.tars import open_file, read_bytes
+from siamese_diffusion.data.opening import MAX_PIXELS, decoded, opened
+from siamese_diffusion.data.opening import SUFFIXES as SUFFIXES
+from siamese_diffusion.data.tars import read_bytes
 from siamese_diffusion.errors import InputError
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -56,60 +56,42 @@ class Header:
         return self.size[::-1] if self.orientation > 4 else self.size
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
     """What a file says of its image; no pixel is decoded.
 
     Raises:
         InputError: see `open_image`.
     """
-    try:
-        with open_file(path) as file, Image.open(file) as image:
-            exif = Image.Image.getexif(image)  # a PNG's own would decode it first
-            turned = exif.get(0x0112, 1) if exif else 1
-            size = image.size[::-1] if turned in (5, 6, 7, 8) else image.size
-            raw = str(image.tile[0][3]) if image.tile else ""
-            colour16 = image.mode not in DEEP and (";16" in raw)
-            several = image.format in ("TIFF", "GIF", "WEBP", "PNG")
-            return Header(
-                size,
-                turned if turned in TURNS else 1,
-                image.mode,
-                image.format or "",
-                image.mode in DEEP or colour16,
-                int(getattr(image, "n_frames", 1)) if several else 1,
-                image.info.get("icc_profile"),
-            )
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{path}: not an image that can be read (JPEG, PNG, TIFF or BMP)") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: the image is damaged ({str(error).splitlines()[0]})") from None
+    with opened(path, max_pixels) as image:
+        exif = Image.Image.getexif(image)  # a PNG's own would decode it first
+        turned = exif.get(0x0112, 1) if exif else 1
+        size = image.size[::-1] if turned in (5, 6, 7, 8) else image.size
+        tiles = getattr(image, "tile", None)
+        raw = str(tiles[0][3]) if tiles else ""
+        colour16 = image.mode not in DEEP and (";16" in raw)
+        several = image.format in ("TIFF", "GIF", "WEBP", "PNG")
+        return Header(
+            size,
+            turned if turned in TURNS else 1,
+            image.mode,
+            image.format or "",
+            image.mode in DEEP or colour16,
+            int(getattr(image, "n_frames", 1)) if several else 1,
+            image.info.get("icc_profile"),
+        )
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode a file, or a member of an archive (see `tars`), fully, turned upright by its EXIF orientation.
 
     Raises:
-        InputError: the file is missing, corrupt or truncated, or is not an image.
+        InputError: the file is missing, corrupt or truncated, is not an image, or has more pixels than `max_pixels`.
     """
-    try:
-        with open_file(path) as file, Image.open(file) as image:
-            image.load()
-            return ImageOps.exif_transpose(image)
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{path}: not an image that can be read (JPEG, PNG, TIFF or BMP)") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: the image is damaged ({str(error).splitlines()[0]})") from None
+    with decoded(path, max_pixels) as image:
+        return image
 
 
-def read_image(path: Path) -> Pixels:
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Pixels:
     """An image as uint8 (H, W, 3) RGB.
 
     Grey is repeated over the channels and a palette resolved. Alpha is composited on black, the colour outside an
@@ -120,8 +102,10 @@ def read_image(path: Path) -> Pixels:
     Raises:
         InputError: see `open_image`.
     """
-    deep = deep_values(path)
-    return to_rgb(open_image(path)) if deep is None else to_8_bit(deep, 0, usual_range(float(np.nan_to_num(deep).max())))
+    deep = deep_values(path, max_pixels=max_pixels)
+    if deep is None:
+        return to_rgb(open_image(path, max_pixels))
+    return to_8_bit(deep, 0, usual_range(float(np.nan_to_num(deep).max())))
 
 
 def to_rgb(image: Image.Image) -> Pixels:
@@ -137,7 +121,7 @@ def to_rgb(image: Image.Image) -> Pixels:
     return np.array(image.convert("RGB"))
 
 
-def deep_values(path: Path, header: Header | None = None) -> NDArray[np.float32] | None:
+def deep_values(path: Path, header: Header | None = None, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32] | None:
     """The values of an image of more than 8 bits, upright, float32 (H, W) or (H, W, 3); None for one of 8 bits.
 
     Colours are composited on black; NaN stays.
@@ -145,10 +129,10 @@ def deep_values(path: Path, header: Header | None = None) -> NDArray[np.float32]
     Raises:
         InputError: see `open_image`.
     """
-    header = header or read_header(path)
+    header = header or read_header(path, max_pixels)
     if not header.deep:
         return None
-    image = open_image(path)  # Pillow has the high bytes of colours alone, but names what is damaged
+    image = open_image(path, max_pixels)  # Pillow has the high bytes of colours alone, but names what is damaged
     if image.mode in DEEP:
         return np.asarray(image, np.float32)
     values = _deep_colours(path).astype(np.float32)

@@ -16,7 +16,7 @@ from siamese_diffusion.data.images import Header, Mask, Pixels, deep_values, ope
 from siamese_diffusion.data.lost import NO_LOSSES, Losses, losses
 from siamese_diffusion.data.stored import Stored
 from siamese_diffusion.data.tars import read_bytes
-from siamese_diffusion.errors import InputError
+from siamese_diffusion.errors import InputError, printable
 
 FRAME = 0.9
 """Share of the image's rim that a mask covers where it may be inverted."""
@@ -63,7 +63,7 @@ def look(decoding: Decoding, image: Path, mask: MaskSource, codable: bool) -> Fa
     problems: list[Problem] = []
     header, flat, digest = None, False, ""
     try:
-        header = read_header(image)
+        header = read_header(image, decoding.settings.max_pixels)
         flat = _is_flat(decoding, image, header)
         problems += _colours(image, header)
         digest = hashlib.sha256(read_bytes(image)).hexdigest()
@@ -86,7 +86,7 @@ def look(decoding: Decoding, image: Path, mask: MaskSource, codable: bool) -> Fa
             f"EXIF orientation {header.orientation}: its size does not say whether the mask lies on the upright image, as "
             "it is read, or on the stored pixels (data.orientation=stored)"
         )
-        problems.append(Problem("orientation", str(image), detail))
+        problems.append(Problem("orientation", printable(image), detail))
     return _with(facts, problems=tuple(problems))
 
 
@@ -113,13 +113,13 @@ def _measured(decoding: Decoding, facts: Facts, labels: Pixels, stored: list[Sto
     mask = decoding.lesion(labels)
     settings = decoding.settings
     small = square(mask, settings.resolution, settings.fit)
-    path = str(facts.mask.path)
+    path = printable(facts.mask.path)
     share = float(np.count_nonzero(mask) / mask.size)
     if not mask.any():
         problems.append(Problem("empty mask", path, "marks nothing"))
     elif mask.all():
         problems.append(Problem("full mask", path, "marks the whole image"))
-    if decoding.coding.kind == "binary" and len(stored[0].counts) > 2:
+    if stored and decoding.coding.kind == "binary" and len(stored[0].counts) > 2:
         depends = sensitivity(stored[0].counts)
         if depends > SENSITIVE:
             detail = f"{100 * depends:.0f} % of its area depends on where its grey is cut"
@@ -142,11 +142,11 @@ def _rim_share(mask: Mask) -> float:
 def _is_flat(decoding: Decoding, path: Path, header: Header) -> bool:
     """Decode the image; whether all its pixels are alike. One of more than 8 bits is an error then."""
     if header.deep:
-        values = deep_values(path, header)
+        values = deep_values(path, header, decoding.settings.max_pixels)
         assert values is not None
         decoding.scaled(path, values, header)
         return False
-    image = open_image(path)
+    image = open_image(path, decoding.settings.max_pixels)
     few = image.resize((min(16, image.width), min(16, image.height)), Image.Resampling.NEAREST)
     return _alike(few) and _alike(image)
 

@@ -15,7 +15,8 @@ from siamese_diffusion.config import SegmentConfig
 from siamese_diffusion.data.arrays import read_squared
 from siamese_diffusion.data.images import Fit, padded_box
 from siamese_diffusion.data.pairs import MaskFile, Pair
-from siamese_diffusion.device import autocast
+from siamese_diffusion.device import SIXTEEN_BITS, autocast
+from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import write_text, write_whole
 from siamese_diffusion.segmentation.batches import Arrays
 from siamese_diffusion.segmentation.metrics import SetScores, join, score
@@ -42,6 +43,9 @@ def predict(
 
     Returns:
         float32 (N, R, R) in [0, 1].
+
+    Raises:
+        InputError: the network answers with a value that is not finite.
     """
     device = next(network.parameters()).device
     training = network.training
@@ -57,6 +61,9 @@ def predict(
                 logits = correct(logits)
             parts.append(logits.sigmoid()[:, 0].cpu().numpy())
     network.train(training)
+    if not all(np.isfinite(part).all() for part in parts):
+        remedy = f"precision = {precision}: set it to fp32, " if precision in SIXTEEN_BITS else ""
+        raise InputError(f"{remedy}the network answers with values that are not finite: they overflow, or it has diverged")
     return np.concatenate(parts) if parts else np.empty(images.shape[:3], np.float32)
 
 

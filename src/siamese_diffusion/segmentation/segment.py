@@ -10,10 +10,13 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from pydantic import FiniteFloat, PositiveInt
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from siamese_diffusion import loop, progress
-from siamese_diffusion.claim import Claim, listing
+from siamese_diffusion.checkpoints import latest_checkpoint
+from siamese_diffusion.claim import Claim, begun_earlier, listing, require_apart
 from siamese_diffusion.config import READING, Config, SegmentConfig, load_config, update
 from siamese_diffusion.data.arrays import forget, require_lesions
 from siamese_diffusion.data.decoding import announce, plain_settings
@@ -21,8 +24,10 @@ from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import reading
 from siamese_diffusion.data.splits import require_disjoint, sets_for_testing, train_and_validation
 from siamese_diffusion.device import find_device, precision_on
-from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import read_json, write_json
+from siamese_diffusion.durable import clear_all
+from siamese_diffusion.errors import InputError, reason
+from siamese_diffusion.files import read_json, require_kind, write_json
+from siamese_diffusion.lock import hold
 from siamese_diffusion.segmentation import networks
 from siamese_diffusion.segmentation.batches import batches, heaviest, load
 from siamese_diffusion.segmentation.best_step import Selection
@@ -30,7 +35,10 @@ from siamese_diffusion.segmentation.losses import LOSSES
 from siamese_diffusion.segmentation.metrics import summary
 from siamese_diffusion.segmentation.predict import draw_samples, score_set, validate
 from siamese_diffusion.segmentation.predict import predict as predict  # those who use a run import it from here
-from siamese_diffusion.tensors import read_tensors
+from siamese_diffusion.tensors import read_state, require_finite
+
+WEIGHTS = "best.safetensors"
+"""The selected network, in its run's folder."""
 
 
 class Segmenter(nn.Module):
@@ -80,9 +88,24 @@ def segment(
 
     Raises:
         InputError: bad input, a test image among the training ones, `out` holds a run and `resume` is false, or
-            `resume` is true and the run was made with other settings or folders.
+            `resume` is true and the run was made with other settings or folders, or another command is writing `out`.
+        KeyboardInterrupt: interrupted; the state is saved first.
     """
-    config = config or Config()
+    require_apart(out, train=train, test=test, synthetic=synthetic)
+    with hold(out):
+        return _segment(train, out, test, synthetic, config or Config(), network, resume, device)
+
+
+def _segment(
+    train: Path | DataFolder,
+    out: Path,
+    test: Sequence[Path | DataFolder],
+    synthetic: Sequence[Path | DataFolder] | None,
+    config: Config,
+    network: str | None,
+    resume: bool,
+    device: str,
+) -> dict[str, Any]:
     if network is not None:
         config = update(config, "segment", network=network)
     config = update(config, "segment", precision=precision_on(find_device(device), config.segment.precision))
@@ -112,11 +135,11 @@ def segment(
         **reading([*real, *validation, *made]),
     }
     depends = {"data": {"split", "limit", "limit_seed", *READING}, "segment": None}
-    claim = Claim(out, config, depends, inputs, resume)
+    claim = Claim(out, config, depends, inputs, resume, earlier=lambda: begun_earlier(out, "segment"))
     if (out / "metrics.json").exists():
-        done: dict[str, Any] = read_json(out / "metrics.json")
-        return done
+        return read_result(out)
 
+    claim.mark()
     held = load(validation, settings.resolution, out / "cache")
     seen = load(real, settings.resolution, out / "cache")
     require_lesions(seen.masks, data)
@@ -128,6 +151,8 @@ def segment(
         [pair.name for pair in real],
     )
     claim.write()
+    if claim.first:
+        clear_all(out)
     begun, imagenet = _begin(settings, out)
     segmenter = Segmenter(begun, settings.loss)
     selection = Selection(out)
@@ -176,32 +201,64 @@ def segment(
             }
             forget(out / "cache")
             write_json(out / "metrics.json", metrics)
-    final: dict[str, Any] = read_json(out / "metrics.json")
-    return final
+    return read_result(out)
+
+
+class _Validation(TypedDict):
+    mDice: FiniteFloat
+    count: PositiveInt
+
+
+class Result(TypedDict):
+    """The part of `metrics.json` that other commands take."""
+
+    val: _Validation
+    test: dict[str, dict[str, Any]]
+
+
+def read_result(run: Path) -> dict[str, Any]:
+    """What `segment` returned when it made `run`.
+
+    Raises:
+        InputError: there is no `metrics.json`, or it is not what `segment` writes.
+    """
+    found: dict[str, Any] = read_json(run / "metrics.json", dict[str, Any])
+    require_kind(found, Result, str(run / "metrics.json"))
+    return found
 
 
 def load_network(run: Path) -> nn.Module:
     """The selected network of a finished run of `segment`, on the CPU, in eval mode.
 
     Raises:
-        InputError: `run` is no finished run of `segment`, or its weights are torn.
+        InputError: `run` is no finished run of `segment`, or its weights are torn or not finite.
     """
-    if not (run / "metrics.json").exists() or not (run / "best.safetensors").exists():
-        raise InputError(f"{run}: not a finished run of segment (it has no metrics.json and best.safetensors)")
-    state = read_tensors(run / "best.safetensors")
+    require_finished(run)
+    state = read_state(run / WEIGHTS)
+    require_finite(state, run / WEIGHTS)
     network = networks.create(load_config(run / "config.yaml").segment.network)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise InputError(f"{run / 'best.safetensors'}: cannot be loaded ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{run / WEIGHTS}: cannot be loaded ({reason(error)})") from None
     return network.eval()
+
+
+def require_finished(run: Path) -> None:
+    """Raise `InputError` unless `run` is a finished run of `segment`."""
+    if not (run / "metrics.json").exists() or not (run / WEIGHTS).exists():
+        raise InputError(f"{run}: not a finished run of segment (it has no metrics.json and {WEIGHTS})")
+
+
+class _Start(TypedDict):
+    imagenet: bool
 
 
 def _begin(settings: SegmentConfig, out: Path) -> tuple[nn.Module, bool]:
     """The network as training begins, and whether with ImageNet weights; where a checkpoint is there, that replaces them."""
     note = out / "start.json"
-    if settings.pretrained and loop.latest_checkpoint(out) is not None and note.exists():
-        return _fresh(settings.network, False, settings.seed), bool(read_json(note)["imagenet"])
+    if settings.pretrained and latest_checkpoint(out) is not None and note.exists():
+        return _fresh(settings.network, False, settings.seed), read_json(note, _Start)["imagenet"]
     network = None
     if settings.pretrained:
         try:

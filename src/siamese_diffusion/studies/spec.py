@@ -4,10 +4,20 @@ Paths are relative to the file. A setting that makes no difference where it stan
 """
 
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from siamese_diffusion.config import Config, MethodConfig, build_config, preset_names, read_preset, read_yaml
+from siamese_diffusion.config import (
+    Config,
+    MethodConfig,
+    Values,
+    build_config,
+    merge,
+    preset_names,
+    read_preset,
+    read_yaml,
+)
 from siamese_diffusion.data.masks import RECIPES
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.segmentation.pranet_metrics import FIGURES
@@ -17,8 +27,8 @@ METHODS: tuple[str, ...] = get_args(MethodConfig.model_fields["name"].annotation
 KINDS = ("real", "copy-paste", *METHODS)
 METRICS = ("mDice", "mIoU", *FIGURES)
 
-Values = dict[str, Any]
-"""Settings by section, as `config.build_config` takes them."""
+SHIPPED = "phantom"
+"""The backbone that ships with the package, learned from phantoms; a folder of that name beside the file comes first."""
 
 _MANAGED = {
     "data.limit": "pairs",
@@ -153,15 +163,6 @@ def nested(flat: dict[str, Any], origin: str) -> Values:
     return result
 
 
-def merge(*parts: Values) -> Values:
-    """Settings over settings, later wins, key by key."""
-    merged: Values = {}
-    for part in parts:
-        for section, entries in part.items():
-            merged[section] = {**merged.get(section, {}), **entries}
-    return merged
-
-
 def _check_settings(file: StudyFile, values: Values, origin: str) -> None:
     for where, flat in [
         ("settings", file.settings),
@@ -267,15 +268,24 @@ def _network(name: str, flat: dict[str, Any], origin: str) -> Values:
 
 
 def _located(source: DataSource, folder: Path) -> DataSource:
+    """Paths of the file from where the file lies; what it leaves out lies with the training pairs."""
+
     def at(path: Path) -> Path:
         return (folder / path.expanduser()).absolute()
 
-    backbone = at(Path(source.backbone))
     return source.model_copy(
         update={
             "train": at(source.train),
             "test": [at(path) for path in source.test] if source.test else [at(source.train)],
             "images": at(source.images) if source.images else at(source.train),
-            "backbone": str(backbone) if backbone.exists() and source.backbone not in ("small", "sd15") else source.backbone,
+            "backbone": _backbone(source.backbone, at(Path(source.backbone))),
         }
     )
+
+
+def _backbone(name: str, path: Path) -> str:
+    if name in ("small", "sd15"):
+        return name
+    if path.exists():
+        return str(path)
+    return str(resources.files("siamese_diffusion") / "weights" / name) if name == SHIPPED else name

@@ -6,16 +6,15 @@ done exactly when its folder says so, whoever did it and when.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from siamese_diffusion.config import HARMLESS, READING, Config, reading_settings
+from siamese_diffusion.config import HARMLESS, READING, Config, Values, reading_settings
 from siamese_diffusion.data.hashing import hash_files
 from siamese_diffusion.data.pairs import ImageFile, Pair, reading
 from siamese_diffusion.files import hash_json, read_json
-from siamese_diffusion.studies.spec import Values
 
 FORMAT = 1
 """Part of every key; to be raised when a stage comes to give another result from the same settings."""
@@ -66,8 +65,13 @@ class Stage:
         result: dict[str, Any] = read_json(self.folder / "done.json")["result"]
         return result
 
+    @property
+    def seconds(self) -> float:
+        """How long the attempt took that finished it."""
+        return float(read_json(self.folder / "done.json")["seconds"])
 
-class Contents:
+
+class FileHashes:
     """Hashes of files, each read once."""
 
     def __init__(self) -> None:
@@ -101,8 +105,16 @@ class Contents:
     def _masks(self, pairs: list[Pair]) -> list[str]:
         """A hash of each mask: its file's, or one of all files that it is made of."""
         self.files([path for pair in pairs for path in pair.mask.files])
-        each = [self.files(list(pair.mask.files)) for pair in pairs]
-        return [digests[0] if len(digests) == 1 else hash_json(digests) for digests in each]
+        return [self._mask(pair) for pair in pairs]
+
+    def _mask(self, pair: Pair) -> str:
+        source = pair.mask.source
+        contents = self.files(list(source.files))
+        if source.shapes is not None:  # a file of annotations is of many images
+            return hash_json([asdict(part) for part in source.shapes.parts])
+        if source.classes:
+            return hash_json([contents, source.classes])
+        return contents[0] if len(contents) == 1 else hash_json(contents)
 
     def named(self, named: list[tuple[str, Path]]) -> str:
         """One hash of names and files."""
@@ -120,6 +132,8 @@ def settings_of(config: Config, section: str, *leave_out: str) -> dict[str, Any]
     """The settings of a section that a result depends on, as JSON holds them."""
     exclude = {*HARMLESS, *leave_out}
     dumped: dict[str, Any] = config.model_dump(mode="json")[section]
+    if section == "data":  # which files these find is in the hashes of the files
+        exclude |= {"images", "masks"}
     if section == "data":  # at their defaults these say what was so before they could be set
         exclude |= READING - reading_settings(config.data).keys()
     if dumped.get("aspect") == "square":

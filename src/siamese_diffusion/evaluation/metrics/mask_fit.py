@@ -8,7 +8,10 @@ reaches.
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from siamese_diffusion.segmentation.metrics import dice, iou
 
 Scores = NDArray[np.float64]
 
@@ -29,12 +32,10 @@ def pair_scores(predictions: NDArray[np.floating[Any]], masks: NDArray[np.bool_]
     if predictions.shape != masks.shape:
         raise ValueError(f"predictions {predictions.shape} and masks {masks.shape} differ in shape")
     cut = predictions > 0.5
-    common = (cut & masks).sum((1, 2)).astype(float)
-    total = (cut.sum((1, 2)) + masks.sum((1, 2))).astype(float)
-    empty = total == 0
+    both = torch.from_numpy(cut), torch.from_numpy(np.asarray(masks))
     return {
-        "dice": np.where(empty, 1.0, 2 * common / np.maximum(total, 1)),
-        "iou": np.where(empty, 1.0, common / np.maximum(total - common, 1)),
+        "dice": dice(*both).numpy(),
+        "iou": iou(*both).numpy(),
         "boundary": np.array([boundary_distance(a, b) for a, b in zip(cut, masks, strict=True)], float),
     }
 
