@@ -19,7 +19,7 @@ from siamese_diffusion.errors import InputError
 from siamese_diffusion.evaluation.evaluate import evaluate
 from siamese_diffusion.files import hash_json
 from siamese_diffusion.segmentation.segment import segment
-from siamese_diffusion.studies.stages import Contents, settings_of
+from siamese_diffusion.studies.stages import FileHashes, settings_of
 
 RIM = r"masks/00\.png: .*a rim of 255"
 
@@ -49,8 +49,9 @@ def test_train_reads_as_the_settings_say_and_notes_it(tmp_path: Path, rims: Path
     config = update(update(tiny, "data", void=[255]), "train", steps=1)
     train(rims, tmp_path / "run", str(backbone), config=config, device="cpu")
     assert '"void"' in (tmp_path / "run/inputs.json").read_text()
-    with pytest.raises(InputError, match=r"--resume data\.void"):
-        train(rims, tmp_path / "run", str(backbone), config=update(tiny, "train", steps=1), resume=True, device="cpu")
+    changed = update(config, "data", foreground=[1])
+    with pytest.raises(InputError, match=r"--resume data\.foreground"):
+        train(rims, tmp_path / "run", str(backbone), config=changed, resume=True, device="cpu")
 
 
 @pytest.mark.parametrize(("fill", "word"), [(0, "empty"), (255, "full")])
@@ -112,12 +113,12 @@ def test_pairs_can_have_the_shape_of_their_source(tmp_path: Path, run: Path, tin
         assert image.shape == (19, 32, 3)
         assert pair.extra["aspect"] == "source"
         assert abs(mask.mean() - each.large.mean()) < 0.03
-    with pytest.raises(InputError, match=r"has aspect source, not square"):
+    with pytest.raises(InputError, match=r"--resume sample\.aspect = square"):
         sample(run, tmp_path / "wide", tmp_path / "made", config=tiny, resume=True, device="cpu")
 
 
 def test_keys_of_what_was_done_before_stay(plain: Path, rims: Path) -> None:
-    contents = Contents()
+    contents = FileHashes()
     pairs = DataFolder(plain, settings=Config().data).pairs()
     images, masks = contents.files([p.image.path for p in pairs]), contents.files([p.mask.path for p in pairs])
     rows = [[pair.name, image, mask, pair.prompt] for pair, image, mask in zip(pairs, images, masks, strict=True)]
