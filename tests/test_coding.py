@@ -124,7 +124,7 @@ def coloured(
 
 def rimmed(each: Scene, lesion: int = 1, rim: int = 255) -> NDArray[np.uint8]:
     wide = cv2.dilate(white(each.large), np.ones((5, 5), np.uint8)) > 0
-    return np.where(each.large, lesion, np.where(wide, rim, 0)).astype(np.uint8)
+    return np.asarray(np.where(each.large, lesion, np.where(wide, rim, 0)), np.uint8)
 
 
 def by_alpha(mask: Boolean, colour: tuple[int, int, int], opacity: int = 255) -> NDArray[np.uint8]:
