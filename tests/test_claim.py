@@ -89,8 +89,8 @@ def test_other_inputs_are_refused_and_what_earlier_versions_did_not_note_is_not_
 
 
 def test_harmless_settings() -> None:
-    expected = {"workers", "log_every", "checkpoint_every", "keep", "shard_size", "release_gradients", "compile"}
-    assert expected == HARMLESS
+    loops = {"workers", "log_every", "checkpoint_every", "keep", "shard_size", "release_gradients", "compile"}
+    assert {*loops, "outside"} == HARMLESS
 
 
 def test_a_listing_knows_names_and_sizes_and_not_places(tmp_path: Path) -> None:
