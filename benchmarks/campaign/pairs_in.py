@@ -1,5 +1,7 @@
 """Folders of pairs, shards and images."""
 
+import contextlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.data.shards import ShardWriter
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import write_json
+from siamese_diffusion.files import write_json, write_jsonl, write_text
 
 
 def make_pairs(folder: Path) -> None:
@@ -81,23 +83,75 @@ def resume_shards(folder: Path, damaged: Path) -> Any:
 
 
 def read_one_image(folder: Path, damaged: Path) -> Any:
+    """As an image, and as a mask, which it need not be."""
     size = image_size(damaged)
-    try:
-        mask = MaskFile(MaskSource((damaged,))).read()
-    except InputError:
-        mask = None
-    return size, read_image(damaged), mask
+    with contextlib.suppress(InputError):
+        MaskFile(MaskSource((damaged,))).read()
+    return size, read_image(damaged)
 
 
 def right_image(found: Any) -> bool:
-    size, image, mask = found
-    right = image.dtype == np.uint8 and image.ndim == 3 and sorted(size) == sorted(image.shape[:2])
-    return right and (mask is None or (mask.dtype == np.bool_ and mask.shape == image.shape[:2]))
+    size, image = found
+    return bool(image.dtype == np.uint8 and image.ndim == 3 and sorted(size) == sorted(image.shape[:2]))
 
+
+def make_annotated(folder: Path) -> None:
+    """The same images with masks as files, as polygons and runs, and as rows of tables."""
+    make_pairs(folder / "plain")
+    images = sorted((folder / "plain/images").iterdir())
+    outline = [2.0, 2.0, 12.0, 2.5, 7.0, 12.0]
+    runs = {"counts": [10, 40, 206], "size": [16, 16]}
+    for name in ("coco", "labelme", "table", "nnunet", "hub", "manifest"):
+        shutil.copytree(folder / "plain/images", folder / name / ("imagesTr" if name == "nnunet" else "images"))
+    listed = [{"id": i, "file_name": f"images/{path.name}", "width": 16, "height": 16} for i, path in enumerate(images)]
+    drawn = [
+        {"id": i, "image_id": i, "category_id": 1, "segmentation": runs if i == 1 else [outline], "bbox": [2, 2, 10, 10]}
+        for i in range(len(images))
+    ]
+    coco = {"images": listed, "annotations": drawn, "categories": [{"id": 1, "name": "polyp"}]}
+    write_json(folder / "coco/annotations.json", coco)
+    for path in images:
+        shape = {"label": "polyp", "points": [[2, 2], [12, 3], [7, 12]], "shape_type": "polygon"}
+        labelme = {"shapes": [shape], "imagePath": path.name, "imageWidth": 16, "imageHeight": 16}
+        write_json(folder / f"labelme/images/{path.stem}.json", labelme)
+    for name in ("table", "hub", "manifest"):
+        shutil.copytree(folder / "plain/masks", folder / name / "masks")
+    rows = [(f"images/{path.name}", f"masks/{path.name}", f"p{i}") for i, path in enumerate(images)]
+    write_text(folder / "table/pairs.csv", "image,mask,patient\n" + "".join(f"{','.join(row)}\n" for row in rows))
+    write_jsonl(
+        folder / "hub/metadata.jsonl", [{"file_name": image, "mask": mask, "text": who} for image, mask, who in rows]
+    )
+    shutil.copytree(folder / "plain/masks", folder / "nnunet/labelsTr")
+    for path in (folder / "nnunet/imagesTr").iterdir():
+        path.rename(path.with_stem(f"{path.stem}_0000"))
+    write_json(folder / "nnunet/dataset.json", {"labels": {"background": 0, "polyp": 1}, "channel_names": {"0": "R"}})
+    shapes = {
+        "size": [16, 16],
+        "drawn": [{"label": 1, "polygons": [[[2, 2], [12, 3], [7, 12]]], "runs": None, "hole": False}],
+    }
+    more: list[dict[str, Any]] = [
+        {"shapes": shapes},
+        {"parts": [f"../{rows[1][1]}"], "labels": [1]},
+        {"name": "x"},
+        {"group": "p"},
+    ]
+    write_jsonl(
+        folder / "manifest/pairs.jsonl",
+        [{"image": image, "mask": mask, **extra} for (image, mask, _), extra in zip(rows, more, strict=True)],
+    )
+
+
+def read_annotated(folder: Path, damaged: Path) -> Any:
+    top = next(path for path in (damaged, *damaged.parents) if path.parent == folder)
+    return [(pair, pair.read()) for pair in DataFolder(top).pairs()]
+
+
+ANNOTATIONS = ("coco/*.json", "labelme/*/*.json", "table/*.csv", "hub/*.jsonl", "nnunet/*.json", "manifest/*.jsonl")
 
 ENTRANCES = [
     Entrance("pairs", make_pairs, ("pairs.jsonl", "splits.json"), read_pairs, right_pairs, 15),
     Entrance("pairs, resumed", make_pairs, ("pairs.jsonl",), resume_pairs, weight=8),
+    Entrance("annotations", make_annotated, ANNOTATIONS, read_annotated, right_pairs, 40),
     Entrance("shards", make_shards, ("shards/*.tar", "shards.json"), read_pairs, right_pairs, 20),
     Entrance("shards, resumed", make_shards, ("shards/*.tar",), resume_shards, weight=5),
     Entrance("images", make_images, ("*",), read_one_image, right_image, 60),

@@ -20,18 +20,19 @@ from siamese_diffusion.tensors import read_state
 
 def make_scores(folder: Path) -> None:
     make_pairs(folder / "pairs")
+    scores = folder / "scores"
     names = [pair.name for pair in DataFolder(folder / "pairs").pairs()]
     rows = "".join(f"{name},0.9{i}0000,0.800000,0.010000\n" for i, name in enumerate(names))
-    write_text(folder / "fit.csv", "name,dice,iou,boundary\n" + rows)
+    write_text(scores / "fit.csv", "name,dice,iou,boundary\n" + rows)
     metrics = {
         "novelty": {"flagged": [{"synthetic": names[0], "real": "x", "distance": 0.1}], "share_flagged": 0.25},
         "protocol": {"synthetic": str((folder / "pairs").resolve()), "version": "0"},
     }
-    write_json(folder / "metrics.json", metrics)
+    write_json(scores / "metrics.json", metrics)
 
 
 def filter_pairs(folder: Path, damaged: Path) -> Any:
-    return filter_(folder, folder / "out", 0.5, 0.5, True, folder / "pairs")
+    return filter_(folder / "scores", folder / "out", 0.5, 0.5, True, folder / "pairs")
 
 
 def make_result(folder: Path) -> None:
@@ -76,13 +77,13 @@ def score(folder: Path, damaged: Path) -> Any:
     return rating.render_scores(rating.score_ratings(files, folder / "key.json", folder / "out"))
 
 
-SCORES, RATINGS = ("metrics.json", "fit.csv"), ("key.json", "A.json")
+SCORES, RATINGS = ("scores/metrics.json", "scores/fit.csv"), ("key.json", "A.json")
 
 ENTRANCES = [
     Entrance("filter", make_scores, SCORES, filter_pairs, weight=25),
     command(
         *("filter, command", make_scores, SCORES, 3),
-        *("filter", "--scores", "{}", "--synthetic", "{}/pairs", "--min-dice", "0.5", "--out", "{}/out", "--json"),
+        *("filter", "--scores", "{}/scores", "--synthetic", "{}/pairs", "--min-dice", "0.5", "--out", "{}/out", "--json"),
     ),
     Entrance(
         *("a run of segment", make_result, ("metrics.json", "log.jsonl", "validation.jsonl", "best.safetensors")),

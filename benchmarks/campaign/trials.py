@@ -18,7 +18,7 @@ from campaign.damage import mutate
 from campaign.entrance import Entrance
 from siamese_diffusion.errors import InputError
 
-SECONDS, BYTES, LETTERS = 2.0, 1 << 30, 1500
+SECONDS, BYTES, LETTERS = 2.0, 1 << 30, 2000
 """What a trial may take: processor time, memory besides what the libraries take, and length of the line."""
 
 
@@ -89,8 +89,7 @@ def judged(entrance: Entrance, folder: Path, damaged: Path) -> tuple[str, str | 
         value = entrance.read(folder, damaged)
         return "read", None if entrance.right(value) else "the answer cannot be right"
     except InputError as error:
-        lines, letters = len(str(error).splitlines()), len(str(error))
-        return "refused", f"refused in {lines} lines, {letters} letters" if lines != 1 or letters > LETTERS else None
+        return "refused", f"refused in {len(str(error))} letters" if len(str(error)) > LETTERS else None
     except SystemExit as error:
         code = error.code or 0
         return ("refused" if code else "read"), None if code in (0, 2) else f"exit status {code}"

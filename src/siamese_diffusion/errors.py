@@ -8,8 +8,12 @@ from pathlib import Path
 class InputError(ValueError):
     """The input is wrong. The message is one line that names the file or setting and says what would be right.
 
-    The command line prints it without a traceback and exits with status 2.
+    The command line prints it without a traceback and exits with status 2. What a message quotes of a file may be long; of
+    more than 2000 characters the middle is left out.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message if len(message) <= 2000 else f"{message[:1400]} ... {message[-500:]}")
 
 
 class WithheldError(InputError):

@@ -5,6 +5,7 @@ other anchors ten times each, so that 300 bytes become gigabytes in the first me
 twice would silently lose its first value; `on: 1` and `1: x` have keys that are no text.
 """
 
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ def parse_yaml(text: str, what: str) -> Any:
     """
     if len(text) > LONGEST:
         raise InputError(f"{what}: holds {len(text)} characters, more than settings do ({LONGEST})")
+    if _brackets(text) > DEEPEST:  # of which PyYAML takes a second for each thousand
+        raise InputError(f"{what}: not valid YAML (it is nested too deeply)")
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -57,6 +60,15 @@ def parse_yaml(text: str, what: str) -> Any:
         raise InputError(f"{what}: not valid YAML{_place(error.problem_mark)} ({brief(str(error.problem))})") from None
     except Exception as error:  # a date that is none, a number of 5000 digits
         raise InputError(f"{what}: not valid YAML ({reason(error)})") from None
+
+
+def _brackets(text: str) -> int:
+    """How many lists and mappings in brackets are open at once, at most; those in quotes count too."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth = max(0, depth + (1 if bracket in "[{" else -1))
+        deepest = max(deepest, depth)
+    return deepest
 
 
 class _Loader(yaml.SafeLoader):
