@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from siamese_diffusion import loop, progress
 from siamese_diffusion.claim import Claim, listing
-from siamese_diffusion.config import Config, SegmentConfig, load_config, update
+from siamese_diffusion.config import Config, SegmentConfig, update
 from siamese_diffusion.data.arrays import forget
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.splits import require_disjoint, sets_for_testing, train_and_validation
@@ -24,11 +24,9 @@ from siamese_diffusion.files import read_json, write_json
 from siamese_diffusion.segmentation import networks
 from siamese_diffusion.segmentation.batches import batches, heaviest, load
 from siamese_diffusion.segmentation.best_step import Selection
+from siamese_diffusion.segmentation.inference import draw_samples, score_set, validate
 from siamese_diffusion.segmentation.losses import LOSSES
 from siamese_diffusion.segmentation.metrics import summary
-from siamese_diffusion.segmentation.predict import draw_samples, score_set, validate
-from siamese_diffusion.segmentation.predict import predict as predict  # those who use a run import it from here
-from siamese_diffusion.tensors import read_tensors
 
 
 class Segmenter(nn.Module):
@@ -172,23 +170,6 @@ def segment(
             write_json(out / "metrics.json", metrics)
     final: dict[str, Any] = read_json(out / "metrics.json")
     return final
-
-
-def load_network(run: Path) -> nn.Module:
-    """The selected network of a finished run of `segment`, on the CPU, in eval mode.
-
-    Raises:
-        InputError: `run` is no finished run of `segment`, or its weights are torn.
-    """
-    if not (run / "metrics.json").exists() or not (run / "best.safetensors").exists():
-        raise InputError(f"{run}: not a finished run of segment (it has no metrics.json and best.safetensors)")
-    state = read_tensors(run / "best.safetensors")
-    network = networks.create(load_config(run / "config.yaml").segment.network)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise InputError(f"{run / 'best.safetensors'}: cannot be loaded ({str(error).splitlines()[0]})") from None
-    return network.eval()
 
 
 def _begin(settings: SegmentConfig, out: Path) -> tuple[nn.Module, bool]:

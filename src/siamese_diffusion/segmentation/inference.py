@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from siamese_diffusion import pictures, progress
@@ -19,16 +19,20 @@ from siamese_diffusion.files import write_text, write_whole
 from siamese_diffusion.segmentation.batches import Arrays
 from siamese_diffusion.segmentation.metrics import SetScores, join, score
 
+FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
+"""Axes of an image, channels first, that each flip reverses."""
+
 SHOWN = 8
 """Validation pairs in `samples/`."""
 
 
-def predict(
+def probabilities(
     network: nn.Module,
     images: NDArray[np.uint8],
     batch_size: int = 32,
     correction: bool = False,
     precision: str = "fp32",
+    flips: bool = False,
 ) -> NDArray[np.float32]:
     """Probabilities of the mask, where `network` lies and in its eval mode.
 
@@ -38,6 +42,7 @@ def predict(
         batch_size: images in one forward pass.
         correction: apply SANet's probability correction, which changes no mask cut at 0.5.
         precision: "bf16" or "fp16" run the network under autocast.
+        flips: average over the four flips of each image.
 
     Returns:
         float32 (N, R, R) in [0, 1].
@@ -49,14 +54,28 @@ def predict(
     with torch.inference_mode(), autocast(device, precision):
         for start in range(0, len(images), batch_size):
             part = torch.from_numpy(np.array(images[start : start + batch_size])).to(device).movedim(3, 1) / 255.0
-            logits = network(part).float()
-            if correction:
-                from siamese_diffusion.segmentation.colour import correct
-
-                logits = correct(logits)
-            parts.append(logits.sigmoid()[:, 0].cpu().numpy())
+            seen = [_seen(network, part.flip(axes), correction).flip(axes) for axes in (FLIPS if flips else FLIPS[:1])]
+            parts.append(torch.stack(seen).mean(0)[:, 0].cpu().numpy())
     network.train(training)
     return np.concatenate(parts) if parts else np.empty(images.shape[:3], np.float32)
+
+
+def _seen(network: nn.Module, images: Tensor, correction: bool) -> Tensor:
+    """Probabilities (B, 1, R, R)."""
+    logits: Tensor = network(images).float()
+    if correction:
+        from siamese_diffusion.segmentation.colour import correct
+
+        logits = correct(logits)
+    return logits.sigmoid()
+
+
+def at_size(found: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Probabilities (R, R) resized to an image's own `size`, (height, width), bilinearly."""
+    resized: NDArray[np.float32] = F.interpolate(torch.from_numpy(found)[None, None], size=size, mode="bilinear")[
+        0, 0
+    ].numpy()
+    return resized
 
 
 def _parts(count: int, batch_size: int) -> range:
@@ -70,9 +89,9 @@ def validate(network: nn.Module, pairs: Arrays, batch_size: int) -> tuple[SetSco
     parts = _parts(len(pairs.images), batch_size)
     for start in parts:
         images, masks = pairs.images[start : start + parts.step], pairs.masks[start : start + parts.step]
-        probabilities = predict(network, images, batch_size)
-        scores.append(score(torch.from_numpy(probabilities), torch.from_numpy(np.array(masks))))
-        shown.append(probabilities[: max(0, SHOWN - start)].copy())
+        seen = probabilities(network, images, batch_size)
+        scores.append(score(torch.from_numpy(seen), torch.from_numpy(np.array(masks))))
+        shown.append(seen[: max(0, SHOWN - start)].copy())
     return join(scores), np.concatenate(shown)
 
 
@@ -87,11 +106,11 @@ def score_set(network: nn.Module, pairs: list[Pair], path: Path, settings: Segme
     for start in progress.track(parts, f"testing on {path.stem}"):
         part = pairs[start : start + parts.step]
         images, masks = read_squared(part, settings.resolution)
-        probabilities = predict(network, images, settings.batch_size, settings.correction)
+        seen = probabilities(network, images, settings.batch_size, settings.correction)
         if settings.score_at == "native":
-            found += [_native(each, pair.mask.read()) for each, pair in zip(probabilities, part, strict=True)]
+            found += [_native(each, pair.mask.read()) for each, pair in zip(seen, part, strict=True)]
         else:
-            found.append(score(torch.from_numpy(probabilities), torch.from_numpy(masks), field=True))
+            found.append(score(torch.from_numpy(seen), torch.from_numpy(masks), field=True))
     scores = join(found)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -103,15 +122,15 @@ def score_set(network: nn.Module, pairs: list[Pair], path: Path, settings: Segme
     return scores
 
 
-def _native(probabilities: NDArray[np.float32], mask: NDArray[np.bool_]) -> SetScores:
-    resized = F.interpolate(torch.from_numpy(probabilities)[None, None], size=mask.shape, mode="bilinear")[0]
-    return score(resized, torch.from_numpy(mask)[None], field=True)
+def _native(found: NDArray[np.float32], mask: NDArray[np.bool_]) -> SetScores:
+    resized = at_size(found, (mask.shape[0], mask.shape[1]))
+    return score(torch.from_numpy(resized)[None], torch.from_numpy(mask)[None], field=True)
 
 
-def draw_samples(path: Path, pairs: Arrays, probabilities: NDArray[np.float32]) -> None:
-    """A picture of the first pairs: outlines of their masks, and of `probabilities` (SHOWN, R, R) cut at one half."""
+def draw_samples(path: Path, pairs: Arrays, seen: NDArray[np.float32]) -> None:
+    """A picture of the first pairs: outlines of their masks, and of `seen`, probabilities (SHOWN, R, R) cut at one half."""
     tiles = []
-    for image, mask, probability in zip(pairs.images[:SHOWN], pairs.masks[:SHOWN], probabilities, strict=True):
+    for image, mask, probability in zip(pairs.images[:SHOWN], pairs.masks[:SHOWN], seen, strict=True):
         true = pictures.outline(image, mask, pictures.GREEN)
         tiles.append(pictures.outline(true, probability > 0.5, pictures.MAGENTA))
     rows = [tiles[i : i + 4] for i in range(0, len(tiles), 4)]
