@@ -15,6 +15,7 @@ from siamese_diffusion.errors import InputError
 from siamese_diffusion.segmentation import networks
 from siamese_diffusion.segmentation.batches import Arrays, batches, load
 from siamese_diffusion.segmentation.best_step import Selection
+from siamese_diffusion.segmentation.inference import probabilities
 from siamese_diffusion.segmentation.metrics import score
 from siamese_diffusion.segmentation.segment import segment
 from siamese_diffusion.segmentation.trained import load_network
