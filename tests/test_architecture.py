@@ -67,7 +67,7 @@ def test_the_source_is_read() -> None:
     assert len(GRAPH) > 80
     assert "data.folder" in GRAPH["diffusion.train"]
     assert "segmentation.networks" in GRAPH["segmentation.segment"]
-    assert "diffusion.sample" in GRAPH["cli"]
+    assert "studies.spec" in GRAPH["cli"]
 
 
 @pytest.mark.parametrize("module", [name for name in GRAPH if room(name) not in ABOVE])
@@ -90,3 +90,19 @@ def test_no_circle() -> None:
         assert ready, f"a circle among {sorted(left)}"
         for name in ready:
             del left[name]
+
+
+def test_no_benchmark_imports_a_script() -> None:
+    """What benchmarks share is in files that run nothing, so that they form no circle and each starts by itself."""
+    files = (Path(__file__).parents[1] / "benchmarks").glob("*/*.py")
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in files}
+    scripts = {name for name, source in sources.items() if '__name__ == "__main__"' in source}
+    shared = sources.keys() - scripts
+    assert shared == {"bench", "drawing", "held_out"}
+    used = {
+        name: {str(node.module) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)} & sources.keys()
+        for name, source in sources.items()
+    }
+    assert used["train_step"] == {"bench"}
+    assert {name: uses & scripts for name, uses in used.items() if uses & scripts} == {}
+    assert [name for name in shared if used[name]] == []

@@ -16,6 +16,7 @@ from siamese_diffusion.diffusion.pretrain import pretrain
 from siamese_diffusion.diffusion.train import train
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, read_jsonl
+from siamese_diffusion.lock import hold
 from siamese_diffusion.segmentation.segment import segment
 
 EARLIER = Path(__file__).parent / "data/earlier_run"
@@ -137,6 +138,16 @@ def test_every_command_that_trains_refuses_before_it_writes(disc_pairs: DiscPair
     for resume in (False, True):
         with pytest.raises(InputError, match="holds files of something else"):
             begin(data, config, resume, data)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_that_another_command_writes_is_refused(disc_pairs: DiscPairs, tmp_path: Path, command: str) -> None:
+    config = build_config({**TINY, "segment": {"resolution": 32, "steps": 2}}, "tests")
+    with hold(tmp_path / "run"):
+        before = content(tmp_path / "run")
+        with pytest.raises(InputError, match="another command is writing there"):
+            COMMANDS[command](disc_pairs(), config, False, tmp_path / "run")
+        assert content(tmp_path / "run") == before
 
 
 def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:

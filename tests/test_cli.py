@@ -146,6 +146,36 @@ def test_a_process_of_several_leaves_their_group_at_its_end(folders: dict[str, P
             torch.distributed.destroy_process_group()
 
 
+def test_a_wrong_setting_is_told_before_the_libraries_are_loaded(folders: dict[str, Path]) -> None:
+    code = "import atexit, sys; from siamese_diffusion.cli import main; "
+    code += "atexit.register(lambda: print([m for m in ('torch', 'diffusers') if m in sys.modules])); main()"
+    pairs, out = str(folders["pairs"]), str(folders["out"])
+    for command in (
+        ["pretrain", "--images", pairs],
+        ["train", "--data", pairs],
+        ["sample", "--checkpoint", pairs, "--masks", pairs, "--config", "small"],
+        ["evaluate", "--real", pairs, "--synthetic", pairs],
+        ["segment", "--train", pairs],
+        ["import", pairs],
+    ):
+        arguments = [*command, "--out", out, "--set", "train.stpes=3"]
+        result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+        assert result.returncode == 2
+        assert "unknown setting train.stpes" in result.stderr
+        assert result.stdout == "[]\n"
+
+
+def test_a_reader_that_has_read_enough_ends_a_command_quietly(folders: dict[str, Path]) -> None:
+    command = [sys.executable, "-m", "siamese_diffusion", "check", str(folders["pairs"])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 141
+    assert "error" not in errors
+    assert "Traceback" not in errors
+
+
 def test_usage_error_is_status_2() -> None:
     result = call("train")
     assert result.returncode == 2

@@ -2,8 +2,19 @@ from pathlib import Path
 
 import pytest
 
-from siamese_diffusion.config import Config, build_config, dump_config, load_config, preset_names, update
+from siamese_diffusion.config import (
+    Config,
+    SegmentConfig,
+    TrainConfig,
+    build_config,
+    dump_config,
+    load_config,
+    merge,
+    preset_names,
+    update,
+)
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.network_recipes import RECIPES
 
 
 def test_dump_reads_back(tmp_path: Path) -> None:
@@ -53,9 +64,13 @@ def test_later_settings_win(tmp_path: Path) -> None:
         ("trian: {steps: 3}", "", "unknown setting trian"),
         ("train: {steps: many}", "", "train.steps = 'many'"),
         ("train: [1]", "", "train = "),
+        ("train: [1]", "train.steps=3", "section 'train' must be a mapping"),
+        ("train:", "train.steps=3", "section 'train' must be a mapping"),
         ("- 1", "", "expected sections"),
         ("train: {steps: 3", "", "not valid YAML at line"),
         ("", "train.steps", "--set train.steps: expected section.key=value"),
+        ("", "train.steps=[1", "--set train.steps=.1: '.1' is not a YAML value"),
+        ("", "trian.steps=3", "unknown setting trian .did you mean train"),
         ("", "train.steps=0", "train.steps = 0"),
         ("", "data.flip=sideways", "data.flip = 'sideways'"),
     ],
@@ -74,3 +89,46 @@ def test_unknown_preset_lists_them() -> None:
 
 def test_whole_config_is_described() -> None:
     assert build_config({}, "here") == Config()
+
+
+def test_a_change_leaves_the_rest_as_it_is() -> None:
+    """A section made by hand has the defaults of its class, not those of the whole."""
+    config = Config(train=TrainConfig(steps=4), segment=SegmentConfig(steps=600, network="sanet"))
+    assert config.train.learning_rate != Config().train.learning_rate
+    changed = update(config, "data", limit=3)
+    assert changed.model_dump(exclude={"data"}) == config.model_dump(exclude={"data"})
+    assert changed.data.limit == 3
+
+
+def test_layers_are_merged_key_by_key_and_later_wins() -> None:
+    low, high = {"a": {"x": 1, "y": 2}, "b": {"x": 1}}, {"a": {"y": 3}, "b": None, "c": {"z": 4}}
+    assert merge(low, high) == {"a": {"x": 1, "y": 3}, "b": None, "c": {"z": 4}}
+    assert low == {"a": {"x": 1, "y": 2}, "b": {"x": 1}}
+    assert merge() == {}
+
+
+class TestNetworks:
+    """What was set stays when the network changes; what came from its recipe goes with it."""
+
+    def test_even_where_the_value_set_is_a_default_or_the_recipes(self) -> None:
+        config = load_config(None, ["segment.network=sanet", f"segment.steps={RECIPES['sanet']['steps']}"])
+        assert update(config, "segment", network="ctnet").segment.steps == RECIPES["sanet"]["steps"]
+        config = load_config(None, [f"segment.steps={Config().segment.steps}"])
+        assert update(config, "segment", network="ctnet").segment.steps == Config().segment.steps
+
+    def test_over_other_changes_and_copies(self, tmp_path: Path) -> None:
+        copy = Config().model_copy(update={"segment": SegmentConfig().model_copy(update={"warmup": 7})})
+        changed = update(update(copy, "train", steps=3), "segment", network="sanet")
+        assert (changed.segment.warmup, changed.segment.loss, changed.train.steps) == (7, "sanet", 3)
+        back = update(changed, "segment", network="unet")
+        assert (back.segment, back.segment.loss) == (SegmentConfig(warmup=7), "bce-dice")
+        (tmp_path / "config.yaml").write_text(dump_config(changed))  # a run's settings are all set
+        again = update(load_config(tmp_path / "config.yaml"), "segment", network="unet").segment
+        assert (again.network, again.loss) == ("unet", "sanet")
+
+    def test_equal_settings_are_equal_however_they_were_given(self) -> None:
+        recipe = SegmentConfig(network="sanet")
+        assert recipe == SegmentConfig.model_validate(recipe.model_dump())
+        assert hash(recipe) == hash(SegmentConfig.model_validate(recipe.model_dump()))
+        assert recipe != SegmentConfig(network="sanet", seed=1)
+        assert recipe.given() == {"network": "sanet"}

@@ -11,7 +11,7 @@ from PIL import Image
 
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.demonstration import MIN_DICE, demo
-from siamese_diffusion.evaluation.filter import read_fits
+from siamese_diffusion.evaluation.scores import read_fits
 
 
 @pytest.fixture(scope="module")

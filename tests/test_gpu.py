@@ -16,7 +16,8 @@ from tiny import TINY, sd15_schedule, tiny_batch, tiny_siamese
 from torch import Tensor, nn
 
 from siamese_diffusion import console, memory
-from siamese_diffusion.config import Config, LoopConfig, build_config, update
+from siamese_diffusion.checkpoints import latest_checkpoint
+from siamese_diffusion.config import LoopConfig, build_config, update
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.device import SIXTEEN_BITS, autocast, find_device, make_accelerator, set_tf32
@@ -27,7 +28,7 @@ from siamese_diffusion.diffusion.siamese import Losses, SiameseDiffusion
 from siamese_diffusion.diffusion.train import train
 from siamese_diffusion.evaluation.evaluate import evaluate
 from siamese_diffusion.files import read_json, read_jsonl
-from siamese_diffusion.loop import latest_checkpoint, run
+from siamese_diffusion.loop import run
 from siamese_diffusion.segmentation.segment import segment
 from siamese_diffusion.studies.study import study
 
@@ -246,9 +247,7 @@ def test_out_of_memory_is_one_line(
     assert "out of memory on the device" in lines[0]
 
 
-def test_train_sample_evaluate_and_segment(
-    tmp_path: Path, pairs: Path, backbone: Path, run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_train_sample_evaluate_and_segment(tmp_path: Path, pairs: Path, backbone: Path, run: Path) -> None:
     """A run on the GPU; its first loss, before any weight has moved, is the processor's."""
     config = build_config({**TINY, "segment": {"resolution": 32, "steps": 4}, "evaluate": {"fit_steps": 4}}, "tests")
     config = update(config, "train", precision="fp32", workers=2)
@@ -298,7 +297,7 @@ def test_a_study(tmp_path: Path) -> None:
     assert study(tmp_path / "study.yaml", tmp_path / "out", device="cuda:0")["runs"] == {"done": 2, "planned": 2}
 
 
-def test_nccl_with_one_process(tmp_path: Path, pairs: Path, backbone: Path, tiny: Config) -> None:
+def test_nccl_with_one_process(tmp_path: Path, pairs: Path, backbone: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(json.dumps(TINY))
     command = ["-m", "siamese_diffusion", "train"]
     command += ["--data", str(pairs), "--out", str(tmp_path / "run"), "--backbone", str(backbone)]

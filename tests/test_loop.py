@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from siamese_diffusion import division
+from siamese_diffusion.checkpoints import latest_checkpoint
 from siamese_diffusion.config import LoopConfig
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, read_jsonl
-from siamese_diffusion.loop import latest_checkpoint, run
+from siamese_diffusion.loop import run
 from siamese_diffusion.optimizer import learning_rate_factor
 from siamese_diffusion.randomness import generator, rows_of_epochs
 
@@ -87,22 +89,30 @@ def test_resume_is_bit_for_bit(tmp_path: Path) -> None:
         run(Model(), killed, SETTINGS, tmp_path / "cut", device="cpu")
     assert latest_checkpoint(tmp_path / "cut") == tmp_path / "cut/checkpoints/step-000008"
     assert_equal(train(tmp_path / "cut", resume=True), whole)
-    assert read_jsonl(tmp_path / "cut/log.jsonl")[-1] == read_jsonl(tmp_path / "whole/log.jsonl")[-1]
-    steps = [row["step"] for row in read_jsonl(tmp_path / "cut/log.jsonl")]
-    assert steps == sorted(set(steps))
+    cut, undisturbed = (read_jsonl(tmp_path / name / "log.jsonl") for name in ("cut", "whole"))
+    assert [row["step"] for row in cut] == [3, 6, 9, 12]
+    assert cut == undisturbed  # the line of step 9, too, whose first two steps were done before the kill
 
 
-def test_interrupt_saves_and_resumes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("at", [5, 11])
+def test_interrupt_saves_and_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], at: int, number: signal.Signals
+) -> None:
+    """Also in the last step, after which there is nothing left to do here: what comes next must not begin."""
     whole = train(tmp_path / "whole")
 
     def interrupting(step: int, rows: range) -> dict[str, Tensor]:
-        if step == 5:
-            os.kill(os.getpid(), signal.SIGINT)
+        if step == at:
+            os.kill(os.getpid(), number)
         return batch_at(step, rows)
 
     with pytest.raises(KeyboardInterrupt):
         run(Model(), interrupting, SETTINGS, tmp_path / "cut", device="cpu")
-    assert latest_checkpoint(tmp_path / "cut") == tmp_path / "cut/checkpoints/step-000006"
+    told = capsys.readouterr().err
+    assert "stopping after this step" in told
+    assert ("Ctrl-C" in told) == (number == signal.SIGINT)
+    assert latest_checkpoint(tmp_path / "cut") == tmp_path / f"cut/checkpoints/step-{at + 1:06d}"
     assert_equal(train(tmp_path / "cut", resume=True), whole)
 
 
@@ -132,17 +142,76 @@ def wait_for(condition: object, process: "subprocess.Popen[Any]") -> None:
     import time
 
     assert callable(condition)
-    for _ in range(600):
+    for _ in range(3000):
         if condition() or process.poll() is not None:
             return
         time.sleep(0.1)
-    raise AssertionError("nothing happened in a minute")
+    raise AssertionError("nothing happened in five minutes")
 
 
 def test_needs_resume_for_a_folder_in_use(tmp_path: Path) -> None:
     train(tmp_path)
     with pytest.raises(InputError, match="--resume"):
         train(tmp_path)
+
+
+class Rooted(nn.Module):
+    """Its loss is 0, its gradient NaN: the root's slope at 0, which is infinite, times 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Out:
+        return Out((0 * self.net(x)).square().sum().sqrt())
+
+
+@pytest.mark.parametrize(("log_every", "written"), [(3, [3, 6]), (100, [])])
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, log_every: int, written: list[int]) -> None:
+    """It is seen when the log or a checkpoint is due, and the step is the one where it was."""
+
+    def overflowing(step: int, rows: range) -> dict[str, Tensor]:
+        return {name: value * (1e30 if step == 6 else 1) for name, value in batch_at(step, rows).items()}
+
+    settings = SETTINGS.model_copy(update={"log_every": log_every})
+    told = r"^learning_rate = 0.01: .* the loss 'total' is not finite after step 7 \(learning rate 0.01\); .* lower "
+    with pytest.raises(InputError, match=told + r"learning_rate; .*step-000004 is the last good state$") as caught:
+        run(Linear(), overflowing, settings, tmp_path, device="cpu")
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000004"]
+    assert [row["step"] for row in read_jsonl(tmp_path / "log.jsonl")] == written
+    assert "NaN" not in (tmp_path / "log.jsonl").read_text()
+
+
+def test_a_weight_that_is_not_finite_is_neither_saved_nor_looked_at(tmp_path: Path) -> None:
+    def observe(step: int, module: nn.Module) -> dict[str, float]:
+        raise AssertionError("looked at")
+
+    settings = SETTINGS.model_copy(update={"log_every": 100, "checkpoint_every": 1, "clip": None})
+    with pytest.raises(InputError, match=r"the weight net.weight is not finite after step 1 \(learning rate 0.0033"):
+        run(Rooted(), batch_at, settings, tmp_path / "save", device="cpu")
+    settings = SETTINGS.model_copy(update={"log_every": 100, "sample_every": 1, "clip": None})
+    with pytest.raises(InputError, match=r"the weight net.weight is not finite after step 1 "):
+        run(Rooted(), batch_at, settings, tmp_path / "look", device="cpu", observe=observe)
+    assert [latest_checkpoint(tmp_path / name) for name in ("save", "look")] == [None, None]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "ema.safetensors"])
+def test_a_checkpoint_with_a_weight_that_is_not_finite_is_not_loaded(tmp_path: Path, name: str) -> None:
+    train(tmp_path)
+    newest = latest_checkpoint(tmp_path)
+    assert newest is not None
+    state = load_file(newest / name)
+    state[sorted(state)[-1]].view(-1)[-1] = float("nan")
+    save_file(state, newest / name)
+    with pytest.raises(InputError, match=rf"{name}: holds weights that are not finite .*; without .*{newest.name}"):
+        train(tmp_path, resume=True)
+
+
+def test_a_figure_that_is_not_finite_is_null_in_the_log(tmp_path: Path) -> None:
+    run(Model(), batch_at, SETTINGS, tmp_path, device="cpu", observe=lambda step, module: {"figure": float("nan")})
+    assert read_jsonl(tmp_path / "log.jsonl")[-1] == {"step": 12, "figure": None}
+    assert "NaN" not in (tmp_path / "log.jsonl").read_text()
 
 
 def test_keeps_the_newest_checkpoints(tmp_path: Path) -> None:
@@ -336,3 +405,14 @@ def test_micro_batch_auto_is_kept_on_resume(
     run(again, batch_at, auto, tmp_path / "auto", resume=True, device="cpu", lighten=lambda: lightened.append(1))
     assert_equal(again.state_dict(), model.state_dict())
     assert len(lightened) == (2 if light else 0)
+
+
+def test_a_loss_that_is_not_finite_is_null_in_the_log(tmp_path: Path) -> None:
+    def infinite(step: int, rows: range) -> dict[str, Tensor]:
+        return {"x": batch_at(step, rows)["x"] * (float("inf") if step >= 6 else 1.0)}
+
+    run(Model(), infinite, SETTINGS.model_copy(update={"steps": 8}), tmp_path, device="cpu")
+    run(Model(), infinite, SETTINGS, tmp_path, resume=True, device="cpu")
+    assert "NaN" not in (tmp_path / "log.jsonl").read_text()
+    found = [(row["step"], row["total"] is None) for row in read_jsonl(tmp_path / "log.jsonl")]
+    assert found == [(3, False), (6, False), (8, True), (9, True), (12, True)]

@@ -90,7 +90,7 @@ def drawn_by_diffusers(folder: Path, run: Path, pairs: Path, seed: int = 0) -> n
     return np.asarray(image).astype(int)
 
 
-def test_exported_pipeline_draws_what_sample_draws(imported: Path, tmp_path: Path, pairs: Path) -> None:
+def test_exported_pipeline_draws_what_sample_draws(imported: Path, tmp_path: Path) -> None:
     masks = tmp_path / "masks"
     masks.mkdir()
     y, x = np.mgrid[:64, :64]

@@ -12,10 +12,6 @@ from siamese_diffusion.data.phantom import AREA, make_phantoms, phantom
 from siamese_diffusion.errors import InputError
 
 
-def _files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_phantom_depends_on_seed_and_index_only() -> None:
     image, mask = phantom(3, 5, 64)
     phantom(0, 0, 64)

@@ -186,7 +186,7 @@ def damage(shard: Path, how: str) -> None:
         ("no archive", "not a tar archive"),
         ("no mask", "b.image.png: has no mask"),
         ("masks gone", "a.image.png: has no mask, and 2 more"),
-        ("bad row", "b.json is not valid JSON"),
+        ("bad row", "b.json: not valid JSON"),
     ],
 )
 def test_a_damaged_shard_is_one_line_with_its_name(tmp_path: Path, how: str, word: str, manifest: bool) -> None:

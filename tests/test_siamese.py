@@ -17,7 +17,6 @@ from siamese_diffusion.diffusion.siamese import Losses, SiameseDiffusion, is_dec
 from siamese_diffusion.memory import Live
 from siamese_diffusion.optimizer import make_optimizer
 
-GROUPS = ("controlnet", "decoder", "encoder")
 OTHER_WEIGHTS = MethodConfig(
     mask_weight=0.7, image_weight=0.4, consistency=0.5, augmentation=2.0, augmentation_start=0.1, augmentation_timesteps=100
 )

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -725,19 +726,40 @@ def test_folders_may_be_given_on_the_command_line(write: Callable[..., Path], tm
         load_study(file, {"disks": tmp_path / "discs"})
 
 
-@pytest.mark.parametrize(
-    "path", sorted((Path(__file__).parent.parent / "examples").glob("study-*.yaml")), ids=lambda p: p.stem
-)
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+CHANGED = [
+    pytest.param(ROOT / example, yaml.safe_load(re.sub("(?m)^    ", "", lines)), id=f"{page.stem}-{number}")
+    for page in sorted((ROOT / "docs/results").glob("*.md"))
+    for number, (example, lines) in enumerate(re.findall(r"    # (\S+\.yaml), but.*:\n((?:    .*\n)+)", page.read_text()))
+]
+"""Studies that the results give as an example's file and the lines in which they differ from it."""
+
+
+def test_the_examples_and_the_studies_of_the_results_are_found() -> None:
+    assert len(EXAMPLES) == 4
+    assert len(CHANGED) >= 11
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_examples_are_valid(path: Path) -> None:
     loaded = load_study(path)
-    kinds = {"real", "copy-paste", "mask-only", "siamese", "adc"}
-    left_out: dict[str, set[str]] = {"study-kvasir": set(), "study-isic2018": set()}
-    left_out |= {"study-isic2018-pairs-cpu": set(), "study-kvasir-pairs-cpu": set()}
-    two_methods = ("16", "long", "sanet", "three", "three-sanet")
-    left_out |= {f"study-kvasir25-{name}-cpu": {"adc", "copy-paste"} for name in two_methods}
-    left_out["study-isic2018-filter-cpu"] = {"adc", "copy-paste"}
-    assert {arm.kind for arm in loaded.arms} == kinds - left_out.get(path.stem, {"adc"})
+    kinds = {"real", "mask-only", "siamese"} | ({"copy-paste", "adc"} if path.stem.endswith("-table") else set())
+    assert {arm.kind for arm in loaded.arms} == kinds
     assert len(loaded.file.seeds.segmentation) >= 3
+
+
+@pytest.mark.parametrize(("path", "changes"), CHANGED)
+def test_studies_of_the_results_are_valid(path: Path, changes: dict[str, Any], tmp_path: Path) -> None:
+    """Lines take the place of the file's own; under `settings` and `data` they are added to them."""
+    values = yaml.safe_load(path.read_text())
+    settings = values["settings"] | changes.pop("settings", {})
+    data = {name: entry | changes.get("data", {}).get(name, {}) for name, entry in values["data"].items()}
+    assert changes.keys() <= values.keys()
+    assert changes.pop("data", {}).keys() <= data.keys()
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(values | changes | {"settings": settings, "data": data}))
+    assert len(load_study(file).file.seeds.segmentation) >= 3
 
 
 def command(file: Path, out: Path, *more: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Files of tensors: what is read, and that nothing else is."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.tensors import read_tensors
+from siamese_diffusion.tensors import not_finite, read_tensors, require_finite
 
 STATE = {"weight": torch.arange(12.0).view(3, 4)}
 
@@ -54,3 +55,34 @@ def test_a_file_that_would_run_code_is_refused_without_advice_to_run_it(tmp_path
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"x.pth: no such file"):
         read_tensors(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_value_that_is_not_finite_is_named(value: float, dtype: torch.dtype) -> None:
+    largest = torch.finfo(dtype).max
+    good = {"a": torch.full((3, 2), largest, dtype=dtype), "n": torch.arange(3), "none": torch.empty(0), "step": 3}
+    assert not_finite(good) is None
+    assert not_finite({}) is None
+    bad = torch.full((3, 2), -largest, dtype=dtype)
+    bad[1, 1] = value
+    assert not_finite({**good, "b": [bad[:1], {"c": bad}]}) == "b.1.c"
+    require_finite(good, "x.pt")
+    with pytest.raises(InputError, match=r"^x.pt: holds weights that are not finite \(b\)"):
+        require_finite({**good, "b": bad}, "x.pt")
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pth"])
+def test_an_interruption_is_not_taken_for_a_torn_file(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries in C++ and Rust turn what Python raises within them into errors of their own."""
+
+    def reading(*arguments: object, **options: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("PytorchStreamReader failed reading file data/3: file read failed") from None
+
+    monkeypatch.setattr("siamese_diffusion.tensors.load_file", reading)
+    monkeypatch.setattr(torch, "load", reading)
+    with pytest.raises(KeyboardInterrupt):
+        read_tensors(saved(tmp_path / name))

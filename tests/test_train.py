@@ -4,20 +4,24 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import TINY
 
 from siamese_diffusion.config import Config, build_config, dump_config, load_config, update
 from siamese_diffusion.diffusion.backbone import load_backbone
-from siamese_diffusion.diffusion.checkpoint import load_trained
+from siamese_diffusion.diffusion.checkpoint import load_trained, save_pipeline
 from siamese_diffusion.diffusion.pretrain import pretrain
 from siamese_diffusion.diffusion.train import train
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_jsonl
+from siamese_diffusion.segmentation.segment import segment
+from siamese_diffusion.tensors import not_finite
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -208,6 +212,64 @@ def refuse_reading(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("train.map_pairs", "pretrain.map_images"):
         monkeypatch.setattr(f"siamese_diffusion.diffusion.{name}", read)
+
+
+DIVERGING: dict[str, Callable[[Path, Path, Config], Any]] = {
+    "pretrain": lambda data, out, config: pretrain(data, out, config, device="cpu"),
+    "train": lambda data, out, config: train(data, out, config=config, device="cpu"),
+    "segment": lambda data, out, config: segment(data, out, [], config=config, device="cpu"),
+}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("command", DIVERGING)
+def test_a_training_that_diverges_is_no_success(tmp_path: Path, pairs: Path, command: str, precision: str) -> None:
+    """And what it leaves is neither gone on from nor taken for a model."""
+    values = {**TINY, "segment": {"resolution": 32, "steps": 6, "batch_size": 4, "warmup": 0, "checkpoint_every": 1}}
+    values[command] = {**values[command], "learning_rate": 1e30, "precision": precision, "clip": None, "ema": 0}
+    told = rf"^{command}.learning_rate = 1e\+30: training has diverged, .* not finite after step \d+ \(learning rate .*\); "
+    with pytest.raises(InputError, match=told) as caught:
+        DIVERGING[command](pairs, tmp_path / "run", build_config(values, "tests"))
+    assert "\n" not in str(caught.value)
+    assert ("precision=fp32" in str(caught.value)) == (precision == "bf16")
+    made = {path.name for path in (tmp_path / "run").iterdir()}
+    assert not made & {"pipeline", "backbone", "summary.json", "metrics.json", "best.safetensors"}
+    for path in (tmp_path / "run").rglob("*.safetensors"):
+        assert not_finite(load_file(path)) is None, path
+    for path in (tmp_path / "run").rglob("log.jsonl"):
+        assert "NaN" not in path.read_text()
+        assert "Infinity" not in path.read_text()
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_backbone_that_has_diverged_is_refused(
+    tmp_path: Path, backbone: Path, pairs: Path, tiny: Config, part: str
+) -> None:
+    shutil.copytree(backbone / "backbone", tmp_path / "bad")
+    spoil(next((tmp_path / "bad" / part).glob("*.safetensors")))
+    with pytest.raises(InputError, match=rf"^--backbone .*bad: holds weights that are not finite \({part}\."):
+        train(pairs, tmp_path / "run", str(tmp_path / "bad"), config=tiny, device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("part", ["unet", "controlnet"])
+def test_a_pipeline_that_has_diverged_is_neither_loaded_nor_written(tmp_path: Path, run: Path, part: str) -> None:
+    trained = load_trained(run)
+    with torch.no_grad():
+        next(getattr(trained.model, part).parameters())[0] = float("inf")
+    with pytest.raises(InputError, match=rf"pipeline: holds weights that are not finite \({part}\."):
+        save_pipeline(trained.model, trained.backbone, tmp_path / "pipeline")
+    assert list(tmp_path.iterdir()) == []
+    shutil.copytree(run, tmp_path / "run")
+    spoil(tmp_path / "run/pipeline" / part / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(InputError, match=rf"^--checkpoint .*pipeline: holds weights that are not finite \({part}\."):
+        load_trained(tmp_path / "run")
+
+
+def spoil(path: Path) -> None:
+    state = load_file(path)
+    state[min(state)].view(-1)[0] = float("nan")
+    save_file(state, path, metadata={"format": "pt"})
 
 
 def test_a_torn_pipeline_is_named_as_it_was_given(tmp_path: Path, run: Path) -> None:

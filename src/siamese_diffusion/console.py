@@ -1,15 +1,19 @@
-"""What every command shares: its common options, and how a call ends: its result printed, or one line and an exit status."""
+"""What commands share: common options, and how a call ends, with its result printed or with one line and a status."""
 
 import errno
-import json
+import functools
+import inspect
+import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.interrupt import undisguised
 
 if TYPE_CHECKING:
     from siamese_diffusion.config import Config
@@ -22,24 +26,64 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupt
 Data = Annotated[Path, typer.Option(help="Folder of image-mask pairs.")]
 Out = Annotated[Path, typer.Option(help="Folder to write.")]
 
-
-def load_settings(source: str | None, settings: list[str] | None) -> "Config":
-    """The settings of `--config` and `--set`."""
-    from siamese_diffusion.config import load_config
-
-    return load_config(source, settings)
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def run(
-    call: Callable[[], Any], as_json: bool, show: bool = True, again: str = "the same command with --resume goes on"
-) -> None:
-    """Call, print the result, and turn what can go wrong into one line and an exit status."""
+@dataclass(frozen=True)
+class Shown:
+    """A result with a text of its own for the terminal; where that is empty, nothing is printed."""
+
+    result: Any
+    text: str
+
+
+def command(app: typer.Typer, name: str = "", goes_on: bool = False) -> Callable[[Function], Function]:
+    """Make a function a command of `app`: its signature with `--json` is the command line, its docstring the help.
+
+    What it returns is printed, and what can go wrong is one line and an exit status: see `run`.
+
+    Args:
+        app: gets the command; the function itself stays what it is.
+        name: the command's; default: the function's.
+        goes_on: without `--resume`, the same command goes on where an interrupted one stopped.
+    """
+
+    def register(function: Function) -> Function:
+        signature = inspect.signature(function, eval_str=True)
+        json_option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
+        resumed = "the same command with --resume goes on" if "resume" in signature.parameters else ""
+        again = "the same command goes on" if goes_on else resumed
+
+        @functools.wraps(function)
+        def call(*, as_json: bool, **arguments: Any) -> None:
+            run(lambda: function(**arguments), as_json, again)
+
+        options = [*signature.parameters.values(), json_option]
+        call.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined]
+        app.command(name or None)(call)
+        return function
+
+    return register
+
+
+def run(call: Callable[[], Any], as_json: bool, again: str = "") -> None:
+    """Call, print the result, and turn what can go wrong into one line and an exit status.
+
+    Args:
+        call: what it returns is printed: `Shown` as it says, a mapping as a line for each entry.
+        as_json: print the result as one JSON object instead.
+        again: what to do after an interruption.
+
+    Raises:
+        SystemExit: 2 after an error, 130 after an interruption, 141 where the reader of the output has gone.
+    """
     try:
-        result = call()
+        with undisguised():
+            result = call()
     except InputError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        print(f"interrupted; {again}", file=sys.stderr)
+        print(f"interrupted; {again}" if again else "interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except MemoryError:
         _fail("out of memory: lower data.resolution or the batch_size of this command")
@@ -51,11 +95,14 @@ def run(
             raise
         _fail("out of memory on the device: set train.micro_batch (or sample.batch_size) lower")
     else:
-        if as_json:
-            print(json.dumps(result, allow_nan=False))
-        elif show:
-            for key, value in result.items():
-                print(f"{key}: {_round(value)}")
+        _print(_text(result, as_json))
+
+
+def load_settings(source: str | None, settings: list[str] | None) -> "Config":
+    """The settings of `--config` and `--set`."""
+    from siamese_diffusion.config import load_config
+
+    return load_config(source, settings)
 
 
 def quiet() -> None:
@@ -68,6 +115,16 @@ def quiet() -> None:
         library.disable_progress_bar()
 
 
+def _text(result: Any, as_json: bool) -> str:
+    if as_json:
+        from siamese_diffusion.files import to_json
+
+        return to_json(result.result if isinstance(result, Shown) else result)
+    if isinstance(result, Shown):
+        return result.text
+    return "\n".join(f"{key}: {_round(value)}" for key, value in result.items())
+
+
 def _round(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 4)
@@ -76,6 +133,19 @@ def _round(value: Any) -> Any:
     return value
 
 
-def _fail(message: str) -> None:
+def _print(text: str) -> None:
+    if not text:
+        return
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # What is left in the buffer would be written, and fail once more, as the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # as of `| head`, which has read enough
+            raise SystemExit(141) from None  # what a shell says of a program that the signal SIGPIPE ended
+        _fail(f"standard output: {error.strerror}")
+
+
+def _fail(message: str) -> NoReturn:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(2)

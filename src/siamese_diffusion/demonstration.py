@@ -19,7 +19,8 @@ from siamese_diffusion.diffusion.sample import sample
 from siamese_diffusion.diffusion.train import train
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.evaluation.evaluate import evaluate
-from siamese_diffusion.evaluation.filter import filter_, read_fits
+from siamese_diffusion.evaluation.filter import filter_
+from siamese_diffusion.evaluation.scores import read_fits
 from siamese_diffusion.files import write_json
 from siamese_diffusion.progress import say
 from siamese_diffusion.report import Figure, Section, Table, labelled_rows, loss_curves, write_report

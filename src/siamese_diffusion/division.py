@@ -1,6 +1,6 @@
 """How the samples of a step are divided: over processes, and into passes that fit the memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -100,6 +100,15 @@ def fitting_division(
         how = ", activations recomputed" if light else ""
         progress.say(f"micro_batch auto: {micro} of {settings.batch_size} samples in one pass on {device}{how}")
     return Division(micro, light)
+
+
+def earlier_division(state: Mapping[str, Any], batch_size: int, processes: int) -> Division | None:
+    """What `micro_batch` auto was when a run began, from a checkpoint's state: rounding depends on it.
+
+    None where nothing is noted, or where the batch can no longer be divided so.
+    """
+    micro = int(state.get("micro_batch") or 0)
+    return Division(micro, bool(state.get("light"))) if micro and batch_size % (micro * processes) == 0 else None
 
 
 def to_device(value: Any, device: torch.device) -> Any:

@@ -5,52 +5,32 @@ random state is set from (seed, step) before every forward pass. So a checkpoint
 a resumed run is the same run bit for bit, and N processes draw the batches that one process would.
 """
 
-import multiprocessing
-import os
-import shutil
-import signal
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
-from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.tensorboard import SummaryWriter
+from torch import nn
 
 from siamese_diffusion import progress
-from siamese_diffusion.config import LoopConfig
-from siamese_diffusion.device import make_accelerator, precision_on
-from siamese_diffusion.division import Division, Step, divide, fitting_division, to_device
+from siamese_diffusion.checkpoints import diverged, latest_checkpoint, load_checkpoint, save_checkpoint
+from siamese_diffusion.config import Config, LoopConfig
+from siamese_diffusion.device import SIXTEEN_BITS, make_accelerator, precision_on
+from siamese_diffusion.division import Division, Step, divide, earlier_division, fitting_division, to_device
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import read_json, read_jsonl, whole_folder, write_json, write_jsonl, write_text
-from siamese_diffusion.optimizer import learning_rate_factor, make_optimizer, release_gradients, require_whole_steps
+from siamese_diffusion.interrupt import after_the_step
+from siamese_diffusion.log import Log, Means
+from siamese_diffusion.optimizer import learning_rate, make_optimizer, release_gradients, require_whole_steps
+from siamese_diffusion.prefetch import Batch, BatchAt, prefetch
 from siamese_diffusion.randomness import mix
-from siamese_diffusion.tensors import read_tensors
-
-Batch = dict[str, Any]
-"""Keyword arguments of the module's `forward`."""
-
-BatchAt = Callable[[int, range], Batch]
-"""(step, rows) -> these rows of the global batch of that step; the same for the same arguments, in any process."""
 
 Observe = Callable[[int, nn.Module], Mapping[str, float]]
 """(step, module) -> figures for the log. Called with the averaged weights in place and gradients off."""
-
-
-class _Batches(Dataset[Batch]):
-    def __init__(self, batch_at: BatchAt, steps: list[Step]) -> None:
-        self.batch_at, self.steps = batch_at, steps
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __getitem__(self, index: int) -> Batch:
-        return self.batch_at(*self.steps[index])
 
 
 def run(
@@ -86,251 +66,221 @@ def run(
         lighten: makes `module` take less memory and more time; called where `micro_batch` auto finds too little room.
 
     Raises:
-        InputError: `out` holds checkpoints and `resume` is false, or the batch cannot be split as set.
+        InputError: `out` holds checkpoints and `resume` is false, the batch cannot be split as set, or the training has
+            diverged: a loss or a weight is not finite. The last checkpoint before that is kept.
         KeyboardInterrupt: interrupted; the state is saved first.
     """
     accelerator = make_accelerator(settings.precision, device)
     processes, rank = accelerator.num_processes, accelerator.process_index
-    micro = settings.micro_batch
-    divide(settings.batch_size, None if micro == "auto" else micro, processes, rank)
-    checkpoints = out / "checkpoints"
+    micro = None if settings.micro_batch == "auto" else settings.micro_batch
+    divide(settings.batch_size, micro, processes, rank)  # refused before anything is loaded
     newest = latest_checkpoint(out)
     if newest is not None and not resume:
         raise InputError(f"--out {out}: already holds a run; add --resume to go on with it, or name another folder")
 
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = make_optimizer(module, settings, rate)
-    module.to(accelerator.device)
-    module.to(memory_format=torch.channels_last)
-    average = None
-    if settings.ema:  # `foreach`: a few launches for all weights, where a GPU would wait for a thousand
-        average = EMAModel(trained, decay=settings.ema, use_ema_warmup=True, power=0.75, foreach=True)
-    start = 0
-    if newest is not None:
-        start = _load(newest, module, optimizer, average)
-        progress.say(f"going on from step {start} of {settings.steps}")
-    wrapped, optimizer = accelerator.prepare(module, optimizer)
-    known = Division(micro, lighten is not None) if micro != "auto" else None
-    known = known or _earlier_division(newest, settings.batch_size, processes)
-    if known is not None and known.light and lighten is not None:
-        lighten()
-    largest = heaviest or (lambda rows: batch_at(settings.steps - 1, rows))
-    division = known or fitting_division(wrapped, largest, settings, accelerator, newest is not None, lighten)
-    steps_of = divide(settings.batch_size, division.micro_batch, processes, rank)
-    accelerator.gradient_accumulation_steps = len(steps_of(0))
-    if settings.release_gradients:
-        precision = precision_on(accelerator.device, settings.precision)
-        require_whole_steps(settings, precision, processes, len(steps_of(0)), clip_value)
-        release_gradients(optimizer.optimizer)
-    loader = _loader(
-        _Batches(batch_at, [part for step in range(start, settings.steps) for part in steps_of(step)]),
-        settings.workers,
-        accelerator.device,
-    )
-    log = _Log(out, start) if accelerator.is_main_process else None
+    # The module, its optimiser and its average, as they begin or as the newest checkpoint left them.
+    training = _Training(module, settings, out, accelerator, rate, factor, clip_value)
+    start = training.go_on_from(newest) if newest is not None else 0
+    training.prepare()
 
-    def save(step: int) -> None:
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            state = {"step": step, **division._asdict()}
-            _save(checkpoints / f"step-{step:06d}", state, module, optimizer, average)
-            for old in sorted(checkpoints.glob("step-*"))[: -settings.keep]:
-                shutil.rmtree(old)
+    # How a step is divided over the processes, and over passes that fit their memory.
+    largest = heaviest or (lambda rows: batch_at(settings.steps - 1, rows))
+    micro = training.find_division(largest, lighten, going_on=newest is not None)
+    parts_of = divide(settings.batch_size, micro, processes, rank)
+    training.divide_steps(len(parts_of(0)))
+
+    # Its batches, made ahead, and the log. Closed, so that the processes that make them end whatever ends the loop.
+    parts = [part for step in range(start, settings.steps) for part in parts_of(step)]
+    making = closing(prefetch(batch_at, parts, settings.workers, accelerator.device))
+    log = Log(out, start) if accelerator.is_main_process else None
 
     module.train()
-    sums: dict[str, Tensor] = {}
-    summed = 0
-    # Closed, so that the processes that make the batches have ended whatever ends the loop.
-    made = closing(batch for batch in loader)
-    with progress.bar() as shown, _deferred_interrupt() as interrupted, made as batches:
+    with progress.bar() as shown, after_the_step() as stopping, making as batches:
         task = shown.add_task(description, total=settings.steps, completed=start, visible=accelerator.is_main_process)
         for step in range(start, settings.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * group["factor"] * learning_rate_factor(step, settings) * factor(step)
-            for part in steps_of(step):
-                batch = to_device(next(batches), accelerator.device)
-                torch.manual_seed(mix(settings.seed, 2, step, part.rows.start))
-                with accelerator.accumulate(wrapped):
-                    losses = wrapped(**batch)
-                    accelerator.backward(losses.total)
-                    if accelerator.sync_gradients and settings.clip is not None:
-                        accelerator.clip_grad_norm_(trained, settings.clip)
-                    if accelerator.sync_gradients and clip_value is not None:
-                        accelerator.clip_grad_value_(trained, clip_value)
-                    optimizer.step()
-                    optimizer.zero_grad()
-                for name, value in losses._asdict().items():  # summed on the device: no synchronisation per step
-                    sums[name] = sums.get(name, 0) + value.detach() / len(steps_of(step))
-            if average is not None:
-                average.step(trained)
-            done = step + 1
+            # One step: forward and backward passes, the optimiser, the average.
+            training.set_rates(step)
+            for part in parts_of(step):
+                training.do_part(part, next(batches), len(parts_of(step)))
+            training.end_step()
+            done, last, stop = step + 1, step + 1 == settings.steps, bool(stopping)
             shown.update(task, completed=done)
-            last = done == settings.steps
-            summed += 1
-            if done % settings.log_every == 0 or last:
-                figures = _mean(sums, accelerator, summed)
+
+            # What is due after it: the log, the caller's look at the averaged weights, the checkpoint. Before any of them
+            # losses and weights must be finite; nothing waits for the device in the steps between.
+            logging = done % settings.log_every == 0 or last
+            observing = observe is not None and (done % settings.sample_every == 0 or last)
+            saving = done % settings.checkpoint_every == 0 or last or stop
+            if logging or observing or saving:
+                figures = training.require_finite(done, weights=observing or saving)
+            if logging:
+                training.means.clear()
                 if log is not None:
                     log.write(done, figures)
-                sums, summed = {}, 0
-            if observe is not None and (done % settings.sample_every == 0 or last):
-                with _averaged(module, average, trained):
+            if observing and observe is not None:
+                with training.averaged():
                     observed = observe(done, module) if accelerator.is_main_process else {}
                 if log is not None and observed:
                     log.write(done, observed)
-            if done % settings.checkpoint_every == 0 or last or interrupted:
-                save(done)
-            if interrupted and not last:
-                raise KeyboardInterrupt
-    if average is not None:
-        average.copy_to(trained)
-    module.eval()
+            if saving:
+                training.save(done)
+            if stop:
+                break
+
+    training.finish()
     if log is not None:
         log.close()
 
 
-def latest_checkpoint(out: Path) -> Path | None:
-    """The newest checkpoint folder of a run, or None."""
-    return max((out / "checkpoints").glob("step-*"), default=None, key=lambda path: path.name)
+@dataclass
+class _Training:
+    """What a step changes and what it runs on."""
 
+    module: nn.Module
+    settings: LoopConfig
+    out: Path
+    accelerator: Accelerator
+    rate: Callable[[str], float]
+    factor: Callable[[int], float]
+    clip_value: float | None
+    state: dict[str, Any] = field(default_factory=dict)
+    """What a checkpoint notes besides the step."""
+    means: Means = field(default_factory=Means)
 
-def trained_state(module: nn.Module) -> dict[str, Tensor]:
-    """The part of a module's state that training changes: trained parameters, and buffers."""
-    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
-    return {name: value.detach().contiguous() for name, value in module.state_dict().items() if name not in frozen}
+    def __post_init__(self) -> None:
+        self.trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        self.optimizer: Any = make_optimizer(self.module, self.settings, self.rate)
+        self.module.to(self.accelerator.device)
+        self.module.to(memory_format=torch.channels_last)
+        self.wrapped = self.module
+        self.average: EMAModel | None = None
+        if self.settings.ema:  # `foreach`: a few launches for all weights, where a GPU would wait for a thousand
+            self.average = EMAModel(self.trained, decay=self.settings.ema, use_ema_warmup=True, power=0.75, foreach=True)
 
+    def go_on_from(self, checkpoint: Path) -> int:
+        """Load a checkpoint; returns its step."""
+        self.state = load_checkpoint(checkpoint, self.module, self.optimizer, self.average)
+        step = int(self.state["step"])
+        if "since_log" in self.state:  # checkpoints of earlier versions lack it
+            self.means.restore(self.state["since_log"], self.accelerator.device)
+        progress.say(f"going on from step {step} of {self.settings.steps}")
+        return step
 
-def _save(folder: Path, state: dict[str, Any], module: nn.Module, optimizer: Any, average: EMAModel | None) -> None:
-    with whole_folder(folder) as temporary:
-        save_file(trained_state(module), temporary / "model.safetensors")
-        torch.save(optimizer.state_dict(), temporary / "optimizer.pt")
-        if average is not None:
-            save_file(
-                {str(i): value.contiguous() for i, value in enumerate(average.shadow_params)}, temporary / "ema.safetensors"
-            )
-        write_json(temporary / "state.json", state)
+    def prepare(self) -> None:
+        """Let accelerate wrap the module for several processes and for mixed precision."""
+        self.wrapped, self.optimizer = self.accelerator.prepare(self.module, self.optimizer)
 
-
-def _load(folder: Path, module: nn.Module, optimizer: Any, average: EMAModel | None) -> int:
-    try:
-        module.load_state_dict(read_tensors(folder / "model.safetensors"), strict=False)
-        optimizer.load_state_dict(read_tensors(folder / "optimizer.pt"))
-        step = int(read_json(folder / "state.json")["step"])
-        if average is not None:
-            stored = read_tensors(folder / "ema.safetensors")
-            for i, value in enumerate(average.shadow_params):
-                value.copy_(stored[str(i)])
-            average.optimization_step = step
-    except InputError as error:
-        raise InputError(
-            f"{error}; without {folder}, --resume goes on from the checkpoint before it, or begins anew"
-        ) from None
-    except (RuntimeError, ValueError, KeyError, OSError) as error:
-        raise InputError(f"{folder}: does not fit these settings ({str(error).splitlines()[0]})") from None
-    return step
-
-
-def _earlier_division(checkpoint: Path | None, batch_size: int, processes: int) -> Division | None:
-    """What `micro_batch` auto was when a run began: rounding depends on it. None where the batch is no longer divided so."""
-    state = read_json(checkpoint / "state.json") if checkpoint is not None else {}
-    micro = state.get("micro_batch")
-    return Division(int(micro), bool(state.get("light"))) if micro and batch_size % (int(micro) * processes) == 0 else None
-
-
-def _loader(batches: Dataset[Batch], workers: int | Literal["auto"], device: torch.device) -> DataLoader[Batch]:
-    """The batches in their order, made ahead of the step and in pinned memory where that spares a GPU's waiting."""
-    cuda = device.type == "cuda"
-    if workers == "auto":
-        # Forked, since a batch is made by a closure; where processes are begun anew it could not be sent to them.
-        method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
-        forks = cuda and method == "fork"
-        workers = min(4, (os.cpu_count() or 1) // (2 * int(os.environ.get("LOCAL_WORLD_SIZE", "1")))) if forks else 0
-    return DataLoader(
-        batches,
-        batch_size=None,
-        num_workers=int(workers),
-        pin_memory=cuda,
-        worker_init_fn=_outlive_signals if workers else None,
-    )
-
-
-def _outlive_signals(_: int) -> None:
-    """Whoever stops the program stops its whole group; these end with the main process, which first finishes its step."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _mean(sums: dict[str, Tensor], accelerator: Accelerator, steps: int) -> dict[str, float]:
-    names = list(sums)
-    values = accelerator.reduce(torch.stack([sums[name].float() for name in names]), reduction="mean") / steps
-    return dict(zip(names, values.tolist(), strict=True))
-
-
-@contextmanager
-def _averaged(module: nn.Module, average: EMAModel | None, trained: list[nn.Parameter]) -> Iterator[None]:
-    training = module.training
-    module.eval()
-    if average is not None:
-        average.store(trained)
-        average.copy_to(trained)
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        if average is not None:
-            average.restore(trained)
-        module.train(training)
-
-
-class _Interrupted:
-    """True once the user has pressed Ctrl-C or the process was asked to end."""
-
-    flag = False
-
-    def __bool__(self) -> bool:
-        return self.flag
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[_Interrupted]:
-    """Let the step in hand finish, so that the state saved is a whole one; a second Ctrl-C stops at once."""
-    state = _Interrupted()
-
-    def remember(number: int, frame: Any) -> None:
-        if state.flag:
-            raise KeyboardInterrupt
-        state.flag = True
-        progress.say("stopping after this step; press Ctrl-C again to stop at once")
-
-    try:
-        previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: whoever runs this thread handles signals
-        previous = {}
-    try:
-        yield state
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-class _Log:
-    """`log.jsonl` and TensorBoard; on resume, what came after the checkpoint is cut off."""
-
-    def __init__(self, out: Path, start: int) -> None:
-        self.path = out / "log.jsonl"
-        kept = [row for row in read_jsonl(self.path) if row["step"] <= start] if self.path.exists() else []
-        if kept:
-            write_jsonl(self.path, kept)
+    def find_division(
+        self, heaviest: Callable[[range], Batch], lighten: Callable[[], None] | None, going_on: bool
+    ) -> int | None:
+        """How many samples pass at a time, None for all: as set, as the run began with, or as many as fit the memory."""
+        settings, processes = self.settings, self.accelerator.num_processes
+        if settings.micro_batch == "auto":
+            division = earlier_division(self.state, settings.batch_size, processes)
         else:
-            write_text(self.path, "")
-        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
+            division = Division(settings.micro_batch, lighten is not None)
+        if division is None:
+            division = fitting_division(self.wrapped, heaviest, settings, self.accelerator, going_on, lighten)
+        elif division.light and lighten is not None:
+            lighten()
+        self.state = division._asdict()
+        return division.micro_batch
 
-    def write(self, step: int, figures: Mapping[str, float]) -> None:
-        import json
+    def divide_steps(self, parts: int) -> None:
+        """From now on a step is of so many passes in this process."""
+        self.accelerator.gradient_accumulation_steps = parts
+        if self.settings.release_gradients:
+            precision = precision_on(self.accelerator.device, self.settings.precision)
+            require_whole_steps(self.settings, precision, self.accelerator.num_processes, parts, self.clip_value)
+            release_gradients(self.optimizer.optimizer)
 
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **figures}) + "\n")
-        for name, value in figures.items():
-            self.board.add_scalar(name, value, step)
+    def set_rates(self, step: int) -> None:
+        """Set the learning rates of a step: each group of parameters has a factor of its own."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.settings, group["factor"]) * self.factor(step)
 
-    def close(self) -> None:
-        self.board.close()
+    def do_part(self, part: Step, batch: Batch, parts: int) -> None:
+        """One forward and backward pass; with the last of a step's parts the optimiser changes the weights."""
+        accelerator, clip = self.accelerator, self.settings.clip
+        batch = to_device(batch, accelerator.device)
+        torch.manual_seed(mix(self.settings.seed, 2, part.step, part.rows.start))
+        with accelerator.accumulate(self.wrapped):
+            losses = self.wrapped(**batch)
+            accelerator.backward(losses.total)
+            if accelerator.sync_gradients and clip is not None:
+                accelerator.clip_grad_norm_(self.trained, clip)
+            if accelerator.sync_gradients and self.clip_value is not None:
+                accelerator.clip_grad_value_(self.trained, self.clip_value)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        self.means.add(part.step, losses._asdict(), parts)
+
+    def end_step(self) -> None:
+        if self.average is not None:
+            self.average.step(self.trained)
+        self.means.steps += 1
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The averaged weights in place, in eval mode and without gradients; then all as before."""
+        training = self.module.training
+        self.module.eval()
+        if self.average is not None:
+            self.average.store(self.trained)
+            self.average.copy_to(self.trained)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            if self.average is not None:
+                self.average.restore(self.trained)
+            self.module.train(training)
+
+    def require_finite(self, done: int, weights: bool) -> dict[str, float]:
+        """The mean losses since the last line of the log; of several processes all have to ask.
+
+        Args:
+            done: steps done.
+            weights: look at all that a checkpoint holds, too.
+
+        Raises:
+            InputError: a loss or a weight is not finite.
+        """
+        figures = self.means.over(self.accelerator)
+        lost = [name for name, value in figures.items() if not math.isfinite(value)]
+        if lost:
+            step = self.means.first_bad_step(self.accelerator)
+            raise self._diverged(f"the loss {lost[0]!r}", done - 1 if step is None else step)
+        if weights:
+            found = diverged(self.module, self.optimizer, self.average)
+            flags = self.accelerator.gather(torch.tensor([found is not None], device=self.accelerator.device))
+            if flags.any():
+                raise self._diverged(found or "a weight of another process", done - 1)
+        return figures
+
+    def _diverged(self, what: str, step: int) -> InputError:
+        settings = self.settings
+        section = next((f"{name}." for name, part in Config.model_fields.items() if part.annotation is type(settings)), "")
+        rate = learning_rate(step, settings) * self.factor(step)
+        half = settings.precision in SIXTEEN_BITS
+        newest = latest_checkpoint(self.out)
+        return InputError(
+            f"{section}learning_rate = {settings.learning_rate:g}: training has diverged, {what} is not finite after step "
+            f"{step + 1} (learning rate {rate:g}); begin in another folder with a lower {section}learning_rate"
+            + (f" or {section}precision=fp32" if half else "")
+            + (f"; {newest} is the last good state" if newest is not None else "")
+        )
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint; of several processes the first one does."""
+        since_log = self.means.state(self.accelerator)
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            state = {**self.state, "step": step, "since_log": since_log}
+            save_checkpoint(self.out, state, self.module, self.optimizer, self.average, self.settings.keep)
+
+    def finish(self) -> None:
+        """Leave the averaged weights in the module, in eval mode."""
+        if self.average is not None:
+            self.average.copy_to(self.trained)
+        self.module.eval()

@@ -22,6 +22,11 @@ def learning_rate_factor(step: int, settings: LoopConfig) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - settings.warmup) / max(1, settings.steps - settings.warmup)))
 
 
+def learning_rate(step: int, settings: LoopConfig, factor: float = 1.0) -> float:
+    """The learning rate at `step`, from 0, of parameters with this factor."""
+    return settings.learning_rate * factor * learning_rate_factor(step, settings)
+
+
 def make_optimizer(
     module: nn.Module, settings: LoopConfig, rate: Callable[[str], float] = lambda name: 1.0
 ) -> torch.optim.Optimizer:

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from siamese_diffusion.config import DataConfig
 from siamese_diffusion.data.folder import SPLITS, DataFolder
-from siamese_diffusion.data.images import mask_values, open_image, read_mask
+from siamese_diffusion.data.images import mask_values, to_mask
 from siamese_diffusion.data.layouts import Listing
+from siamese_diffusion.data.opening import decoded
 from siamese_diffusion.data.tars import read_bytes
-from siamese_diffusion.errors import InputError
+from siamese_diffusion.errors import InputError, printable
 from siamese_diffusion.progress import track
 
 GREY_SHARE = 0.005
@@ -65,13 +67,18 @@ class _Facts:
     problems: tuple[Problem, ...] = ()
 
 
-def check(data: Path) -> Report:
+def check(data: Path, settings: DataConfig | None = None) -> Report:
     """Read every file of a data folder and list what is wrong; a bad file never stops it.
+
+    Args:
+        data: the folder.
+        settings: `data` of the settings, which say how files are read; default: the defaults.
 
     Raises:
         InputError: there is no such folder, or nothing in it is a pair of any layout.
     """
-    folder = DataFolder(data)
+    folder = DataFolder(data, settings=settings)
+    most = folder.decoding.settings.max_pixels
     own = folder.require_listing()
     listings = [own, *own.test_sets.values()]
     problems = [problem for listing in listings for problem in _unpaired(listing)]
@@ -83,7 +90,7 @@ def check(data: Path) -> Report:
     if not pairs and not problems:
         raise InputError(f"{data}: no image-mask pairs")
     with ThreadPoolExecutor() as pool:
-        facts = list(track(pool.map(lambda pair: _look(*pair), pairs), "checking", len(pairs)))
+        facts = list(track(pool.map(lambda pair: _look(pair[0], pair[1], most), pairs), "checking", len(pairs)))
     for fact in facts:
         problems += fact.problems
     problems += _twins([image for image, _ in pairs], facts)
@@ -133,39 +140,40 @@ def _unpaired(listing: Listing) -> Iterator[Problem]:
     for path, detail in listing.broken:
         yield Problem("manifest", str(path), detail)
     for path in listing.doubled:
-        yield Problem("duplicate name", str(path), "another file has its base name")
+        yield Problem("duplicate name", printable(path), "another file has its base name")
     for name in sorted(images.keys() - masks.keys()):
-        yield Problem("unpaired", str(images[name]), "has no mask")
+        yield Problem("unpaired", printable(images[name]), "has no mask")
     for name in sorted(masks.keys() - images.keys()):
-        yield Problem("unpaired", str(masks[name].path), "has no image")
+        yield Problem("unpaired", printable(masks[name].path), "has no image")
 
 
-def _look(image_path: Path, mask_path: Path) -> _Facts:
+def _look(image_path: Path, mask_path: Path, max_pixels: int) -> _Facts:
     problems = []
-    size, kind, digest, coverage = None, "", "", None
+    size, kind, digest = None, "", ""
+    image_name, mask_name = printable(image_path), printable(mask_path)
     try:
-        image = open_image(image_path)
-        size, kind = image.size, f"{image_path.suffix.lower().lstrip('.')} {image.mode}"
+        with decoded(image_path, max_pixels) as image:
+            size, kind = image.size, f"{image_path.suffix.lower().lstrip('.')} {image.mode}"
         digest = hashlib.sha256(read_bytes(image_path)).hexdigest()
     except InputError as error:
-        problems.append(Problem("unreadable", str(image_path), _after_colon(error)))
+        problems.append(Problem("unreadable", image_name, _after_colon(error)))
     try:
-        mask = read_mask(mask_path)
+        values = mask_values(mask_path, max_pixels)
     except InputError as error:
-        problems.append(Problem("unreadable", str(mask_path), _after_colon(error)))
+        problems.append(Problem("unreadable", mask_name, _after_colon(error)))
         return _Facts(size, kind, digest, None, tuple(problems))
+    mask = to_mask(values)
     if size is not None and mask.shape != size[::-1]:
         detail = f"is {mask.shape[1]} x {mask.shape[0]}, its image {size[0]} x {size[1]}"
-        problems.append(Problem("size mismatch", str(mask_path), detail))
+        problems.append(Problem("size mismatch", mask_name, detail))
     coverage = float(mask.mean())
     if not mask.any():
-        problems.append(Problem("empty mask", str(mask_path), "marks nothing"))
+        problems.append(Problem("empty mask", mask_name, "marks nothing"))
     elif mask.all():
-        problems.append(Problem("full mask", str(mask_path), "marks the whole image"))
-    values = mask_values(mask_path)
+        problems.append(Problem("full mask", mask_name, "marks the whole image"))
     grey = float(((values > 8) & (values < 247)).mean())
     if grey > GREY_SHARE:
-        problems.append(Problem("not binary", str(mask_path), f"{100 * grey:.1f} % of its pixels are grey"))
+        problems.append(Problem("not binary", mask_name, f"{100 * grey:.1f} % of its pixels are grey"))
     return _Facts(size, kind, digest, coverage, tuple(problems))
 
 
@@ -173,7 +181,7 @@ def _twins(paths: list[Path], facts: list[_Facts]) -> Iterator[Problem]:
     first: dict[str, Path] = {}
     for path, fact in zip(paths, facts, strict=True):
         if fact.digest and fact.digest in first:
-            yield Problem("same image", str(path), f"is the same file as {first[fact.digest]}")
+            yield Problem("same image", str(path), f"is the same file as {printable(first[fact.digest])}")
         first.setdefault(fact.digest, path)
 
 

@@ -46,11 +46,11 @@ class Decoding:
 
     def image(self, path: Path) -> Pixels:
         """An image as uint8 (H, W, 3); errors as in `images.read_image`."""
-        return read_image(path)
+        return read_image(path, self.settings.max_pixels)
 
     def mask(self, source: MaskSource) -> Mask:
         """A mask as boolean (H, W); errors as in `images.read_mask`."""
-        masks = [read_mask(path) for path in source.files]
+        masks = [read_mask(path, self.settings.max_pixels) for path in source.files]
         return masks[0] if len(masks) == 1 else np.asarray(np.any(masks, axis=0))
 
 

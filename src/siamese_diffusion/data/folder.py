@@ -16,9 +16,10 @@ from siamese_diffusion.config import DataConfig
 from siamese_diffusion.data.decoding import Decoding, MaskSource
 from siamese_diffusion.data.layouts import LAYOUTS, Listing, detect
 from siamese_diffusion.data.layouts.listing import image_files, is_image
+from siamese_diffusion.data.opening import KINDS
 from siamese_diffusion.data.pairs import ImageFile, MaskFile, Pair
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import read_json, require_folder
+from siamese_diffusion.files import read_json, require_folder, require_kind
 
 Item = TypeVar("Item")
 
@@ -73,11 +74,9 @@ class DataFolder:
         if not path.exists():
             return None
         value = read_json(path)
-        if not isinstance(value, dict) or not all(
-            isinstance(names, list) and all(isinstance(name, str) for name in names) for names in value.values()
-        ):
-            raise InputError(f"{path}: expected lists of base names, as in {{'train': [...], 'test': [...]}}")
-        return value
+        require_kind(value, dict[str, list[str]], f"{path}: expected lists of base names, as in {{'train': [...]}}")
+        lists: dict[str, list[str]] = value
+        return lists
 
     @cached_property
     def test_sets(self) -> dict[str, list[Pair]]:
@@ -127,7 +126,7 @@ class DataFolder:
             images = {name: ImageFile(path, self.decoding) for name, path in sorted(self.listing.images.items())}
             found = list(self._in_split(images, split).values())
         if not found:
-            what = "images (JPEG, PNG, TIFF or BMP)" if self.listing is None else "image-mask pairs"
+            what = f"images ({KINDS})" if self.listing is None else "image-mask pairs"
             raise InputError(f"{self.path}: no {what}")
         return found
 

@@ -5,39 +5,27 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from siamese_diffusion.data.tars import open_file
-from siamese_diffusion.errors import InputError
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
+from siamese_diffusion.data.opening import MAX_PIXELS, decoded
+from siamese_diffusion.data.opening import SUFFIXES as SUFFIXES
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Either = TypeVar("Either", Pixels, Mask)
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode a file, or a member of an archive (see `tars`), fully, turned upright by its EXIF orientation.
 
     Raises:
-        InputError: the file is missing, corrupt or truncated, or is not an image.
+        InputError: the file is missing, corrupt or truncated, is not an image, or has more pixels than `max_pixels`.
     """
-    try:
-        with open_file(path) as file, Image.open(file) as image:
-            image.load()
-            return ImageOps.exif_transpose(image)
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{path}: not an image that can be read (JPEG, PNG, TIFF or BMP)") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: the image is damaged ({str(error).splitlines()[0]})") from None
+    with decoded(path, max_pixels) as image:
+        return image
 
 
-def read_image(path: Path) -> Pixels:
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Pixels:
     """An image as uint8 (H, W, 3) RGB.
 
     Grey is repeated over the channels and a palette resolved. Alpha is composited on black, the colour outside an
@@ -47,16 +35,11 @@ def read_image(path: Path) -> Pixels:
     Raises:
         InputError: see `open_image`.
     """
-    image = open_image(path)
-    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        return np.repeat(_to_8_bit(np.asarray(image, np.float64))[..., None], 3, axis=2)
-    if image.mode in ("P", "PA", "LA", "La", "RGBA", "RGBa"):
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-    return np.array(image.convert("RGB"))
+    with decoded(path, max_pixels) as image:
+        return _rgb(image)
 
 
-def read_mask(path: Path) -> Mask:
+def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> Mask:
     """A mask as boolean (H, W): brighter than 127 of 255 is lesion.
 
     A mask whose only values are 0 and 1 is taken as labels, and one whose lesion is drawn by its alpha channel alone
@@ -65,29 +48,22 @@ def read_mask(path: Path) -> Mask:
     Raises:
         InputError: see `open_image`.
     """
-    values = mask_values(path)
-    if values.max(initial=0) == 1:
-        return np.asarray(values == 1)
-    return np.asarray(values > 127)
+    return to_mask(mask_values(path, max_pixels))
 
 
-def mask_values(path: Path) -> Pixels:
+def to_mask(values: Pixels) -> Mask:
+    """A mask from its grey values, see `read_mask`."""
+    return np.asarray(values == 1 if values.max(initial=0) == 1 else values > 127)
+
+
+def mask_values(path: Path, max_pixels: int = MAX_PIXELS) -> Pixels:
     """A mask's grey values as uint8 (H, W), before any threshold.
 
     Raises:
         InputError: see `open_image`.
     """
-    image = open_image(path)
-    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        values = np.nan_to_num(np.asarray(image, np.float64))
-        whole = bool((values == values.round()).all())
-        return values.astype(np.uint8) if whole and values.max(initial=0) <= 255 else _to_8_bit(values)
-    if image.mode in ("P", "PA", "LA", "La", "RGBA", "RGBa"):
-        rgba = np.asarray(image.convert("RGBA"))
-        grey = np.asarray(image.convert("RGB").convert("L"))
-        alpha = rgba[..., 3]
-        return np.array(alpha if alpha.min() < 255 and grey.min() == grey.max() else grey * (alpha > 127))
-    return np.array(image.convert("L"))
+    with decoded(path, max_pixels) as image:
+        return _grey(image)
 
 
 def square(pixels: Either, resolution: int) -> Either:
@@ -102,6 +78,28 @@ def square(pixels: Either, resolution: int) -> Either:
         grey = Image.fromarray(pixels.astype(np.uint8) * 255)
         return np.asarray(grey.resize(size, Image.Resampling.BOX)) >= 128  # type: ignore[return-value]
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+        return np.repeat(_to_8_bit(np.asarray(image, np.float64))[..., None], 3, axis=2)
+    if image.mode in ("P", "PA", "LA", "La", "RGBA", "RGBa"):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return np.array(image.convert("RGB"))
+
+
+def _grey(image: Image.Image) -> Pixels:
+    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+        values = np.nan_to_num(np.asarray(image, np.float64))
+        whole = bool((values == values.round()).all())
+        return values.astype(np.uint8) if whole and values.max(initial=0) <= 255 else _to_8_bit(values)
+    if image.mode in ("P", "PA", "LA", "La", "RGBA", "RGBa"):
+        rgba = np.asarray(image.convert("RGBA"))
+        grey = np.asarray(image.convert("RGB").convert("L"))
+        alpha = rgba[..., 3]
+        return np.array(alpha if alpha.min() < 255 and grey.min() == grey.max() else grey * (alpha > 127))
+    return np.array(image.convert("L"))
 
 
 def _to_8_bit(values: NDArray[np.float64]) -> Pixels:

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from typing_extensions import TypedDict
 
 from siamese_diffusion.data.images import SUFFIXES, Mask, Pixels
 from siamese_diffusion.data.tars import base_name, index, member_name
 from siamese_diffusion.data.writer import writing
-from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import read_json, space, whole_file, write_json
+from siamese_diffusion.errors import InputError, printable
+from siamese_diffusion.files import decode, parse_json, read_json, space, whole_file, write_json
 
 FOLDER, MANIFEST = "shards", "shards.json"
 
@@ -65,13 +66,7 @@ def _read_shard(shard: Path, found: Contents) -> None:
             name, kind = base_name(path), member.partition(".")[2].lower()
             if kind == "json":
                 file.seek(span.start)
-                try:
-                    row = json.loads(file.read(span.size))
-                except ValueError as error:
-                    raise InputError(f"{shard}: {member} is not valid JSON ({error})") from None
-                if not isinstance(row, dict):
-                    raise InputError(f"{shard}: {member} is not a JSON object")
-                found.rows[name] = row
+                found.rows[name] = _row(file.read(span.size), f"{shard}: {printable(member)}")
             for files, of in ((found.images, "image"), (found.masks, "mask")):
                 if kind.partition(".")[0] == of and Path(kind).suffix in SUFFIXES:
                     if name in files:
@@ -79,14 +74,32 @@ def _read_shard(shard: Path, found: Contents) -> None:
                     files.setdefault(name, path)
 
 
+def _row(content: bytes, what: str) -> dict[str, Any]:
+    row = parse_json(decode(content, what), what)
+    if not isinstance(row, dict):
+        raise InputError(f"{what} is not a JSON object")
+    if not isinstance(row.get("prompt"), str | None):
+        raise InputError(f"{what} has a prompt that is no text")
+    return row
+
+
+class _Counted(TypedDict):
+    file: str
+    pairs: int
+
+
+class _Manifest(TypedDict):
+    shards: list[_Counted]
+
+
 def _unlike_manifest(folder: Path, counts: dict[str, int], broken: set[Path]) -> list[tuple[Path, str]]:
     path = folder / MANIFEST
     if not path.exists():  # a run that was interrupted, or another program's shards
         return []
     try:
-        listed = {str(entry["file"]): int(entry["pairs"]) for entry in read_json(path)["shards"]}
-    except (KeyError, TypeError, ValueError) as error:
-        return [(path, str(error).partition(": ")[2] if isinstance(error, InputError) else "is no list of shards")]
+        listed = {entry["file"]: entry["pairs"] for entry in read_json(path, _Manifest)["shards"]}
+    except InputError as error:
+        return [(path, f"is no list of shards ({str(error).partition(': ')[2]})")]
     return [
         (folder / file, f"holds {counts[file]} of its {pairs} pairs" if file in counts else f"is gone, {path.name} names it")
         for file, pairs in listed.items()

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import unquote
 
-from siamese_diffusion.errors import InputError
+from siamese_diffusion.errors import InputError, printable, refused, system_refusal
+from siamese_diffusion.files import read_content
 
 BLOCK = 512
 """Bytes that everything in a tar archive is rounded up to; two empty ones end it."""
@@ -27,12 +28,19 @@ class Span(NamedTuple):
 
 def is_member(path: Path) -> bool:
     """Whether a path names a member of an archive (which may lack it)."""
-    return path.parent.suffix == ".tar" and path.parent.is_file()
+    return path.parent.suffix == ".tar" and _is_file(path.parent)
 
 
 def exists(path: Path) -> bool:
     """Whether there is such a file, or such a member."""
-    return path.name in index(path.parent) if is_member(path) else path.is_file()
+    return path.name in index(path.parent) if is_member(path) else _is_file(path)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, a folder that may not be looked into
+        return False
 
 
 def base_name(path: Path) -> str:
@@ -52,20 +60,27 @@ def open_file(path: Path) -> BinaryIO:
     """Open a file, or a member of an archive, for reading.
 
     Raises:
-        InputError: an archive is damaged or lacks the member.
+        InputError: there is no such file, the system does not give it, or an archive is damaged or lacks the member.
     """
-    return BytesIO(read_bytes(path)) if is_member(path) else path.open("rb")
+    if is_member(path):
+        return BytesIO(read_bytes(path))
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise system_refusal(f"{path}: cannot be read", error) from None
 
 
 def read_bytes(path: Path) -> bytes:
     """The content of a file, or of a member of an archive; errors as in `open_file`."""
     if not is_member(path):
-        return path.read_bytes()
+        return read_content(path)
     shard = path.parent
     span = index(shard).get(path.name)
     if span is None:
         raise InputError(f"{shard}: has no member {path.name}")
-    with shard.open("rb") as file:
+    with refused(f"{shard}: cannot be read"), shard.open("rb") as file:
         file.seek(span.start)
         return file.read(span.size)
 
@@ -74,29 +89,43 @@ def index(shard: Path) -> Mapping[str, Span]:
     """The members of an archive by their names, in its order.
 
     Raises:
-        InputError: it is not there, not a tar archive (compressed ones are none), or its end is missing.
+        InputError: it is not there, not a tar archive (compressed ones are none), has two members of one name, or its end
+            is missing.
     """
     try:
         state = shard.stat()
-    except OSError:
+    except (OSError, ValueError):
         raise InputError(f"{shard}: no such file") from None
     return _index(shard, state.st_size, state.st_mtime_ns)
 
 
+class Header(tarfile.TarInfo):
+    """A header whose size is not negative: with one that is, Python before 3.11.14 and 3.13.6 goes in a circle."""
+
+    def _block(self, count: int) -> int:
+        if count < 0:
+            raise tarfile.ReadError("a member has a negative size")
+        return -(-count // BLOCK) * BLOCK
+
+
 @lru_cache(maxsize=64)  # of a thousand pairs, half a megabyte each
 def _index(shard: Path, size: int, changed: int) -> Mapping[str, Span]:
-    spans, end = {}, 0
-    try:
-        with tarfile.open(shard, "r:") as archive:
+    spans: dict[str, Span] = {}
+    end = 0
+    with refused(f"{shard}: not a tar archive that can be read"):
+        with tarfile.open(shard, "r:", tarinfo=Header) as archive:
             for member in archive:
                 end = member.offset_data + -(-member.size // BLOCK) * BLOCK
+                if member.issparse():
+                    raise InputError(f"{shard}: {printable(member.name)} is stored with holes, which are not read")
                 if member.isfile():
-                    spans[member.name.removeprefix("./")] = Span(member.offset_data, member.size)
+                    name = member.name.removeprefix("./")
+                    if name in spans:
+                        raise InputError(f"{shard}: has two members {printable(name)}")
+                    spans[name] = Span(member.offset_data, member.size)
         with shard.open("rb") as file:
             file.seek(end)
             whole = file.read(2 * BLOCK) == bytes(2 * BLOCK)
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        raise InputError(f"{shard}: not a tar archive that can be read ({str(error).splitlines()[0]})") from None
     if not whole:  # tarfile takes a cut between two members, or rubbish there, for the end
         raise InputError(f"{shard}: the archive is torn, its end is missing")
     return spans

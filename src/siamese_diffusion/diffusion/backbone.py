@@ -11,20 +11,25 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from siamese_diffusion.config import BackboneConfig
 from siamese_diffusion.diffusion import firststage, ldm
-from siamese_diffusion.errors import InputError
+from siamese_diffusion.errors import InputError, refused
 from siamese_diffusion.files import whole_folder, write_json
+from siamese_diffusion.interrupt import undisguised
+from siamese_diffusion.pretrained import load_network, load_pretrained
+from siamese_diffusion.tensors import require_finite
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 """Hub id of Stable Diffusion 1.5, the paper's backbone."""
 
 CLIP = "openai/clip-vit-large-patch14"
 """Hub id of the text encoder of Stable Diffusion 1.x, for its tokenizer."""
+
+_CLIP_BESIDES = ("text_projection.", "vision_model.", "visual_projection.")
+"""What a text encoder's file may hold of the whole of CLIP."""
 
 _FILES = (".ckpt", ".safetensors", ".pth", ".pt")
 _PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
@@ -79,8 +84,18 @@ class Backbone:
             part.to(device)
         return self
 
+    def require_finite(self, where: object) -> None:
+        """Raise `InputError` naming `where` if a weight is not finite."""
+        for part in ("vae", "unet", "text_encoder"):
+            require_finite({part: getattr(self, part).state_dict()}, where)
+
     def save(self, folder: Path) -> None:
-        """Write the backbone as a folder `load_backbone` and diffusers read."""
+        """Write the backbone as a folder `load_backbone` and diffusers read.
+
+        Raises:
+            InputError: a weight is not finite.
+        """
+        self.require_finite(folder)
         with whole_folder(folder) as temporary:
             self.save_parts(temporary)
             index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline"}
@@ -116,11 +131,12 @@ def load_backbone(source: str | Path, option: str = "--backbone") -> Backbone:
         option: the one that named `source`, for the error.
 
     Raises:
-        InputError: there is no backbone at `source`, or a key of the file is missing, left over or of the wrong shape.
+        InputError: there is no backbone at `source`; a key of the file is missing, left over or of the wrong shape; or a
+            weight is not finite.
     """
-    if Path(source).suffix in _FILES:
-        return _from_file(Path(source))
-    return Backbone(**load_parts(source, _PARTS, option))
+    backbone = _from_file(Path(source)) if Path(source).suffix in _FILES else Backbone(**load_parts(source, _PARTS, option))
+    backbone.require_finite(f"{option} {source}")
+    return backbone
 
 
 def load_parts(source: str | Path, parts: Sequence[str], option: str = "--backbone") -> dict[str, Any]:
@@ -130,26 +146,25 @@ def load_parts(source: str | Path, parts: Sequence[str], option: str = "--backbo
         InputError: they are not there.
     """
     where = SD15 if source == "sd15" else str(source)
+    what = f"{option} {source}: no backbone could be loaded from there"
+    weights: dict[str, Any] = {"use_safetensors": True}
     loaders = {
-        "vae": lambda: _vae_class(where).from_pretrained(where, subfolder="vae", use_safetensors=True),
-        "unet": lambda: UNet2DConditionModel.from_pretrained(where, subfolder="unet", use_safetensors=True),
-        "text_encoder": lambda: CLIPTextModel.from_pretrained(where, subfolder="text_encoder", use_safetensors=True),
-        "tokenizer": lambda: CLIPTokenizer.from_pretrained(where, subfolder="tokenizer"),
-        "scheduler": lambda: DDIMScheduler.from_pretrained(where, subfolder="scheduler", **_SAMPLING),
+        "vae": lambda: load_network(_vae_class(where, what), where, "vae", what, **weights),
+        "unet": lambda: load_network(UNet2DConditionModel, where, "unet", what, **weights),
+        "text_encoder": lambda: load_network(CLIPTextModel, where, "text_encoder", what, _CLIP_BESIDES, **weights),
+        "tokenizer": lambda: load_pretrained(CLIPTokenizer, where, "tokenizer", what),
+        "scheduler": lambda: load_pretrained(DDIMScheduler, where, "scheduler", what, **_SAMPLING),
     }
-    try:
-        loaded = {part: loaders[part]() for part in parts}
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{option} {source}: no backbone could be loaded from there ({reason})") from None
+    loaded = {part: loaders[part]() for part in parts}
     for part in loaded.values():
         if isinstance(part, nn.Module):
             part.float().eval()  # weights may be stored in half precision
     return loaded
 
 
-def _vae_class(where: str) -> Any:
-    own = AutoencoderKL.load_config(where, subfolder="vae")["_class_name"] == firststage.PatchAutoencoder.__name__
+def _vae_class(where: str, what: str) -> Any:
+    with undisguised(), refused(what):
+        own = AutoencoderKL.load_config(where, subfolder="vae")["_class_name"] == firststage.PatchAutoencoder.__name__
     return firststage.PatchAutoencoder if own else AutoencoderKL
 
 
@@ -173,11 +188,8 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
         InputError: it is in neither place.
     """
     beside = folder / "tokenizer"
-    try:
-        return CLIPTokenizer.from_pretrained(str(beside) if beside.is_dir() else CLIP)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{beside}: no CLIP tokenizer there, and {CLIP} cannot be had from the hub ({reason})") from None
+    what = f"{beside}: no CLIP tokenizer there, and {CLIP} cannot be had from the hub"
+    return load_pretrained(CLIPTokenizer, beside if beside.is_dir() else CLIP, "", what)
 
 
 def sd15_scheduler() -> DDIMScheduler:

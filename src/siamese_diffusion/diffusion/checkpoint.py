@@ -9,8 +9,11 @@ from siamese_diffusion.data.hashing import hash_files
 from siamese_diffusion.diffusion.backbone import Backbone, load_backbone
 from siamese_diffusion.diffusion.control import DenseControlNet, controlnet_for
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
+from siamese_diffusion.durable import restore
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import whole_folder, write_json
+from siamese_diffusion.pretrained import load_network
+from siamese_diffusion.tensors import require_finite
 
 
 @dataclass
@@ -37,7 +40,13 @@ def assemble(backbone: Backbone, config: Config, controlnet: DenseControlNet | N
 
 
 def save_pipeline(model: SiameseDiffusion, backbone: Backbone, folder: Path) -> None:
-    """Write a `StableDiffusionControlNetPipeline` folder."""
+    """Write a `StableDiffusionControlNetPipeline` folder.
+
+    Raises:
+        InputError: a weight is not finite.
+    """
+    backbone.require_finite(folder)
+    require_finite({"controlnet": model.controlnet.state_dict()}, folder)
     with whole_folder(folder) as temporary:
         backbone.save_parts(temporary)
         model.controlnet.save_pretrained(temporary / "controlnet")
@@ -52,18 +61,18 @@ def load_trained(run: Path) -> Trained:
     """Load a finished run.
 
     Raises:
-        InputError: `run` is not a run folder, or its training has not finished.
+        InputError: `run` is not a run folder, its training has not finished, or a weight is not finite.
     """
     pipeline = run / "pipeline"
+    restore(pipeline)
     if not pipeline.is_dir():
         if (run / "checkpoints").is_dir():
             raise InputError(f"--checkpoint {run}: training has not finished; run `train` again with --resume")
         raise InputError(f"--checkpoint {run}: not a run folder (it has no pipeline/)")
     backbone = load_backbone(pipeline, "--checkpoint")
-    try:
-        controlnet = DenseControlNet.from_pretrained(pipeline, subfolder="controlnet", use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{pipeline / 'controlnet'}: cannot be loaded ({str(error).splitlines()[0]})") from None
+    what = f"{pipeline / 'controlnet'}: cannot be loaded"
+    controlnet = load_network(DenseControlNet, pipeline, "controlnet", what, use_safetensors=True)
+    require_finite({"controlnet": controlnet.state_dict()}, f"--checkpoint {pipeline}")
     config = load_config(run / "config.yaml")
     weights = [pipeline / part / "diffusion_pytorch_model.safetensors" for part in ("controlnet", "unet", "vae")]
     # Sampling is Mask-Diffusion's alone: ADC's teacher, which the pipeline does not hold, need not be built.

@@ -18,7 +18,7 @@ from siamese_diffusion import progress
 from siamese_diffusion.config import DataConfig, LoopConfig
 from siamese_diffusion.data.arrays import Images, Masks, array_file, to_tensor
 from siamese_diffusion.files import alone
-from siamese_diffusion.loop import Batch
+from siamese_diffusion.prefetch import Batch
 from siamese_diffusion.randomness import generator, rows_of_epochs
 
 ENCODED, EMBEDDED = 8, 64

@@ -1,6 +1,6 @@
 """A UNet and a ControlNet run in parts: one encoder pass for several decoders, residuals apart from what they steer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -58,6 +58,31 @@ def join(parts: Sequence[Encoded]) -> Encoded:
     """Batches one after another."""
     skips = tuple(torch.cat(level) for level in zip(*(part.skips for part in parts), strict=True))
     return Encoded(torch.cat([part.middle for part in parts]), skips, torch.cat([part.time for part in parts]))
+
+
+def decode(net: Any, encoded: Encoded, text: Tensor, run: Callable[..., Any]) -> Tensor:
+    """The decoder of a UNet, or blocks of the same names: (B, C, h, w).
+
+    Args:
+        net: `up_blocks`, `conv_norm_out`, `conv_act` and `conv_out`.
+        encoded: what it sees.
+        text: (B, L, D).
+        run: (part, *arguments) -> what the part makes of them. Blocks are run part by part, so that no more than one of them
+            is recomputed at a time.
+    """
+    x, skips, time = encoded
+    for block in net.up_blocks:
+        attentions = getattr(block, "attentions", [None] * len(block.resnets))
+        for resnet, attention in zip(block.resnets, attentions, strict=True):
+            x, skips = torch.cat([x, skips[-1]], dim=1), skips[:-1]
+            x = run(resnet, x, time)
+            if attention is not None:
+                (x,) = run(attention, x, encoder_hidden_states=text, return_dict=False)
+        for upsampler in block.upsamplers or ():
+            x = run(upsampler, x, skips[-1].shape[2:])
+    x = run(net.conv_norm_out, x)
+    result: Tensor = run(net.conv_out, net.conv_act(x))
+    return result
 
 
 def _text(block: nn.Module, text: Tensor) -> dict[str, Tensor]:

@@ -17,16 +17,19 @@ from siamese_diffusion.data.arrays import Images, forget, map_images, stamp, to_
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import prompt_of
 from siamese_diffusion.device import find_device, make_accelerator, precision_on
-from siamese_diffusion.diffusion.backbone import require_shape, small_backbone
+from siamese_diffusion.diffusion.backbone import Backbone, require_shape, small_backbone
 from siamese_diffusion.diffusion.compiling import compile_blocks
 from siamese_diffusion.diffusion.firststage import psnr
 from siamese_diffusion.diffusion.grids import save_grid
-from siamese_diffusion.diffusion.latents import build_latents
+from siamese_diffusion.diffusion.latents import LatentData, build_latents
 from siamese_diffusion.diffusion.sampler import denoise
 from siamese_diffusion.diffusion.schedule import Schedule
+from siamese_diffusion.durable import clear_all
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import write_json
-from siamese_diffusion.loop import Batch, run
+from siamese_diffusion.lock import hold
+from siamese_diffusion.loop import run
+from siamese_diffusion.prefetch import Batch
 from siamese_diffusion.randomness import generator
 
 FITTED = 2**27
@@ -71,9 +74,14 @@ def pretrain(
         (which the first stage was not fitted to).
 
     Raises:
-        InputError: no images, settings that do not fit, or an `out` that holds a run already.
+        InputError: no images, settings that do not fit, or an `out` that holds a run already or another command is writing.
+        KeyboardInterrupt: interrupted; the state is saved first.
     """
-    config = config or Config()
+    with hold(out):
+        return _pretrain(images, out, config or Config(), resume, device)
+
+
+def _pretrain(images: Path | DataFolder, out: Path, config: Config, resume: bool, device: str) -> dict[str, Any]:
     config = update(config, "pretrain", precision=precision_on(find_device(device), config.pretrain.precision))
     require_shape(config.backbone, config.data.resolution)
     folder = DataFolder.of(images, "--images")
@@ -82,63 +90,39 @@ def pretrain(
         raise InputError(f"--images {folder.path}: one image is not enough to train on")
     paths = [image.path for image in seen]
     inputs = {"command": "pretrain", "images": len(paths), "files": listing(paths)}
-    relevant = {
-        "resolution",
-        "split",
-        "label",
-        "prompt_dropout",
-        "flip",
-    }  # of the data: pairs may be limited, images are not
+    # of the data: pairs may be limited, images are not
+    relevant = {"resolution", "split", "label", "prompt_dropout", "flip"}
     claim = Claim(out, config, {"data": relevant, "backbone": None, "pretrain": None}, inputs, resume)
-    arrays = map_images(seen, config.data.resolution, out / "cache")
-    held_out = np.arange(len(arrays)) % 10 == 9 if len(arrays) >= 20 else np.zeros(len(arrays), bool)
-    fitted, measured = np.flatnonzero(~held_out), np.flatnonzero(held_out if held_out.any() else ~held_out)
-    backbone = small_backbone(config.backbone, _some(arrays, fitted), config.pretrain.seed)
-    quality = psnr(backbone.vae, _some(arrays, measured))
-    claim.write()
 
+    # The first stage is fitted, the rest begins at random.
+    arrays = map_images(seen, config.data.resolution, out / "cache")
+    backbone, quality = _begin(arrays, config)
+    claim.write()
+    if claim.first:
+        clear_all(out)
     accelerator = make_accelerator(config.pretrain.precision, device)
     backbone.to(accelerator.device)
+
+    # What the UNet learns from: latents, encoded once.
     key = stamp(paths, config.data.model_dump(), config.backbone.model_dump(), config.pretrain.seed)
-    prompt = prompt_of(config.data.label)
-    data = build_latents(
-        arrays,
-        [prompt] * len(arrays),
-        backbone.encode,
-        backbone.embed,
-        config.data.flip,
-        out / "cache" / f"latents-{key}.npy",
-        device=accelerator.device,
+    prompts = [prompt_of(config.data.label)] * len(arrays)
+    cache = out / "cache" / f"latents-{key}.npy"
+    latents = build_latents(
+        arrays, prompts, backbone.encode, backbone.embed, config.data.flip, cache, device=accelerator.device
     )
-    schedule = Schedule(backbone.scheduler.alphas_cumprod, backbone.scheduler.config.prediction_type)
-    model = Denoiser(backbone.unet, schedule)
+    model = Denoiser(backbone.unet, Schedule(backbone.scheduler.alphas_cumprod, backbone.scheduler.config.prediction_type))
     if config.pretrain.compile:
         compile_blocks(model)
 
     def batch_at(step: int, rows: range) -> Batch:
-        return data.batch(step, rows, config.pretrain, config.data)
+        return latents.batch(step, rows, config.pretrain, config.data)
 
     def observe(step: int, module: nn.Module) -> dict[str, float]:
-        text = backbone.embed([prompt]).expand(16, -1, -1)
-        noise = torch.randn(16, *data.moments.shape[-3:], generator=generator(config.pretrain.seed, 4))
-
-        def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
-            return model.predict(noisy, timesteps, text)
-
-        latents = denoise(predict, noise.to(text.device), backbone.scheduler, "ddim", 50)
-        save_grid([backbone.decode(latents)], out / "samples" / f"step-{step:06d}.png")
+        _grid(latents, backbone, model, config, out / "samples" / f"step-{step:06d}.png")
         return {}
 
-    run(
-        model,
-        batch_at,
-        config.pretrain,
-        out,
-        resume=resume,
-        device=device,
-        observe=observe,
-        description="backbone",
-    )
+    run(model, batch_at, config.pretrain, out, resume=resume, device=device, observe=observe, description="backbone")
+
     result = {
         "backbone": str(out / "backbone"),
         "parameters": sum(p.numel() for p in backbone.unet.parameters()),
@@ -154,7 +138,27 @@ def pretrain(
     return result
 
 
+def _begin(arrays: Images, config: Config) -> tuple[Backbone, float]:
+    """The backbone as training begins, and its first stage's PSNR in dB, on images that it was not fitted to."""
+    held_out = np.arange(len(arrays)) % 10 == 9 if len(arrays) >= 20 else np.zeros(len(arrays), bool)
+    fitted, measured = np.flatnonzero(~held_out), np.flatnonzero(held_out if held_out.any() else ~held_out)
+    backbone = small_backbone(config.backbone, _some(arrays, fitted), config.pretrain.seed)
+    return backbone, psnr(backbone.vae, _some(arrays, measured))
+
+
 def _some(images: Images, chosen: NDArray[np.intp]) -> Tensor:
     """The chosen images (N, 3, R, R) in [-1, 1]; evenly spaced ones among them where they have more pixels than `FITTED`."""
     most = max(1, FITTED // images[0, ..., 0].size)
     return to_tensor(images[chosen[:: math.ceil(len(chosen) / most)]])
+
+
+def _grid(data: LatentData, backbone: Backbone, model: Denoiser, config: Config, path: Path) -> None:
+    """Sixteen images that the backbone draws."""
+    text = backbone.embed([prompt_of(config.data.label)]).expand(16, -1, -1)
+    noise = torch.randn(16, *data.moments.shape[-3:], generator=generator(config.pretrain.seed, 4))
+
+    def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
+        return model.predict(noisy, timesteps, text)
+
+    drawn = denoise(predict, noise.to(text.device), backbone.scheduler, "ddim", 50)
+    save_grid([backbone.decode(drawn)], path)

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 P = ParamSpec("P")
@@ -53,6 +54,26 @@ RECOMPUTE: dict[str, Recompute] = {
 }
 
 
+def run_part(recompute: Recompute | None, constant: bool, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """What a part of a network makes of its arguments, recomputed in the backward pass where `recompute` is given.
+
+    Args:
+        recompute: one of `RECOMPUTE`, or None.
+        constant: hold its parameters constant: gradients pass through it and do not reach them. No copy is made.
+        module: the part.
+        args, kwargs: its arguments.
+    """
+
+    def call(*args: Any) -> Any:
+        # Inside the checkpointed function, so that the recomputation holds the parameters constant as well.
+        if constant:
+            held = {name: parameter.detach() for name, parameter in module.named_parameters()}
+            return functional_call(module, held, args, kwargs)
+        return module(*args, **kwargs)
+
+    return recompute(call, *args) if recompute is not None and torch.is_grad_enabled() else call(*args)
+
+
 def with_casts_of_their_own(forward: Callable[P, R]) -> Callable[P, R]:
     """Under autocast, cast the weights at each use wherever a part runs twice, recomputed or at first without gradients.
 
@@ -73,10 +94,25 @@ def with_casts_of_their_own(forward: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def early_backward(
-    function: Callable[[Sequence[Tensor]], tuple[Tensor, Tensor]], inputs: Sequence[Tensor]
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """A loss, its prediction, and the loss's gradients for `inputs`, taken at once.
+class EarlyLoss(NamedTuple):
+    """A loss that has been differentiated already."""
+
+    loss: Tensor
+    prediction: Tensor
+    """What it is the loss of, held constant."""
+    gradients: list[Tensor]
+    """For the inputs; none where the loss is an ordinary one."""
+
+    def of(self, inputs: Sequence[Tensor]) -> Tensor:
+        """The loss as a function of `inputs`, which its backward pass gives the gradients taken."""
+        if not self.gradients:
+            return self.loss
+        loss: Tensor = WithGradients.apply(self.loss, self.gradients, *inputs)
+        return loss
+
+
+def early_backward(function: Callable[[Sequence[Tensor]], tuple[Tensor, Tensor]], inputs: Sequence[Tensor]) -> EarlyLoss:
+    """The loss and the prediction that `function` gives, differentiated for `inputs` at once.
 
     Nothing but its loss needs what D' has computed, so that is freed before D runs. Where no gradient is wanted there is
     none, nor in 16-bit floats: there a loss is scaled before its backward pass, or gradients vanish. Then the loss is an
@@ -85,10 +121,10 @@ def early_backward(
     half = any(torch.is_autocast_enabled(d) and torch.get_autocast_dtype(d) == torch.float16 for d in ("cpu", "cuda"))
     if half or not torch.is_grad_enabled():
         loss, prediction = function(inputs)
-        return loss, prediction.detach(), []
+        return EarlyLoss(loss, prediction.detach(), [])
     leaves = [value.detach().requires_grad_() for value in inputs]
     loss, prediction = function(leaves)
-    return loss.detach(), prediction.detach(), list(torch.autograd.grad(loss, leaves))
+    return EarlyLoss(loss.detach(), prediction.detach(), list(torch.autograd.grad(loss, leaves)))
 
 
 class WithGradients(torch.autograd.Function):

@@ -16,19 +16,12 @@ from typing import Any, NamedTuple
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from siamese_diffusion.config import MethodConfig
 from siamese_diffusion.diffusion.control import DenseControlNet
-from siamese_diffusion.diffusion.passes import Encoded, embed, encode, join, residuals, steer
-from siamese_diffusion.diffusion.recompute import (
-    RECOMPUTE,
-    Recompute,
-    WithGradients,
-    early_backward,
-    with_casts_of_their_own,
-)
+from siamese_diffusion.diffusion.passes import Encoded, decode, embed, encode, join, residuals, steer
+from siamese_diffusion.diffusion.recompute import RECOMPUTE, Recompute, early_backward, run_part, with_casts_of_their_own
 from siamese_diffusion.diffusion.schedule import Schedule
 
 
@@ -172,31 +165,8 @@ class SiameseDiffusion(nn.Module):
             constant: run D', the decoder with its parameters held constant.
             decoder: blocks to run instead of the UNet's.
         """
-        net: Any = decoder or self.unet
-        run = partial(self._run, constant)
-        x, skips, _ = encoded if control is None else steer(encoded, control)
-        for block in net.up_blocks:  # its parts one by one, so that no more than one of them is recomputed at a time
-            attentions = getattr(block, "attentions", [None] * len(block.resnets))
-            for resnet, attention in zip(block.resnets, attentions, strict=True):
-                x, skips = torch.cat([x, skips[-1]], dim=1), skips[:-1]
-                x = run(resnet, x, encoded.time)
-                if attention is not None:
-                    (x,) = run(attention, x, encoder_hidden_states=text, return_dict=False)
-            for upsampler in block.upsamplers or ():
-                x = run(upsampler, x, skips[-1].shape[2:])
-        x = run(net.conv_norm_out, x)
-        result: Tensor = run(net.conv_out, net.conv_act(x))
-        return result
-
-    def _run(self, constant: bool, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        def call(*args: Any) -> Any:
-            # Inside the checkpointed function, so that the recomputation holds the parameters constant as well.
-            if constant:
-                held = {name: parameter.detach() for name, parameter in module.named_parameters()}
-                return functional_call(module, held, args, kwargs)
-            return module(*args, **kwargs)
-
-        return self.recompute(call, *args) if self.recompute is not None and torch.is_grad_enabled() else call(*args)
+        seen = encoded if control is None else steer(encoded, control)
+        return decode(decoder or self.unet, seen, text, partial(run_part, self.recompute, constant))
 
     def predict(self, noisy: Tensor, timesteps: Tensor, text: Tensor, control: Sequence[Tensor] | None = None) -> Tensor:
         """The network's own prediction (noise or v), (B, C, h, w)."""
@@ -248,100 +218,66 @@ class SiameseDiffusion(nn.Module):
             With ADC, L_c is weighted per pixel and there is no L_a; see `_adc`.
         """
         method = self.method
-        noisy = self.schedule.add_noise(latents, noise, timesteps)
-        target = self.schedule.target(latents, noise, timesteps)
-        encoded = self.encode(noisy, timesteps, text)
-        zero = target.new_zeros(())
-
+        noisy = self.schedule.add_noise(latents, noise, timesteps)  # z_t
+        target = self.schedule.target(latents, noise, timesteps)  # eps
+        mask, image = Inputs(noisy, timesteps, text, mask_hint), Inputs(noisy, timesteps, text, image_hint)
+        encoded = self.encode(noisy, timesteps, text)  # E(z_t), for every branch
         if method.name == "mask-only":
-            loss = _error(self.decode(encoded, text, self.control(noisy, timesteps, text, mask_hint)), target).mean()
-            return Losses(mask=loss, image=zero, consistency=zero, augmentation=zero, total=loss)
-
+            return self._mask_only(mask, encoded, target)
         if self.teacher is not None:
-            return self._adc(self.teacher, encoded, noisy, target, timesteps, text, mask_hint, image_hint, progress)
+            return self._adc(self.teacher, mask, image, encoded, target, progress)
+        rows = self._augmented(timesteps, progress, augmented_rows)  # those that L_a counts
 
-        mask = Inputs(noisy, timesteps, text, mask_hint)
-        image = mask._replace(hint=image_hint)
-        rows = self._augmented(timesteps, progress, augmented_rows)
-        single_pass = self.single_pass and bool(rows)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not single_pass):
-            from_mask, from_image = self._controls([mask, image])
+        # c_m = CN(z_t, t, text, mask), c_i = CN(z_t, t, text, image).
+        from_mask, from_image = self._controls(mask, image, passes_again=bool(rows))
 
-        def by_image(residuals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-            mixed = self._mix(from_mask, residuals, self.image_weight(progress))
-            prediction = self.decode(encoded, text, mixed, constant=True)
+        # Image-Diffusion: c_mix = w_m sg(c_m) + w_i c_i, eps_mix = D'(E(z_t), c_mix), D' held constant;
+        # L_i = |eps - eps_mix|^2, which trains CN through c_i alone.
+        def image_diffusion(from_image: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+            prediction = self.decode(encoded, text, self._mix(from_mask, from_image, progress), constant=True)
             return _error(prediction, target).mean(), prediction
 
-        image_loss, by_mixed, gradients = early_backward(by_image, from_image)
+        early = early_backward(image_diffusion, from_image)
+        by_mixed = early.prediction  # sg(eps_mix)
+
+        # Mask-Diffusion: eps_m = D(E(z_t), c_m). Online augmentation: the same from z_t', drawn from Image-Diffusion's
+        # estimate of z0.
         if rows:
-            again, aim = self._redraw(_rows(mask, rows), _pick(by_mixed, rows), _pick(noise, rows))
-            if single_pass:
-                from_mask, from_image, from_again = self._controls([mask, image, again])
-            else:
-                from_again = self.control(*again)
-            both = join([steer(encoded, from_mask), steer(self.encode(*again[:3]), from_again)])
-            by_mask, by_again = self.decode(both, torch.cat([text, again.text])).split([len(text), len(rows)])
+            redrawn, aim = self._redraw(_rows(mask, rows), _pick(by_mixed, rows), _pick(noise, rows))
+            from_mask, from_image, from_redrawn = self._controls_of_all(mask, image, redrawn, from_mask, from_image)
+            by_mask, by_redrawn = self._decode_both(encoded, text, from_mask, redrawn, from_redrawn)
         else:
             by_mask = self.decode(encoded, text, from_mask)
-        if gradients:
-            image_loss = WithGradients.apply(image_loss, gradients, *from_image)
 
-        mask_loss = _error(by_mask, target).mean()
-        consistency = _error(by_mask, by_mixed).mean()
-        augmentation = _error(by_again, aim).sum() / len(timesteps) if rows else zero
+        # L = L_m + L_i + L_c + L_a, weighted.
+        image_loss = early.of(from_image)
+        mask_loss = _error(by_mask, target).mean()  # L_m = |eps - eps_m|^2
+        consistency = _error(by_mask, by_mixed).mean()  # L_c = |eps_m - sg(eps_mix)|^2
+        augmentation = _error(by_redrawn, aim).sum() / len(timesteps) if rows else target.new_zeros(())  # L_a
         total = mask_loss + image_loss + method.consistency * consistency + method.augmentation * augmentation
         return Losses(mask_loss, image_loss, consistency, augmentation, total)
 
-    def _augmented(self, timesteps: Tensor, progress: float, augmented_rows: Sequence[int] | None) -> list[int]:
-        """The rows of the batch that L_a counts."""
-        method = self.method
-        if method.augmentation == 0 or progress <= method.augmentation_start:
-            return []
-        if augmented_rows is None:
-            augmented_rows = (timesteps <= method.augmentation_timesteps).nonzero()[:, 0].tolist()
-        return list(augmented_rows)
-
-    def _controls(self, inputs: Sequence[Inputs]) -> list[list[Tensor]]:
-        """The residuals of each, from one pass of the ControlNet."""
-        residuals = self.control(*(torch.cat(values) for values in zip(*inputs, strict=True)))
-        parts = [residual.split([len(each.noisy) for each in inputs]) for residual in residuals]
-        return [list(each) for each in zip(*parts, strict=True)]
-
-    def _mix(self, from_mask: Sequence[Tensor], from_image: Sequence[Tensor], weight: float) -> list[Tensor]:
-        """c_mix = w_m sg(c_m) + w_i c_i."""
-        own = self.method.mask_weight
-        return [own * mask.detach() + weight * image for mask, image in zip(from_mask, from_image, strict=True)]
-
-    def _redraw(self, mask: Inputs, by_mixed: Tensor, noise: Tensor) -> tuple[Inputs, Tensor]:
-        """z_t' from Image-Diffusion's estimate of z0, with the same noise and timestep; and what to predict from it."""
-        estimate = self.schedule.clean(mask.noisy, by_mixed, mask.timesteps)
-        noisy = self.schedule.add_noise(estimate, noise, mask.timesteps)
-        return mask._replace(noisy=noisy), self.schedule.target(estimate, noise, mask.timesteps)
+    def _mask_only(self, mask: Inputs, encoded: Encoded, target: Tensor) -> Losses:
+        """The baseline: L_m alone."""
+        loss = _error(self.decode(encoded, mask.text, self.control(*mask)), target).mean()
+        zero = target.new_zeros(())
+        return Losses(mask=loss, image=zero, consistency=zero, augmentation=zero, total=loss)
 
     def _adc(
-        self,
-        teacher: Teacher,
-        encoded: Encoded,
-        noisy: Tensor,
-        target: Tensor,
-        timesteps: Tensor,
-        text: Tensor,
-        mask_hint: Tensor,
-        image_hint: Tensor,
-        progress: float,
+        self, teacher: Teacher, mask: Inputs, image: Inputs, encoded: Encoded, target: Tensor, progress: float
     ) -> Losses:
         """ADC: the mixed control carries gradients to both ControlNets, and the distillation error of each pixel is
         weighted by mask (1 - r) + (1 - mask) r, r the lesion's share, all at latent resolution."""
-        method = self.method
-        from_mask = self.control(noisy, timesteps, text, mask_hint)
-        features = embed(teacher.controlnet, image_hint, self.recompute)
-        from_image = residuals(teacher.controlnet, noisy, timesteps, text, features)
+        method, text = self.method, mask.text
+        from_mask = self.control(*mask)
+        features = embed(teacher.controlnet, image.hint, self.recompute)
+        from_image = residuals(teacher.controlnet, *image[:3], features)
         weight = self.image_weight(progress)
-        mixed = [method.mask_weight * mask + weight * image for mask, image in zip(from_mask, from_image, strict=True)]
+        mixed = [method.mask_weight * m + weight * i for m, i in zip(from_mask, from_image, strict=True)]
         by_mask = self.decode(encoded, text, from_mask)
         by_mixed = self.decode(encoded, text, mixed, decoder=teacher)
 
-        lesion = F.interpolate(mask_hint[:, :1], size=noisy.shape[-2:], mode="nearest")  # (B, 1, h, w)
+        lesion = F.interpolate(mask.hint[:, :1], size=mask.noisy.shape[-2:], mode="nearest")  # (B, 1, h, w)
         share = lesion.mean((2, 3), keepdim=True)
         pixels = lesion * (1 - share) + (1 - lesion) * share
         mask_loss = _error(by_mask, target).mean()
@@ -349,6 +285,55 @@ class SiameseDiffusion(nn.Module):
         distillation = (pixels * (by_mask.float() - by_mixed.detach().float()).square()).mean()
         total = mask_loss + image_loss + method.consistency * distillation
         return Losses(mask_loss, image_loss, distillation, target.new_zeros(()), total)
+
+    def _augmented(self, timesteps: Tensor, progress: float, augmented_rows: Sequence[int] | None) -> list[int]:
+        """The rows of the batch that L_a counts: [progress > augmentation_start] [t <= augmentation_timesteps]."""
+        method = self.method
+        if method.augmentation == 0 or progress <= method.augmentation_start:
+            return []
+        if augmented_rows is None:
+            augmented_rows = (timesteps <= method.augmentation_timesteps).nonzero()[:, 0].tolist()
+        return list(augmented_rows)
+
+    def _mix(self, from_mask: Sequence[Tensor], from_image: Sequence[Tensor], progress: float) -> list[Tensor]:
+        """c_mix = w_m sg(c_m) + w_i c_i."""
+        own, weight = self.method.mask_weight, self.image_weight(progress)
+        return [own * mask.detach() + weight * image for mask, image in zip(from_mask, from_image, strict=True)]
+
+    def _redraw(self, mask: Inputs, by_mixed: Tensor, noise: Tensor) -> tuple[Inputs, Tensor]:
+        """z_t' from z0' = sg of Image-Diffusion's one-step estimate, with the same noise and t; and what to predict."""
+        estimate = self.schedule.clean(mask.noisy, by_mixed, mask.timesteps)
+        noisy = self.schedule.add_noise(estimate, noise, mask.timesteps)
+        return mask._replace(noisy=noisy), self.schedule.target(estimate, noise, mask.timesteps)
+
+    # ---- Fewer passes, and less memory at a time; the values are those of a pass for each.
+
+    def _controls(self, mask: Inputs, image: Inputs, passes_again: bool) -> list[list[Tensor]]:
+        """c_m and c_i from one pass of the ControlNet; without gradients where `single_pass` makes it pass again."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not (self.single_pass and passes_again)):
+            return self._one_pass(mask, image)
+
+    def _controls_of_all(
+        self, mask: Inputs, image: Inputs, redrawn: Inputs, from_mask: list[Tensor], from_image: list[Tensor]
+    ) -> list[list[Tensor]]:
+        """c_m, c_i and the redrawn rows' own; c_m and c_i are taken as they are, unless all have to come of one pass."""
+        if self.single_pass:
+            return self._one_pass(mask, image, redrawn)
+        return [from_mask, from_image, self.control(*redrawn)]
+
+    def _one_pass(self, *inputs: Inputs) -> list[list[Tensor]]:
+        """The ControlNet's residuals for each, as one batch."""
+        residuals = self.control(*(torch.cat(values) for values in zip(*inputs, strict=True)))
+        parts = [residual.split([len(each.noisy) for each in inputs]) for residual in residuals]
+        return [list(each) for each in zip(*parts, strict=True)]
+
+    def _decode_both(
+        self, encoded: Encoded, text: Tensor, control: Sequence[Tensor], redrawn: Inputs, from_redrawn: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
+        """D of the batch and of the redrawn rows, as one batch."""
+        both = join([steer(encoded, control), steer(self.encode(*redrawn[:3]), from_redrawn)])
+        parts: Sequence[Tensor] = self.decode(both, torch.cat([text, redrawn.text])).split([len(text), len(redrawn.text)])
+        return parts
 
 
 def _pick(values: Tensor, rows: Sequence[int]) -> Tensor:

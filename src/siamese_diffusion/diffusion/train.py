@@ -23,9 +23,12 @@ from siamese_diffusion.diffusion.grids import save_grid
 from siamese_diffusion.diffusion.latents import LatentData, build_latents, mask_hint
 from siamese_diffusion.diffusion.pretrain import pretrain
 from siamese_diffusion.diffusion.sampler import denoise, guided
-from siamese_diffusion.diffusion.siamese import is_decoder, is_hint
+from siamese_diffusion.diffusion.siamese import SiameseDiffusion, is_decoder, is_hint
+from siamese_diffusion.durable import clear_all
 from siamese_diffusion.files import write_json
-from siamese_diffusion.loop import Batch, run
+from siamese_diffusion.lock import hold
+from siamese_diffusion.loop import run
+from siamese_diffusion.prefetch import Batch
 from siamese_diffusion.randomness import generator
 
 UNSEEN = 1e-3
@@ -57,10 +60,17 @@ def train(
         The run folder, the number of pairs, and parameters trained and in all.
 
     Raises:
-        InputError: bad pairs, no such backbone, settings that do not fit, or an `out` that holds a run already.
+        InputError: bad pairs, no such backbone, settings that do not fit, or an `out` that holds a run already or another
+            command is writing.
         KeyboardInterrupt: interrupted; the state is saved first.
     """
-    config = config or default_config(backbone)
+    with hold(out):
+        return _train(data, out, backbone, method, config or default_config(backbone), resume, device)
+
+
+def _train(
+    data: Path | DataFolder, out: Path, backbone: str, method: str | None, config: Config, resume: bool, device: str
+) -> dict[str, Any]:
     if method is not None:
         config = update(config, "method", name=method)
     config = update(config, "train", precision=precision_on(find_device(device), config.train.precision))
@@ -76,100 +86,53 @@ def train(
     claim = Claim(out, config, dict.fromkeys(("data", "backbone", "method", "train")), inputs, resume)
     prompts = [pair.prompt or prompt_of(config.data.label) for pair in pairs]
 
-    # ---- backbone -----------------------------------------------------------------------------------------------
-    pretrained = out / "pretrain"
-    base = None
-    if backbone == "small":
+    # The backbone: the one named, or a small one, trained first. Bad settings and images should be known before that.
+    small = backbone == "small"
+    if small:
         require_shape(config.backbone, resolution)
-        backbone = str(pretrained)
-    else:
-        base = _load(backbone, resolution)
-    images, masks = map_pairs(pairs, resolution, out / "cache")  # a bad one should be known before hours of training
+        backbone = str(out / "pretrain")
+    base = None if small else _load(backbone, resolution)
+    images, masks = map_pairs(pairs, resolution, out / "cache")
     claim.write()
+    if claim.first:
+        clear_all(out)
     if base is None:
-        if not (pretrained / "summary.json").exists():
-            pretrain(folder, pretrained, config, resume=True, device=device)
+        if not (out / "pretrain" / "summary.json").exists():
+            pretrain(folder, out / "pretrain", config, resume=True, device=device)
         base = _load(backbone, resolution)
 
-    # ---- latents and embeddings, once ---------------------------------------------------------------------------
+    # Latents and prompt embeddings, once; then the first stage and the text encoder leave the device.
     accelerator = make_accelerator(config.train.precision, device)
     base.to(accelerator.device)
-    weights = [Path(backbone), *sorted((_inner(backbone) / "vae").glob("*"))]
-    files = [*(pair.image.path for pair in pairs), *(path for path in weights if path.is_file())]
-    key = stamp(files, str(backbone), config.data.model_dump())
-    latents = build_latents(
-        images,
-        prompts,
-        base.encode,
-        base.embed,
-        config.data.flip,
-        out / "cache" / f"latents-{key}.npy",
-        masks,
-        accelerator.device,
-    )
+    files = [*(pair.image.path for pair in pairs), *_weights(backbone)]
+    cache = out / "cache" / f"latents-{stamp(files, str(backbone), config.data.model_dump())}.npy"
+    latents = build_latents(images, prompts, base.encode, base.embed, config.data.flip, cache, masks, accelerator.device)
     base.text_encoder.to("cpu")
     base.vae.to("cpu")
 
-    # ---- training -----------------------------------------------------------------------------------------------
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        model = assemble(base, config)
-    lighten = None
-    if config.train.checkpointing == "auto":
-        lighten = partial(model.enable_gradient_checkpointing, selective=True)
-    elif config.train.checkpointing:
-        model.enable_gradient_checkpointing(config.train.checkpointing == "selective")
-    if config.train.compile:
-        compile_blocks(model)
-    model.single_pass = config.train.release_gradients
-    steps = base.scheduler.config.num_train_timesteps
-
-    def batch_at(step: int, rows: range) -> Batch:
-        batch = latents.batch(step, rows, config.train, config.data, steps)
-        limit = config.method.augmentation_timesteps
-        early = [row for row, t in enumerate(batch["timesteps"].tolist()) if t <= limit]  # known here, on the CPU
-        batch["augmented_rows"] = early
-        return batch
-
-    def heaviest(rows: range) -> Batch:
-        batch = latents.batch(config.train.steps - 1, rows, config.train, config.data, steps)
-        timesteps = torch.zeros_like(batch["timesteps"])
-        return batch | {"timesteps": timesteps, "progress": 1.0, "augmented_rows": list(range(len(rows)))}
-
-    def observe(step: int, module: nn.Module) -> dict[str, float]:
-        base.vae.to(accelerator.device)
-        _grid(latents, base, model, config, out / "samples" / f"step-{step:06d}.png", accelerator.device)
-        base.vae.to("cpu")
-        strength = model.hint_strength(_first_hints(latents).to(accelerator.device))
-        if strength < UNSEEN:
-            progress.say(
-                f"step {step}: the ControlNet does not see its masks (hint strength {strength:.1e}), so no image can obey "
-                f"them. Its hint embedding has not begun to learn (more steps), or has died (lower train.hint_rate, now "
-                f"{config.train.hint_rate:g})"
-            )
-        return {"hint": strength}
-
+    # The two diffusions over it, trained.
+    model = _model(base, config)
     run(
         model,
-        batch_at,
+        partial(_batch, latents, config, base.scheduler.config.num_train_timesteps),
         config.train,
         out,
         resume=resume,
         device=device,
-        observe=observe,
+        observe=partial(_observe, latents, base, model, config, out / "samples", accelerator.device),
         description=config.method.name,
         rate=partial(_rate, config.train),
-        heaviest=heaviest,
-        lighten=lighten,
+        heaviest=partial(_heaviest, latents, config, base.scheduler.config.num_train_timesteps),
+        lighten=partial(model.enable_gradient_checkpointing, True) if config.train.checkpointing == "auto" else None,
     )
+
     model.to("cpu")
     result = {
         "run": str(out),
         "method": config.method.name,
         "pairs": len(pairs),
         "steps": config.train.steps,
-        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        **_sizes(model),
     }
     if accelerator.is_main_process:
         forget(out / "cache")
@@ -179,10 +142,74 @@ def train(
     return result
 
 
+def _model(base: Backbone, config: Config) -> SiameseDiffusion:
+    """The two diffusions as training begins."""
+    settings = config.train
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = assemble(base, config)
+    if settings.checkpointing and settings.checkpointing != "auto":
+        model.enable_gradient_checkpointing(settings.checkpointing == "selective")
+    if settings.compile:
+        compile_blocks(model)
+    model.single_pass = settings.release_gradients
+    return model
+
+
+def _sizes(model: nn.Module) -> dict[str, int]:
+    return {
+        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+
+
+def _batch(latents: LatentData, config: Config, timesteps: int, step: int, rows: range) -> Batch:
+    batch = latents.batch(step, rows, config.train, config.data, timesteps)
+    limit = config.method.augmentation_timesteps
+    batch["augmented_rows"] = [row for row, t in enumerate(batch["timesteps"].tolist()) if t <= limit]  # known on the CPU
+    return batch
+
+
+def _heaviest(latents: LatentData, config: Config, timesteps: int, rows: range) -> Batch:
+    """A batch of the last step whose rows are all augmented."""
+    batch = latents.batch(config.train.steps - 1, rows, config.train, config.data, timesteps)
+    early = torch.zeros_like(batch["timesteps"])
+    return batch | {"timesteps": early, "progress": 1.0, "augmented_rows": list(range(len(rows)))}
+
+
+def _observe(
+    latents: LatentData,
+    base: Backbone,
+    model: SiameseDiffusion,
+    config: Config,
+    samples: Path,
+    device: torch.device,
+    step: int,
+    module: nn.Module,
+) -> dict[str, float]:
+    """Draw a grid, and say so where the ControlNet does not see its masks."""
+    base.vae.to(device)
+    _grid(latents, base, model, config, samples / f"step-{step:06d}.png", device)
+    base.vae.to("cpu")
+    strength = model.hint_strength(_first_hints(latents).to(device))
+    if strength < UNSEEN:
+        progress.say(
+            f"step {step}: the ControlNet does not see its masks (hint strength {strength:.1e}), so no image can obey "
+            f"them. Its hint embedding has not begun to learn (more steps), or has died (lower train.hint_rate, now "
+            f"{config.train.hint_rate:g})"
+        )
+    return {"hint": strength}
+
+
 def _inner(backbone: str) -> Path:
     """Where the backbone itself is: a run of `pretrain` holds it in a folder."""
     inner = Path(backbone) / "backbone"
     return inner if inner.is_dir() else Path(backbone)
+
+
+def _weights(backbone: str) -> list[Path]:
+    """The files that the latents depend on: the backbone's own, or its first stage's."""
+    return [path for path in (Path(backbone), *sorted((_inner(backbone) / "vae").glob("*"))) if path.is_file()]
 
 
 def _load(backbone: str, resolution: int) -> Backbone:

@@ -85,7 +85,7 @@ def evaluate(
     if (out / "metrics.json").exists():
         if not resume:
             raise InputError(f"--out {out}: already holds results; add --resume to read them, or name another folder")
-        finished: dict[str, Any] = read_json(out / "metrics.json")
+        finished = read_json(out / "metrics.json", dict[str, Any])
         return finished
     folders = DataFolder.of(real, "--real"), DataFolder.of(synthetic, "--synthetic")
     made = folders[1].pairs()

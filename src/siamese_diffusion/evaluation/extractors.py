@@ -22,9 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from siamese_diffusion.device import autocast
-from siamese_diffusion.errors import InputError
+from siamese_diffusion.errors import InputError, reason
 from siamese_diffusion.evaluation.features import Extractor
-from siamese_diffusion.tensors import read_tensors
+from siamese_diffusion.interrupt import undisguised
+from siamese_diffusion.pretrained import load_network
+from siamese_diffusion.tensors import read_state
 
 CLIP = "openai/clip-vit-large-patch14-336"
 DINOV2 = "vit_large_patch14_dinov2.lvd142m"
@@ -81,12 +83,12 @@ def weights_of(name: str) -> Iterator[None]:
     before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # libraries below still ask for unrestricted pickles
     try:
-        yield
+        with undisguised():
+            yield
     except InputError:
         raise
     except Exception as error:  # hubs, HTTP libraries and versions differ in what they raise
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise InputError(f"--features {name}: its weights cannot be had ({reason}); {OFFLINE}") from error
+        raise InputError(f"--features {name}: its weights cannot be had ({reason(error)}); {OFFLINE}") from error
     finally:
         if before is None:
             del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
@@ -113,7 +115,9 @@ def _clip(name: str, device: torch.device) -> Extractor:
     with weights_of(name):
         from transformers import CLIPVisionModelWithProjection
 
-        module: Any = CLIPVisionModelWithProjection.from_pretrained(source).to(device).eval()
+        what = f"--features {name}: its weights cannot be had; {OFFLINE}"
+        besides = ("text_model.", "text_projection.")
+        module: Any = load_network(CLIPVisionModelWithProjection, source, "", what, besides).to(device).eval()
     side = int(module.config.image_size)
     normalize = _normalizer((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), device)
 
@@ -148,7 +152,7 @@ def _timm(name: str, model: str, file: Path | None, device: torch.device, argume
 
 def _load(module: nn.Module, file: Path, name: str) -> None:
     """Weights of a timm model with or without its classifier, which is not used."""
-    weights = read_tensors(file)
+    weights = read_state(file)
     try:
         missing = module.load_state_dict(weights, strict=False).missing_keys
     except RuntimeError:

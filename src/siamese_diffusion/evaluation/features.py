@@ -21,6 +21,7 @@ from siamese_diffusion.data.arrays import array_file
 from siamese_diffusion.data.hashing import hash_files
 from siamese_diffusion.data.images import Pixels
 from siamese_diffusion.data.pairs import ImageFile
+from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import hash_json, write_whole
 
 SHARD = 2048
@@ -85,7 +86,7 @@ def features(
         hashes: `contents(images)`, where it is known.
 
     Raises:
-        InputError: an image cannot be read, or the disk is full.
+        InputError: an image cannot be read, the features are not finite, or the disk is full.
     """
     side = extractor.resolution or resolution
     digests = list(hashes) if hashes is not None else contents(images)
@@ -127,6 +128,11 @@ def _shard(
             pixels = torch.from_numpy(batch).movedim(3, 1)  # (B, 3, R, R)
             variants = [extractor.embed(pixels.flip(axes)).float().cpu() for axes in flips]
             parts.append(torch.stack(variants, 1).numpy())
+            if not np.isfinite(parts[-1]).all():
+                raise InputError(
+                    f"features {extractor.name}: not finite for one of {images[start].path} and the {len(batch) - 1} "
+                    "after it; choose other --features, or evaluate.precision=fp32"
+                )
             advance(len(batch))
     return np.concatenate(parts)
 

@@ -1,6 +1,5 @@
 """The `filter` command: keep the synthetic pairs that `evaluate` found good enough, as a folder of pairs."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import read_json
+from siamese_diffusion.evaluation.scores import read_evaluation, read_fits
 
 
 def filter_(
@@ -47,9 +46,7 @@ def filter_(
         raise InputError("filter: nothing to filter by; give --min-dice, --max-boundary or --drop-flagged")
     if out.resolve() == (synthetic or scores).resolve():
         raise InputError(f"--out {out}: is the folder that is filtered; name another")
-    metrics = read_json(scores / "metrics.json")
-    if "protocol" not in metrics or "novelty" not in metrics:
-        raise InputError(f"{scores}: its evaluation is of an older version; run `evaluate` again")
+    metrics = read_evaluation(scores)
     fits = read_fits(scores / "fit.csv")
     folder = synthetic or Path(metrics["protocol"]["synthetic"])
     pairs = DataFolder(folder, "--synthetic").pairs()
@@ -78,18 +75,3 @@ def filter_(
         "flagged": len(copies),
         "dice": sum(fits[pair.name][0] for pair in kept) / len(kept),
     }
-
-
-def read_fits(path: Path) -> dict[str, tuple[float, float]]:
-    """Dice and boundary distance by name, of a `fit.csv`.
-
-    Raises:
-        InputError: there is none, or it is no such table.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return {row["name"]: (float(row["dice"]), float(row["boundary"])) for row in csv.DictReader(file)}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; --scores takes a folder that `evaluate` wrote") from None
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{path}: not a table that `evaluate` wrote") from None

@@ -23,9 +23,8 @@ from siamese_diffusion.device import find_device, precision_on
 from siamese_diffusion.evaluation.extractors import fingerprint
 from siamese_diffusion.evaluation.features import Extractor
 from siamese_diffusion.evaluation.metrics.mask_fit import Scores, pair_scores, shuffled_fit
-from siamese_diffusion.files import read_json
 from siamese_diffusion.segmentation.inference import probabilities
-from siamese_diffusion.segmentation.segment import segment
+from siamese_diffusion.segmentation.segment import read_result, segment
 from siamese_diffusion.segmentation.trained import load_network
 
 SHUFFLED = 2000
@@ -89,7 +88,7 @@ def own_error(judge: Judge, held: Sequence[Pair]) -> tuple[dict[str, Any], dict[
         scores = measure(judge, held, "real test images")
         means = {name: float(scores[name].mean()) for name in ("dice", "boundary")}
         return {**means, "on": "test", "count": len(held)}, scores
-    validation = read_json(judge.run / "metrics.json")["val"]
+    validation = read_result(judge.run)["val"]
     return {"dice": validation["mDice"], "boundary": None, "on": "validation", "count": validation["count"]}, None
 
 

@@ -18,18 +18,37 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from typing_extensions import TypedDict
 
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.images import open_image
+from siamese_diffusion.data.opening import image_size
 from siamese_diffusion.data.pairs import ImageFile
-from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import read_json, write_json, write_text
+from siamese_diffusion.errors import InputError, brief
+from siamese_diffusion.files import read_json, require_kind, write_json, write_text
 from siamese_diffusion.progress import say, track
 from siamese_diffusion.reader_study.agreement import alpha_interval, crossed_means, percentiles, wilson
 
 KEY_FORMAT = "siamese-diffusion rating key 1"
 RATINGS_FORMAT = "siamese-diffusion ratings 1"
 REAL = "real"
+
+
+class KeyImage(TypedDict):
+    """An image of a study, and where it comes from."""
+
+    id: str
+    source: str
+    file: str
+
+
+class Key(TypedDict):
+    """What `key.json` holds, at least."""
+
+    study: str
+    sources: dict[str, str]
+    images: list[KeyImage]
+
+
 LARGEST = 512
 """Side in pixels that images are not shown larger than by default."""
 
@@ -76,7 +95,7 @@ def export_ratings(
         for number, (source, folder) in enumerate(folders.items())
         for image in _draw(DataFolder(folder).images(split if source == REAL else None), count, (seed, number), folder)
     ]
-    shortest = min(min(open_image(image.path).size) for _, image in track(chosen, "measuring", len(chosen)))
+    shortest = min(min(image_size(image.path)) for _, image in track(chosen, "measuring", len(chosen)))
     side = resolution or min(shortest, LARGEST)
     if side > shortest:
         say(f"note: an image has only {shortest} pixels; enlarged to {side} it may be told by its blur")
@@ -268,13 +287,12 @@ def _read_key(path: Path) -> dict[str, Any]:
     key = read_json(path)
     if not isinstance(key, dict) or key.get("format") != KEY_FORMAT:
         raise InputError(f"--key {path}: is not a key.json of `rate export`")
-    try:
-        sources = {image["source"] for image in key["images"] if image["id"] and image["file"]}
-        whole = REAL in sources and len(sources) > 1 and sources == set(key["sources"]) and isinstance(key["study"], str)
-    except (KeyError, TypeError):
-        whole = False
-    if not whole:
-        raise InputError(f"--key {path}: is damaged; take the file that `rate export` wrote")
+    damaged = f"--key {path}: is damaged; take the file that `rate export` wrote"
+    require_kind(key, Key, damaged)
+    sources = {image["source"] for image in key["images"]}
+    names = {image["id"] for image in key["images"]}
+    if REAL not in sources or len(sources) < 2 or sources != key["sources"].keys() or len(names) < len(key["images"]):
+        raise InputError(damaged)
     return key
 
 
@@ -287,7 +305,7 @@ def _read_sheet(path: Path, key: dict[str, Any]) -> tuple[str, dict[str, dict[st
     if not isinstance(reader, str) or not reader.strip() or not isinstance(rows, list):
         raise InputError(f"{path}: has no reader's name or no ratings")
     if sheet.get("study") != key["study"]:
-        raise InputError(f"{path}: is of another study ({sheet.get('study')}) than the key ({key['study']})")
+        raise InputError(f"{path}: is of another study ({brief(str(sheet.get('study')))}) than the key ({key['study']})")
     found: dict[str, dict[str, Any]] = {}
     known = {image["id"] for image in key["images"]}
     for number, row in enumerate(rows, start=1):
@@ -297,9 +315,9 @@ def _read_sheet(path: Path, key: dict[str, Any]) -> tuple[str, dict[str, dict[st
         if name in found:
             raise InputError(f"{path}: rates an image twice (rating {number})")
         if type(row.get("rating")) is not int or not 1 <= row["rating"] <= 5:
-            raise InputError(f"{path}: rating {number} is {row.get('rating')}, expected 1 to 5")
-        if row.get("answer") not in (REAL, "synthetic"):
-            raise InputError(f"{path}: answer {number} is {row.get('answer')}, expected real or synthetic")
+            raise InputError(f"{path}: rating {number} is {brief(str(row.get('rating')))}, expected 1 to 5")
+        if row.get("answer") not in [REAL, "synthetic"]:
+            raise InputError(f"{path}: answer {number} is {brief(str(row.get('answer')))}, expected real or synthetic")
         found[name] = row
     if len(found) < len(known):
         raise InputError(f"{path}: rates {len(found)} of {len(known)} images; ask {reader} to finish and save again")

@@ -14,7 +14,7 @@ from siamese_diffusion.config import SegmentConfig
 from siamese_diffusion.data.arrays import load_pairs, map_pairs
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.loop import Batch, BatchAt
+from siamese_diffusion.prefetch import Batch, BatchAt
 from siamese_diffusion.randomness import generator, rows_of_epochs
 from siamese_diffusion.segmentation.augment import Augmentation, augment, draw, draw_flips, identity, rescale
 

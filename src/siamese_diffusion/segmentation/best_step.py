@@ -8,11 +8,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from pydantic import FiniteFloat
+from safetensors.torch import save_file
 from torch import nn
+from typing_extensions import TypedDict
 
+from siamese_diffusion.checkpoints import latest_checkpoint
 from siamese_diffusion.files import read_jsonl, write_json, write_jsonl, write_whole
-from siamese_diffusion.loop import latest_checkpoint
+from siamese_diffusion.tensors import read_state, require_finite
+
+
+class _Row(TypedDict):
+    step: int
+    mDice: FiniteFloat
 
 
 class Selection:
@@ -26,8 +34,8 @@ class Selection:
         self.out = out
         self.history = out / "validation.jsonl"
         start = _checkpoint_step(out)
-        rows = read_jsonl(self.history) if self.history.exists() else []
-        self.rows = [row for row in rows if row["step"] <= start]
+        rows = read_jsonl(self.history, _Row) if self.history.exists() else []
+        self.rows: list[dict[str, Any]] = [dict(row) for row in rows if row["step"] <= start]
 
     def add(self, step: int, figures: dict[str, float], network: nn.Module) -> None:
         """Note the validation `figures` (with `mDice`) of `network` at `step`."""
@@ -50,9 +58,11 @@ class Selection:
         best = self.best()
         weights, final = self._weights(best["step"]), self.out / "best.safetensors"
         if weights.exists():  # absent where an earlier call was killed below
-            write_whole(final, lambda path: shutil.copyfile(weights, path))
+            write_whole(final, lambda path: shutil.copyfile(weights, path), durable=True)
             write_json(self.out / "best.json", best)
-        network.load_state_dict(load_file(final))
+        state = read_state(final)
+        require_finite(state, final)
+        network.load_state_dict(state)
         shutil.rmtree(self.out / "best", ignore_errors=True)
         return best
 
@@ -61,7 +71,7 @@ class Selection:
 
     def _save(self, step: int, network: nn.Module) -> None:
         state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-        write_whole(self._weights(step), lambda path: save_file(state, path))
+        write_whole(self._weights(step), lambda path: save_file(state, path), durable=True)
 
 
 def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from siamese_diffusion import pictures, progress
 from siamese_diffusion.config import SegmentConfig
 from siamese_diffusion.data.arrays import read_squared
 from siamese_diffusion.data.pairs import Pair
-from siamese_diffusion.device import autocast
+from siamese_diffusion.device import SIXTEEN_BITS, autocast
+from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import write_text, write_whole
 from siamese_diffusion.segmentation.batches import Arrays
 from siamese_diffusion.segmentation.metrics import SetScores, join, score
@@ -46,6 +47,9 @@ def probabilities(
 
     Returns:
         float32 (N, R, R) in [0, 1].
+
+    Raises:
+        InputError: the network answers with a value that is not finite.
     """
     device = next(network.parameters()).device
     training = network.training
@@ -57,6 +61,9 @@ def probabilities(
             seen = [_seen(network, part.flip(axes), correction).flip(axes) for axes in (FLIPS if flips else FLIPS[:1])]
             parts.append(torch.stack(seen).mean(0)[:, 0].cpu().numpy())
     network.train(training)
+    if not all(np.isfinite(part).all() for part in parts):
+        remedy = f"precision = {precision}: set it to fp32, " if precision in SIXTEEN_BITS else ""
+        raise InputError(f"{remedy}the network answers with values that are not finite: they overflow, or it has diverged")
     return np.concatenate(parts) if parts else np.empty(images.shape[:3], np.float32)
 
 

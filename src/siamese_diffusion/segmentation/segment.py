@@ -10,17 +10,22 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from pydantic import FiniteFloat, PositiveInt
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from siamese_diffusion import loop, progress
+from siamese_diffusion.checkpoints import latest_checkpoint
 from siamese_diffusion.claim import Claim, listing
 from siamese_diffusion.config import Config, SegmentConfig, update
 from siamese_diffusion.data.arrays import forget
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.splits import require_disjoint, sets_for_testing, train_and_validation
 from siamese_diffusion.device import find_device, precision_on
+from siamese_diffusion.durable import clear_all
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import read_json, write_json
+from siamese_diffusion.files import read_json, require_kind, write_json
+from siamese_diffusion.lock import hold
 from siamese_diffusion.segmentation import networks
 from siamese_diffusion.segmentation.batches import batches, heaviest, load
 from siamese_diffusion.segmentation.best_step import Selection
@@ -76,9 +81,23 @@ def segment(
 
     Raises:
         InputError: bad input, a test image among the training ones, `out` holds a run and `resume` is false, or
-            `resume` is true and the run was made with other settings or folders.
+            `resume` is true and the run was made with other settings or folders, or another command is writing `out`.
+        KeyboardInterrupt: interrupted; the state is saved first.
     """
-    config = config or Config()
+    with hold(out):
+        return _segment(train, out, test, synthetic, config or Config(), network, resume, device)
+
+
+def _segment(
+    train: Path | DataFolder,
+    out: Path,
+    test: Sequence[Path | DataFolder],
+    synthetic: Sequence[Path | DataFolder] | None,
+    config: Config,
+    network: str | None,
+    resume: bool,
+    device: str,
+) -> dict[str, Any]:
     if network is not None:
         config = update(config, "segment", network=network)
     config = update(config, "segment", precision=precision_on(find_device(device), config.segment.precision))
@@ -109,8 +128,7 @@ def segment(
     depends = {"data": {"split", "limit", "limit_seed"}, "segment": None}
     claim = Claim(out, config, depends, inputs, resume)
     if (out / "metrics.json").exists():
-        done: dict[str, Any] = read_json(out / "metrics.json")
-        return done
+        return read_result(out)
 
     held = load(validation, settings.resolution, out / "cache")
     batch_at = batches(
@@ -120,6 +138,8 @@ def segment(
         [pair.name for pair in real],
     )
     claim.write()
+    if claim.first:
+        clear_all(out)
     begun, imagenet = _begin(settings, out)
     segmenter = Segmenter(begun, settings.loss)
     selection = Selection(out)
@@ -168,15 +188,41 @@ def segment(
             }
             forget(out / "cache")
             write_json(out / "metrics.json", metrics)
-    final: dict[str, Any] = read_json(out / "metrics.json")
-    return final
+    return read_result(out)
+
+
+class _Validation(TypedDict):
+    mDice: FiniteFloat
+    count: PositiveInt
+
+
+class Result(TypedDict):
+    """The part of `metrics.json` that other commands take."""
+
+    val: _Validation
+    test: dict[str, dict[str, Any]]
+
+
+def read_result(run: Path) -> dict[str, Any]:
+    """What `segment` returned when it made `run`.
+
+    Raises:
+        InputError: there is no `metrics.json`, or it is not what `segment` writes.
+    """
+    found: dict[str, Any] = read_json(run / "metrics.json", dict[str, Any])
+    require_kind(found, Result, str(run / "metrics.json"))
+    return found
+
+
+class _Start(TypedDict):
+    imagenet: bool
 
 
 def _begin(settings: SegmentConfig, out: Path) -> tuple[nn.Module, bool]:
     """The network as training begins, and whether with ImageNet weights; where a checkpoint is there, that replaces them."""
     note = out / "start.json"
-    if settings.pretrained and loop.latest_checkpoint(out) is not None and note.exists():
-        return _fresh(settings.network, False, settings.seed), bool(read_json(note)["imagenet"])
+    if settings.pretrained and latest_checkpoint(out) is not None and note.exists():
+        return _fresh(settings.network, False, settings.seed), read_json(note, _Start)["imagenet"]
     network = None
     if settings.pretrained:
         try:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from siamese_diffusion.config import SegmentConfig, load_config
 from siamese_diffusion.data.images import Mask, Pixels, read_image, square
-from siamese_diffusion.errors import InputError
+from siamese_diffusion.errors import InputError, reason
 from siamese_diffusion.segmentation import networks
 from siamese_diffusion.segmentation.inference import at_size, probabilities
-from siamese_diffusion.tensors import read_tensors
+from siamese_diffusion.tensors import read_state, require_finite
 
 
 class TrainedNetwork(nn.Module):
@@ -72,13 +72,14 @@ def load_network(run: Path | str) -> TrainedNetwork:
     run = Path(run)
     if not (run / "metrics.json").exists() or not (run / "best.safetensors").exists():
         raise InputError(f"{run}: not a finished run of segment (it has no metrics.json and best.safetensors)")
-    state = read_tensors(run / "best.safetensors")
+    state = read_state(run / "best.safetensors")
+    require_finite(state, run / "best.safetensors")
     settings = load_config(run / "config.yaml").segment
     network = networks.create(settings.network)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise InputError(f"{run / 'best.safetensors'}: cannot be loaded ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{run / 'best.safetensors'}: cannot be loaded ({reason(error)})") from None
     return TrainedNetwork(network, settings)
 
 

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from siamese_diffusion.config import Config, build_config, load_config
+from siamese_diffusion.config import Config, Values, build_config, load_config, merge
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.data.splits import require_disjoint, sets_for_testing, validation_list
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json
 from siamese_diffusion.studies.schema import DataSource
-from siamese_diffusion.studies.spec import Arm, Study, Values, merge, nested
+from siamese_diffusion.studies.spec import Arm, Study, nested
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from siamese_diffusion.config import Config, build_config, load_config
+from siamese_diffusion.config import Config, Values, build_config, load_config, merge
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.studies.cells import Cell, given_run, make_cell, open_folders
-from siamese_diffusion.studies.spec import Arm, Study, Values, merge, nested
+from siamese_diffusion.studies.spec import Arm, Study, nested
 from siamese_diffusion.studies.stages import Contents, Stage, settings_of
 
 ROUND_SEEDS = 10_000

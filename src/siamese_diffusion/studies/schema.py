@@ -1,6 +1,6 @@
 """The shape of a study file: what may stand where, and one line about what is wrong.
 
-`settings` are those of `config.py`, written `section.key: value` or as sections; they are checked in `settings.py`.
+`settings` are those of `siamese_diffusion.settings`, written `section.key: value` or as sections; `spec.py` checks them.
 """
 
 import difflib

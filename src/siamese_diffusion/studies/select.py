@@ -14,7 +14,7 @@ import numpy as np
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.evaluation.filter import read_fits
+from siamese_diffusion.evaluation.scores import read_fits
 from siamese_diffusion.files import whole_folder, write_jsonl
 
 

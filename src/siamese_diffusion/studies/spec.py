@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from siamese_diffusion.config import Config, MethodConfig, build_config, preset_names, read_preset, read_yaml
+from siamese_diffusion.config import (
+    Config,
+    MethodConfig,
+    Values,
+    build_config,
+    merge,
+    preset_names,
+    read_preset,
+    read_yaml,
+)
 from siamese_diffusion.data.masks import RECIPES
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.segmentation.pranet_metrics import FIGURES
@@ -16,9 +25,6 @@ from siamese_diffusion.studies.schema import ArmEntry, DataSource, StudyFile, pa
 METHODS: tuple[str, ...] = get_args(MethodConfig.model_fields["name"].annotation)
 KINDS = ("real", "copy-paste", *METHODS)
 METRICS = ("mDice", "mIoU", *FIGURES)
-
-Values = dict[str, Any]
-"""Settings by section, as `config.build_config` takes them."""
 
 _MANAGED = {
     "data.limit": "pairs",
@@ -151,15 +157,6 @@ def nested(flat: dict[str, Any], origin: str) -> Values:
             raise InputError(f"{origin}: {key}: expected section.key, with a section of {', '.join(Config.model_fields)}")
         result.setdefault(section, {}).update({name: value} if dot else value)
     return result
-
-
-def merge(*parts: Values) -> Values:
-    """Settings over settings, later wins, key by key."""
-    merged: Values = {}
-    for part in parts:
-        for section, entries in part.items():
-            merged[section] = {**merged.get(section, {}), **entries}
-    return merged
 
 
 def _check_settings(file: StudyFile, values: Values, origin: str) -> None:

@@ -11,11 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from siamese_diffusion.config import HARMLESS, Config
+from siamese_diffusion.config import HARMLESS, Config, Values
 from siamese_diffusion.data.hashing import hash_files
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.files import hash_json, read_json
-from siamese_diffusion.studies.spec import Values
 
 FORMAT = 1
 """Part of every key; to be raised when a stage comes to give another result from the same settings."""

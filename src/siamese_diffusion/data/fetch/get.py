@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from siamese_diffusion.data.fetch.catalogue import RELEASES, Archive, Release
 from siamese_diffusion.data.fetch.transfer import GiveUpError, beside, transfer
 from siamese_diffusion.data.fetch.unpack import Limits, find_bsdtar, unpack
@@ -229,12 +231,23 @@ def _count(release: Release, sources: Sequence[Path], folder: Path) -> dict[str,
     return {"pairs": pairs, "splits": found}
 
 
+class _Source(TypedDict):
+    """What a finished `get_data` returned, as its folder keeps it."""
+
+    name: str
+    out: str
+    pairs: int
+    splits: dict[str, int]
+    files: list[dict[str, Any]]
+    licence: str
+
+
 def _already(release: Release, out: Path) -> dict[str, Any]:
-    source = read_json(out / "source.json")
-    if source.get("name") != release.name:
-        raise InputError(f"--out {out}: holds {source.get('name')} already; name another folder")
+    source = read_json(out / "source.json", _Source)
+    if source["name"] != release.name:
+        raise InputError(f"--out {out}: holds {source['name']} already; name another folder")
     say(f"{out} holds {release.name} already")
-    return {key: source[key] for key in ("name", "out", "pairs", "splits", "files", "licence")}
+    return {key: dict(source)[key] for key in _Source.__annotations__}
 
 
 def _accept(release: Release, accepted: bool) -> None:

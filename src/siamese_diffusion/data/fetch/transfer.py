@@ -15,6 +15,9 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import HTTPCookieProcessor, HTTPRedirectHandler, OpenerDirector, Request, build_opener
 
+from typing_extensions import TypedDict
+
+from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, write_json
 from siamese_diffusion.progress import bar, say
 
@@ -52,9 +55,10 @@ def transfer(address: str, part: Path) -> None:
             elif error.code not in (408, 429) and error.code < 500:
                 raise GiveUpError(f"HTTP {error.code} {error.reason}") from None
             reason = f"HTTP {error.code} {error.reason}"
-            after = error.headers.get("Retry-After", "")
-            wait = float(after) if after.isdigit() else 0.0
-        except (OSError, HTTPException) as error:
+            wait = float(_whole_number(error.headers.get("Retry-After")) or 0)
+        except InputError:
+            raise
+        except (OSError, HTTPException, ValueError) as error:  # ValueError: a redirection to what is no address
             if isinstance(error, OSError) and (error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)):
                 raise  # the disk, not the network
             reason = str(getattr(error, "reason", error)) or type(error).__name__
@@ -69,10 +73,10 @@ def transfer(address: str, part: Path) -> None:
 def _receive(opener: OpenerDirector, address: str, part: Path) -> bool:
     """One request, from where `part` ends; whether the file is complete after it."""
     note = beside(part)
-    known = read_json(note) if note.exists() and part.exists() else {}
+    known = _read_note(note) if part.exists() else None
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "siamese-diffusion", "Accept-Encoding": "identity"}
-    if have and known.get("address") == address and (known["version"] or known["size"]):
+    if have and known is not None and known["address"] == address and (known["version"] or known["size"]):
         if have == known["size"]:
             return True
         headers |= {"Range": f"bytes={have}-"} | ({"If-Range": known["version"]} if known["version"] else {})
@@ -82,7 +86,7 @@ def _receive(opener: OpenerDirector, address: str, part: Path) -> bool:
         start, size = _extent(response, have)
         if start is None:
             raise GiveUpError("answers with another part of the file than asked for")
-        if start and size != known["size"]:
+        if start and (known is None or size != known["size"]):
             part.unlink()
             return False
         version = response.headers.get("ETag") or response.headers.get("Last-Modified")
@@ -102,12 +106,30 @@ def _extent(response: HTTPResponse, have: int) -> tuple[int | None, int | None]:
     """Where in the file the answer starts (None: not where it should), and the size of the whole file where it is told."""
     length = response.headers.get("Content-Length")
     if response.status != 206:
-        return 0, int(length) if length else None
+        return 0, _whole_number(length)
     span, _, total = (response.headers.get("Content-Range") or "").removeprefix("bytes ").partition("/")
-    first = span.partition("-")[0]
-    if not first.isdigit() or int(first) != have:
+    if _whole_number(span.partition("-")[0]) != have:
         return None, None
-    return have, int(total) if total.isdigit() else None
+    return have, _whole_number(total)
+
+
+def _whole_number(text: str | None) -> int | None:
+    """What a header says, where it is a number of bytes or seconds that there may be."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+class _Note(TypedDict):
+    address: str
+    version: str | None
+    size: int | None
+
+
+def _read_note(path: Path) -> _Note | None:
+    """What a part is known to be; a note that is damaged vouches for nothing."""
+    try:
+        return read_json(path, _Note)
+    except InputError:
+        return None
 
 
 def _blocks(response: HTTPResponse, name: str, start: int, size: int | None) -> Iterator[bytes]:

@@ -4,18 +4,21 @@ ZIP is read here. Anything else (CVC-ClinicDB comes as RAR) is turned into a tar
 itself, so that the same rules hold for every kind of archive.
 """
 
+import errno
 import shutil
 import stat
 import subprocess
 import tarfile
 import tempfile
 import zipfile
-import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from siamese_diffusion.errors import InputError
+from siamese_diffusion.data.tars import Header
+from siamese_diffusion.errors import InputError, brief, printable, reason, refused
 from siamese_diffusion.progress import bar
 
 _BLOCK = 1 << 20
@@ -43,18 +46,27 @@ def unpack(archive: Path, folder: Path, limits: Limits) -> list[Path]:
     if not archive.is_file():
         raise InputError(f"{archive}: no such file")
     guard = _Guard(archive, folder, limits)
-    try:
-        if zipfile.is_zipfile(archive):
-            _unpack_zip(archive, guard)
-        elif _head(archive).lstrip()[:1] == b"<":
-            raise InputError(f"{archive}: is a web page, not an archive; the provider answered with a form or a notice")
-        elif _head(archive)[:4] == b"PK\x03\x04":
-            raise InputError(f"{archive}: is a ZIP file whose end is missing; fetch it again")
-        else:
-            _unpack_stream(archive, guard)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError) as error:
-        raise InputError(f"{archive}: the archive is damaged ({str(error) or type(error).__name__})") from None
+    with _reading(archive):
+        zipped, head = zipfile.is_zipfile(archive), _head(archive)
+    if zipped:
+        _unpack_zip(archive, guard)
+    elif head.lstrip()[:1] == b"<":
+        raise InputError(f"{archive}: is a web page, not an archive; the provider answered with a form or a notice")
+    elif head[:4] == b"PK\x03\x04":
+        raise InputError(f"{archive}: is a ZIP file whose end is missing; fetch it again")
+    else:
+        _unpack_stream(archive, guard)
     return guard.files
+
+
+@contextmanager
+def _reading(archive: Path) -> Iterator[None]:
+    """What is raised while an archive is read is said of it; what is written is not to be inside."""
+    try:
+        with refused(f"{archive}: the archive is damaged"):
+            yield
+    except MemoryError:  # packed with a dictionary that nobody needs
+        raise InputError(f"{archive}: the archive is damaged, or takes more memory to unpack than there is") from None
 
 
 @dataclass
@@ -71,6 +83,8 @@ class _Guard:
     def admit(self, name: str, size: int, link: bool, special: bool) -> Path | None:
         """Where a member of `size` bytes goes; None for what operating systems leave in archives."""
         parts = self.parts(name)
+        if size < 0:
+            raise InputError(f"{self.archive}: the archive is damaged ({name} has a negative size)")
         if link or special:
             kind = "link" if link else "special file"
             raise InputError(f"{self.archive}: {name} is a {kind}; only plain files are unpacked, and nothing was kept")
@@ -94,14 +108,15 @@ class _Guard:
         path = PurePosixPath(name.replace("\\", "/"))
         outside = path.is_absolute() or not path.parts or ".." in path.parts or ":" in name
         if outside or any(ord(letter) < 32 for letter in name):
-            raise InputError(f"{self.archive}: {name!r} would land outside the folder; nothing was kept")
+            raise InputError(f"{self.archive}: {brief(repr(name))} would land outside the folder; nothing was kept")
+        if printable(name) != name:
+            raise InputError(f"{self.archive}: the name {printable(name)} is not UTF-8; unpack it yourself and rename it")
         return path.parts
 
     def write(self, source: IO[bytes], target: Path, size: int) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
         left = size
-        with target.open("xb") as file:
-            while block := source.read(min(_BLOCK, left + 1)):
+        with self._create(target) as file:
+            while block := self._next(source, min(_BLOCK, left + 1)):
                 left -= len(block)
                 if left < 0:
                     break
@@ -110,9 +125,26 @@ class _Guard:
             raise InputError(f"{self.archive}: {target.name} is not as long as the archive says")
         self.files.append(target)
 
+    def _create(self, target: Path) -> IO[bytes]:
+        """A file that is not there yet. A full disk stays what it is; a name that no file can have is the archive's."""
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            return target.open("xb")
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            name = brief(target.relative_to(self.folder).as_posix())
+            raise InputError(f"{self.archive}: {name} cannot be a file here ({error.strerror})") from None
+
+    def _next(self, source: IO[bytes], size: int) -> bytes:
+        with _reading(self.archive):
+            return source.read(size)
+
 
 def _unpack_zip(archive: Path, guard: _Guard) -> None:
-    with zipfile.ZipFile(archive) as file:
+    with ExitStack() as stack:
+        with _reading(archive):
+            file = stack.enter_context(zipfile.ZipFile(archive))
         chosen = []
         for member in file.infolist():
             if member.is_dir():
@@ -127,37 +159,51 @@ def _unpack_zip(archive: Path, guard: _Guard) -> None:
                 chosen.append((member, target))
         with bar() as progress:
             for member, target in progress.track(chosen, description=f"unpacking {archive.name}"):
-                with file.open(member) as source:
+                with ExitStack() as opened:
+                    with _reading(archive):
+                        source = opened.enter_context(file.open(member))
                     guard.write(source, target, member.file_size)
 
 
 def _unpack_stream(archive: Path, guard: _Guard) -> None:
     with tempfile.TemporaryFile() as errors:
         command = [find_bsdtar(archive), "-cf", "-", "--format", "pax", f"@{archive.resolve()}"]
+        why = "it holds no files"
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as process:
             try:
                 assert process.stdout is not None
                 _unpack_tar(process.stdout, guard)
                 failed = process.wait() != 0
-            except tarfile.ReadError:
-                failed = True  # what bsdtar says is clearer
+            except InputError as error:
+                if not isinstance(error.__cause__, tarfile.ReadError):
+                    process.kill()
+                    raise
+                failed, why = True, reason(error.__cause__)  # what bsdtar says is clearer
             except BaseException:
                 process.kill()
                 raise
         if failed or not guard.files:
             errors.seek(0)
-            said = errors.read(2000).decode(errors="replace").strip().splitlines() or ["it holds no files"]
+            said = errors.read(2000).decode(errors="replace").strip().splitlines() or [why]
             raise InputError(f"{archive}: cannot be unpacked as ZIP, nor by bsdtar ({said[0]})")
 
 
 def _unpack_tar(stream: IO[bytes], guard: _Guard) -> None:
-    with tarfile.open(fileobj=stream, mode="r|") as file, bar() as progress:
+    with ExitStack() as stack:
+        with _reading(guard.archive):
+            file = stack.enter_context(tarfile.open(fileobj=stream, mode="r|", tarinfo=Header))
+        progress = stack.enter_context(bar())
         task = progress.add_task(f"unpacking {guard.archive.name}", total=None)
-        for member in file:
+        while True:
+            with _reading(guard.archive):
+                member = file.next()
+            if member is None:
+                return
             if member.isdir():
                 continue
             target = guard.admit(member.name, member.size, member.issym() or member.islnk(), not member.isreg())
-            source = file.extractfile(member)
+            with _reading(guard.archive):
+                source = file.extractfile(member)
             if target is not None and source is not None:
                 guard.write(source, target, member.size)
                 progress.advance(task)

@@ -26,6 +26,8 @@ def read(folder: Path) -> Listing | None:
             for key in (image_key, mask_key)
             if not isinstance(row.get(key), str) or not exists(folder / row[key])
         ]
+        if not isinstance(row.get("prompt"), str | None):
+            wrong.append(f"line {number} has a prompt that is no text")
         if wrong:
             listing.broken.extend((folder / name, detail) for detail in wrong)
             continue

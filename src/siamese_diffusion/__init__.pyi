@@ -1,0 +1,21 @@
+from siamese_diffusion.data.check import check as check
+from siamese_diffusion.data.fetch.get import get_data as get_data
+from siamese_diffusion.data.fetch.get import list_data as list_data
+from siamese_diffusion.data.phantom import make_phantoms as make_phantoms
+from siamese_diffusion.demonstration import demo as demo
+from siamese_diffusion.diffusion.original import export as export
+from siamese_diffusion.diffusion.original import import_ as import_
+from siamese_diffusion.diffusion.original import load_original as load_original
+from siamese_diffusion.diffusion.pretrain import pretrain as pretrain
+from siamese_diffusion.diffusion.sample import sample as sample
+from siamese_diffusion.diffusion.siamese import SiameseDiffusion as SiameseDiffusion
+from siamese_diffusion.diffusion.train import train as train
+from siamese_diffusion.evaluation.evaluate import evaluate as evaluate
+from siamese_diffusion.evaluation.filter import filter_ as filter_
+from siamese_diffusion.reader_study.rating import export_ratings as export_ratings
+from siamese_diffusion.reader_study.rating import score_ratings as score_ratings
+from siamese_diffusion.segmentation.segment import segment as segment
+from siamese_diffusion.studies.study import study as study
+
+__all__: list[str]
+__version__: str

@@ -1,0 +1,280 @@
+"""Every setting of every command: typed, validated, with its unit and default. `config.py` reads and merges them."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    model_validator,
+)
+from pydantic.config import JsonDict
+
+from siamese_diffusion.network_recipes import RECIPES
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+_HARMLESS: JsonDict = {"harmless": True}
+"""Marks a setting that changes no result, rounding aside: it may differ when a run is resumed, and in a study."""
+
+
+class DataConfig(Section):
+    resolution: int = Field(96, ge=16, le=2048, description="side of the square images a model sees, in pixels")
+    split: str | None = Field("train", description="list of splits.json that training uses; ignored without that file")
+    max_pixels: int = Field(
+        6000 * 6000,  # opening.MAX_PIXELS
+        ge=1,
+        description="images of more pixels are refused before they are decoded, which takes up to 28 bytes a pixel",
+        json_schema_extra=_HARMLESS,
+    )
+    limit: int | None = Field(None, ge=1, description="use this many pairs, drawn once; smaller draws lie in larger")
+    limit_seed: int = Field(0, ge=0, description="seed of that draw")
+    label: str = Field("polyp", min_length=1, description="what the mask marks; the prompt is 'A photo of LABEL'")
+    prompt_dropout: float = Field(0.05, ge=0, le=1, description="probability that a prompt gives way to the empty one")
+    flip: Literal["none", "horizontal", "both"] = Field(
+        "horizontal", description="random flips of image and mask in training"
+    )
+
+
+class BackboneConfig(Section):
+    """The small backbone that is trained from scratch (Stable Diffusion brings its own shape)."""
+
+    patch: int = Field(4, ge=2, le=16, description="down-sampling factor of the first stage, a power of two")
+    latent_channels: int = Field(8, ge=1, description="channels of the latent image")
+    whitening: float = Field(0.5, ge=0, le=1, description="1: latent channels of equal variance; 0: of their own")
+    channels: tuple[int, ...] = Field((64, 96, 160), description="UNet channels per level, multiples of 16")
+    layers: int = Field(1, ge=1, description="residual blocks per level")
+    attention: tuple[bool, ...] = Field((False, False, True), description="whether a level has attention")
+    hint_channels: tuple[int, int] = Field((8, 16), description="Dense Hint Input's first widths; of SD 1.5: 16, 32")
+    text_dim: int = Field(64, ge=8, description="width of the prompt embedding, a multiple of 4")
+    prediction: Literal["v_prediction", "epsilon"] = Field("v_prediction", description="what the UNet predicts")
+    schedule: Literal["squaredcos_cap_v2", "scaled_linear"] = Field("squaredcos_cap_v2", description="noise schedule")
+
+
+def _precision(value: Any) -> Any:
+    """accelerate's name for single precision is `no`, which is false to YAML."""
+    return "fp32" if value is False or value == "no" else value
+
+
+Precision = Annotated[Literal["auto", "fp32", "tf32", "bf16", "fp16"], BeforeValidator(_precision)]
+"""fp32 is single precision in every operation; else matrix products and convolutions may run in TF32 or in 16 bits."""
+
+PRECISION = "auto: bf16 on a GPU that has it, else fp32; fp32; tf32 (fp32 but for products); bf16 or fp16 (mixed)"
+
+
+class LoopConfig(Section):
+    """One optimisation: the same settings for the backbone, the two diffusions and a segmentation network."""
+
+    steps: int = Field(3000, ge=1, description="optimiser steps")
+    batch_size: int = Field(16, ge=1, description="samples an optimiser step, over all processes and accumulation")
+    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        None,
+        description="samples in one forward pass of one process, the rest by accumulation; default: all; "
+        "auto: as many as fit the memory",
+    )
+    learning_rate: float = Field(1e-4, gt=0)
+    schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate after warm-up")
+    warmup: int = Field(0, ge=0, description="steps of linear learning-rate warm-up")
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float | None = Field(None, gt=0, description="largest global gradient norm; default: not clipped")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of the weights; 0: none")
+    precision: Precision = Field("auto", description=PRECISION)
+    optimizer: Literal["adamw", "adafactor", "sgd"] = Field(
+        "adamw",
+        description="adafactor keeps row and column means, not 8 bytes of state a weight; sgd is Nesterov's, betas[0]",
+    )
+    release_gradients: bool = Field(
+        False,
+        description="apply each gradient as soon as it is there and free it: the same weights; no micro_batch, no clip",
+        json_schema_extra=_HARMLESS,
+    )
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto",
+        description="processes that make batches ahead of the step; auto: up to 4 where a GPU would wait, else none",
+        json_schema_extra=_HARMLESS,
+    )
+    log_every: int = Field(20, ge=1, description="steps between lines of log.jsonl", json_schema_extra=_HARMLESS)
+    sample_every: int = Field(500, ge=1, description="steps between sample grids (segmentation: validations)")
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints", json_schema_extra=_HARMLESS)
+    keep: int = Field(2, ge=1, description="checkpoints kept, the newest", json_schema_extra=_HARMLESS)
+    seed: int = Field(0, ge=0)
+
+
+class DiffusionLoopConfig(LoopConfig):
+    compile: bool = Field(
+        False,
+        description="torch.compile of each residual and attention block: minutes at the start, then faster steps",
+        json_schema_extra=_HARMLESS,
+    )
+
+
+class TrainConfig(DiffusionLoopConfig):
+    decoder_rate: float = Field(1.0, ge=0, description="factor on the learning rate of the UNet's decoder")
+    hint_rate: float = Field(
+        1.0, ge=0, description="factor on that of the hint embedding, which dies of a high one (docs/backbones.md)"
+    )
+    checkpointing: bool | Literal["selective", "auto"] = Field(
+        False,
+        description="recompute activations: less memory, more time, the same gradients; selective: only the "
+        "cheap ones; auto: selective, unless micro_batch auto finds room for 16 samples without",
+    )
+
+
+class MethodConfig(Section):
+    name: Literal["siamese", "mask-only", "adc"] = Field(
+        "siamese", description="the two diffusions; ControlNet alone; or the authors' follow-up with its own teacher"
+    )
+    hint: Literal["dense", "stock"] = Field("dense", description="Dense Hint Input, or ControlNet's stock embedding")
+    mask_weight: float = Field(1.0, ge=0, description="w_m, weight of the mask features in the mixed control")
+    image_weight: float | Literal["linear"] | None = Field(
+        None, description="w_i: linear is step / max_steps; default: linear, and 0.25 for adc"
+    )
+    consistency: float = Field(1.0, ge=0, description="weight of the noise consistency (adc: distillation) loss L_c")
+    augmentation: float = Field(1.0, ge=0, description="weight of the online augmentation loss L_a; adc has none")
+    augmentation_start: float = Field(1 / 3, ge=0, le=1, description="progress after which L_a counts")
+    augmentation_timesteps: int = Field(200, ge=0, description="largest timestep whose samples count in L_a")
+
+
+class SampleConfig(Section):
+    scheduler: Literal["ddim", "dpm", "unipc"] = Field(
+        "ddim", description="DDIM (eta 0), or DPM-Solver++ or UniPC (both of second order)"
+    )
+    steps: int = Field(50, ge=1, le=1000, description="denoising steps")
+    guidance: float = Field(
+        1.0, ge=0, description="classifier-free guidance on the prompt; 1: none, one network pass a step"
+    )
+    mask_guidance: float = Field(2.0, ge=0, description="guidance on the mask, ours and not the paper's; 1: off")
+    guidance_interval: tuple[float, float] = Field(
+        (0.0, 1.0), description="both guidances are on between these shares of the timesteps (0: clean, 1: noise)"
+    )
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        16, description="images drawn together, which changes their rounding; auto: what fits the free memory, up to 64"
+    )
+    precision: Precision = Field("auto", description=PRECISION.replace("bf16 on a GPU that has it", "fp16 on a GPU"))
+    compile: bool = Field(
+        False, description="torch.compile of each block: pays for thousands of images", json_schema_extra=_HARMLESS
+    )
+    seed: int = Field(0, ge=0, description="image i of a run depends on this seed, its mask and its copy number only")
+    shard_size: int = Field(
+        1000, ge=1, description="pairs of a WebDataset shard, redrawn after a kill", json_schema_extra=_HARMLESS
+    )
+
+
+class SegmentConfig(LoopConfig):
+    """The defaults are those of `unet` and `segformer`; another network's own are in `network_recipes.py`.
+
+    Design note: what was set stays when the network changes, and what its recipe brought goes with it. To tell them
+    apart where both have the same value, the names of what was set are kept; two `SegmentConfig` of the same values are
+    equal all the same.
+    """
+
+    network: str = Field("unet", description="name in segmentation.networks")
+    resolution: int = Field(96, ge=32, le=2048, description="side of the square input in pixels, a multiple of 32")
+    steps: int = Field(600, ge=1)
+    batch_size: int = Field(16, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup: int = Field(50, ge=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    sample_every: int = Field(100, ge=1, description="steps between validations")
+    checkpoint_every: int = Field(100, ge=1, json_schema_extra=_HARMLESS)
+    keep: int = Field(1, ge=1, json_schema_extra=_HARMLESS)
+    validation: float = Field(0.1, gt=0, lt=1, description="share of the training pairs held out where no val split is")
+    synthetic_share: float = Field(0.5, gt=0, lt=1, description="expected share of synthetic pairs in each batch")
+    pretrained: bool | Literal["auto"] = Field(
+        False, description="start from ImageNet weights (downloaded on first use); auto: where they can be had"
+    )
+    loss: Literal["bce-dice", "sanet", "two-class", "structure", "structure-contrast"] = Field(
+        "bce-dice", description="name in segmentation.losses"
+    )
+    backbone_rate: float = Field(1.0, ge=0, description="factor on the learning rate of the encoder")
+    halve_at: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        (), description="shares of the steps after each of which the learning rate is halved"
+    )
+    clip_value: float | None = Field(None, gt=0, description="largest entry of a gradient; default: not clipped")
+    augmentation: Literal["affine", "flip-turn", "none"] = Field(
+        "affine", description="flips, turns, small affine maps and colour; flips and quarter turns alone; or nothing"
+    )
+    colour_exchange: float = Field(0.0, ge=0, le=1, description="probability that an image takes another's colours")
+    colour_overflow: Literal["wrap", "clip"] = Field("wrap", description="values beyond 0..255: modulo 256, or clipped")
+    multiscale: Literal["none", "drawn", "cycle"] = Field(
+        "none", description="train at several sizes: one drawn for each step, or each batch once at every size"
+    )
+    scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field(
+        (1.0,), min_length=1, description="those sizes over the resolution, rounded to multiples of 32 pixels"
+    )
+    scale_weights: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+        None, description="how often each is drawn, relative to the others; default: equally"
+    )
+    correction: bool = Field(False, description="SANet's probability correction of the maps that are scored")
+    score_at: Literal["input", "native"] = Field(
+        "input", description="test scores at the network's resolution, or at each mask's own size, as PraNet's tool"
+    )
+
+    _set: frozenset[str] = PrivateAttr(frozenset())
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _over_recipe(cls, values: Any, handler: ModelWrapValidatorHandler["SegmentConfig"]) -> "SegmentConfig":
+        """What is not set comes from the network's recipe."""
+        if not isinstance(values, dict):
+            return handler(values)
+        settings = handler({**RECIPES.get(str(values.get("network")), {}), **values})
+        settings._set = frozenset(values)
+        return settings
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SegmentConfig) and dict(self) == dict(other)
+
+    def given(self) -> dict[str, Any]:
+        """The settings without what follows from the network."""
+        brought = SegmentConfig(network=self.network)
+        return {name: value for name, value in self if name in self._set or value != getattr(brought, name)}
+
+
+class EvaluateConfig(Section):
+    fit_network: str = Field("unet", description="network that judges whether an image obeys its mask")
+    fit_steps: int = Field(600, ge=1, description="optimiser steps of that network, on real pairs only")
+    features: str = Field("judge", description="extractors, separated by commas; the first one searches for copies too")
+    false_alarms: float = Field(
+        0.01, gt=0, lt=0.5, description="share of the real training images that the copy flag may hit"
+    )
+    batch_size: int = Field(32, ge=1, description="images in one pass of an extractor")
+    precision: Precision = Field("fp32", description=f"of the extractors and the judge; {PRECISION}")
+    seed: int = Field(0, ge=0, description="of subsets and resamples")
+
+
+class Config(Section):
+    data: DataConfig = DataConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    pretrain: DiffusionLoopConfig = DiffusionLoopConfig(
+        steps=4000, learning_rate=5e-4, schedule="cosine", warmup=100, betas=(0.9, 0.99), clip=1.0, ema=0.999
+    )
+    method: MethodConfig = MethodConfig()
+    train: TrainConfig = TrainConfig(
+        steps=1200, batch_size=8, learning_rate=1e-3, hint_rate=0.1, schedule="cosine", warmup=30, clip=1.0, ema=0.99
+    )
+    sample: SampleConfig = SampleConfig()
+    segment: SegmentConfig = SegmentConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+def sections() -> dict[str, type[BaseModel]]:
+    """The sections of `Config` by name."""
+    return {name: type(section) for name, section in Config()}
+
+
+HARMLESS = frozenset(
+    name
+    for section in sections().values()
+    for name, field in section.model_fields.items()
+    if field.json_schema_extra == _HARMLESS
+)
+"""Names of the settings that are marked so."""

@@ -1,0 +1,69 @@
+"""What the package exports, and when it is imported."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+import siamese_diffusion
+from siamese_diffusion.cli import app
+
+STUB = ast.parse(Path(siamese_diffusion.__file__).with_suffix(".pyi").read_text())
+EXPORTED = {alias.asname for node in STUB.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+
+OF_COMMANDS = {
+    "phantoms": "make_phantoms",
+    "filter": "filter_",
+    "import": "import_",
+    "data list": "list_data",
+    "data get": "get_data",
+    "rate export": "export_ratings",
+    "rate score": "score_ratings",
+}
+"""The function of a command where it has not the command's name."""
+
+
+def commands(app: typer.Typer, prefix: str = "") -> set[str]:
+    names = {str(entry.name or (entry.callback and entry.callback.__name__)) for entry in app.registered_commands}
+    found = {prefix + name for name in names}
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        found |= commands(group.typer_instance, f"{prefix}{group.name} ")
+    return found
+
+
+def test_what_type_checkers_see_is_what_there_is() -> None:
+    assert {*siamese_diffusion.__all__} == {*EXPORTED, "__version__"}
+    assert {*siamese_diffusion.__all__, "__file__"} <= {*dir(siamese_diffusion)}
+
+
+@pytest.mark.parametrize("name", siamese_diffusion.__all__)
+def test_every_exported_name_is_there(name: str) -> None:
+    assert name == "__version__" or callable(getattr(siamese_diffusion, name))
+
+
+def test_every_command_has_a_function_and_every_function_a_command() -> None:
+    functions = {OF_COMMANDS.get(name, name) for name in commands(app)}
+    assert len(functions) == 16
+    assert functions == {*siamese_diffusion.__all__} - {"SiameseDiffusion", "load_original", "__version__"}
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'siamese_diffusion' has no attribute 'tarin'"):
+        siamese_diffusion.tarin  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_import_is_light_and_each_name_brings_its_own() -> None:
+    code = """if True:
+        import sys
+        import siamese_diffusion
+        assert dir(siamese_diffusion) and siamese_diffusion.__version__
+        print([name for name in ("torch", "numpy", "pydantic", "typer") if name in sys.modules])
+        siamese_diffusion.list_data
+        print("siamese_diffusion.data.fetch.get" in sys.modules, "torch" in sys.modules)
+    """
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\nTrue False\n"
