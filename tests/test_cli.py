@@ -1,17 +1,25 @@
 """The command line: start-up, exit statuses, and that no traceback reaches a user."""
 
+import ast
+import errno
 import io
 import json
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import typer
 
-from siamese_diffusion.cli import main
+import siamese_diffusion
+from siamese_diffusion.cli import app, main
+from siamese_diffusion.files import space
 
 COMMANDS = (
     *("demo", "check", "phantoms", "pretrain", "train", "sample", "evaluate", "filter", "segment", "study"),
@@ -180,6 +188,88 @@ def test_usage_error_is_status_2() -> None:
     result = call("train")
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
+
+
+CALLS: dict[str, tuple[str, list[str]]] = {
+    "demo": ("demonstration.demo", []),
+    "check": ("data.check.check", ["x"]),
+    "phantoms": ("data.phantom.make_phantoms", ["--out", "x"]),
+    "pretrain": ("diffusion.pretrain.pretrain", ["--images", "x", "--out", "x"]),
+    "train": ("diffusion.train.train", ["--data", "x", "--out", "x"]),
+    "sample": ("diffusion.sample.sample", ["--checkpoint", "x", "--masks", "x", "--out", "x"]),
+    "evaluate": ("evaluation.evaluate.evaluate", ["--real", "x", "--synthetic", "x", "--out", "x"]),
+    "filter": ("evaluation.filter.filter_", ["--scores", "x", "--out", "x"]),
+    "segment": ("segmentation.segment.segment", ["--train", "x", "--out", "x"]),
+    "study": ("studies.study.study", ["--config", "x", "--out", "x"]),
+    "import": ("diffusion.original.import_", ["x", "--out", "x"]),
+    "export": ("diffusion.original.export", ["--checkpoint", "x", "--out", "x"]),
+    "data list": ("data.fetch.get.list_data", ["--json"]),
+    "data get": ("data.fetch.get.get_data", ["x", "--out", "x"]),
+    "rate export": ("reader_study.rating.export_ratings", ["--real", "x", "--synthetic", "x", "--out", "x"]),
+    "rate score": ("reader_study.rating.score_ratings", ["x", "--key", "x"]),
+}
+"""Every command: its function, and the least that it is called with."""
+
+
+def options() -> dict[str, set[str]]:
+    """The options of every command."""
+
+    def walk(group: Any, before: str = "") -> Iterator[tuple[str, set[str]]]:
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                yield from walk(command, f"{name} ")
+            else:
+                yield before + name, {option for parameter in command.params for option in parameter.opts}
+
+    return dict(walk(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("command", CALLS)
+def test_no_command_advises_an_option_that_it_lacks(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    def full(*_: Any) -> Any:
+        with space(tmp_path / "x"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    known = options()
+    assert known.keys() == CALLS.keys()
+    function, arguments = CALLS[command]
+    monkeypatch.setattr("siamese_diffusion.studies.spec.load_study", lambda *_: None)
+    for end, status in ((interrupted, 130), (full, 2)):
+        monkeypatch.setattr(f"siamese_diffusion.{function}", end)
+        result = call_here(*command.split(), *arguments)
+        assert result.returncode == status, result.stderr
+        if status == 130:
+            assert "interrupted" in result.stderr
+            assert ("--resume" in result.stderr) == ("--resume" in known[command])
+        assert set(re.findall(r"--[a-z-]+", result.stderr)) <= known[command], result.stderr
+
+
+ADVISED = {
+    "claim": {"pretrain", "train", "sample", "evaluate", "filter", "segment"},  # where `resume` is not None
+    "console": {"pretrain", "train", "sample", "evaluate", "filter", "segment"},  # asks whether the command has it
+    "data.shards": {"sample"},
+    "diffusion.checkpoint": {"train"},  # which it names
+    "loop": {"pretrain", "train", "evaluate", "segment"},
+    "studies.workers": {"pretrain", "train", "sample", "evaluate", "segment"},  # the command lines of stages
+}
+"""Modules with a text that has --resume in it, and the commands whose users may read it."""
+
+
+def test_who_reads_of_resume_has_that_option() -> None:
+    package = Path(siamese_diffusion.__file__).parent
+    found = set()
+    for path in package.rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        documents = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        texts = (node for node in nodes if isinstance(node, ast.Constant) and id(node) not in documents)
+        if any(isinstance(node.value, str) and "--resume" in node.value for node in texts):
+            found.add(".".join(path.relative_to(package).with_suffix("").parts))
+    assert found == ADVISED.keys()
+    known = options()
+    assert all("--resume" in known[command] for commands in ADVISED.values() for command in commands)
 
 
 @pytest.mark.slow

@@ -96,7 +96,7 @@ def test_without_a_test_split_the_judge_is_measured_on_its_validation_pairs(
     with pytest.raises(InputError, match="already holds results"):
         evaluate(real, made, tmp_path / "out", config=config)
     (tmp_path / "out" / "metrics.json").unlink()  # killed after the judge was trained
-    with pytest.raises(InputError, match="already holds a run"):
+    with pytest.raises(InputError, match="already holds results; add --resume"):
         evaluate(real, made, tmp_path / "out", config=config)
     assert evaluate(real, made, tmp_path / "out", config=config, resume=True) == metrics
     monkeypatch.setattr(scoring, "compare", lambda *args: pytest.fail("scored again"))

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from typer.testing import CliRunner
 
 from siamese_diffusion.cli import app
 from siamese_diffusion.data.check import check
-from siamese_diffusion.data.fetch import transfer
+from siamese_diffusion.data.fetch import get, transfer
 from siamese_diffusion.data.fetch import unpack as archives
 from siamese_diffusion.data.fetch.catalogue import RELEASES, Archive, Release
 from siamese_diffusion.data.fetch.get import get_data, list_data
@@ -268,6 +269,10 @@ def test_wrong_checksum_is_refused_and_set_aside(tmp_path: Path, offer: Offer, s
         get_data("kvasir-seg", tmp_path / "k", accept_licence=True)
     assert not (tmp_path / "k").exists()
     assert [path.name for path in (tmp_path / "k.downloads").iterdir()] == ["kvasir-seg.zip.wrong"]
+    (tmp_path / "k.downloads/kvasir-seg.zip").write_bytes(b"by hand, and wrong as well")
+    with pytest.raises(InputError, match=r"set aside as .*wrong1"):
+        get_data("kvasir-seg", tmp_path / "k", accept_licence=True)
+    assert (tmp_path / "k.downloads/kvasir-seg.zip.wrong1").read_bytes() == b"by hand, and wrong as well"
     server.files["/kvasir-seg.zip"] = body
     assert get_data("kvasir-seg", tmp_path / "k", accept_licence=True)["pairs"] == 3
 
@@ -283,6 +288,46 @@ def test_web_page_instead_of_the_file_says_where_to_get_it(tmp_path: Path, offer
     assert "\n" not in str(caught.value)
     place.write_bytes(zipped(KVASIR))  # as the message says
     assert get_data("kvasir-seg", tmp_path / "k", accept_licence=True)["pairs"] == 3
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_archives_that_were_put_there_by_hand_are_kept(
+    tmp_path: Path, offer: Offer, server: Server, monkeypatch: pytest.MonkeyPatch, by_hand: bool
+) -> None:
+    """And other files; one that was fetched by a call that was killed before it had unpacked it goes."""
+    body = zipped(KVASIR)
+    offer("kvasir-seg", {"kvasir-seg.zip": body})
+    store = tmp_path / "k.downloads"
+    store.mkdir()
+    if by_hand:
+        (store / "kvasir-seg.zip").write_bytes(body)
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr("siamese_diffusion.data.fetch.get.whole_folder", lambda out: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                get_data("kvasir-seg", tmp_path / "k", accept_licence=True)
+        assert (store / "kvasir-seg.zip").exists()
+    (store / "notes.txt").write_text("mine")
+    assert get_data("kvasir-seg", tmp_path / "k", accept_licence=True)["pairs"] == 3
+    left = ["kvasir-seg.zip", "notes.txt"] if by_hand else ["notes.txt"]
+    assert sorted(path.name for path in store.iterdir()) == left
+
+
+def test_files_that_turn_up_meanwhile_are_not_replaced(
+    tmp_path: Path, offer: Offer, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer("kvasir-seg", {"kvasir-seg.zip": zipped(KVASIR)})
+    fetch = get.fetch
+
+    def slowly(*arguments: Any) -> Any:
+        (tmp_path / "k").mkdir()
+        (tmp_path / "k/mine.txt").write_text("mine")
+        return fetch(*arguments)
+
+    monkeypatch.setattr(get, "fetch", slowly)
+    with pytest.raises(InputError, match="k: is not empty"):
+        get_data("kvasir-seg", tmp_path / "k", accept_licence=True)
+    assert (tmp_path / "k/mine.txt").read_text() == "mine"
 
 
 def test_second_address_serves_when_the_first_does_not(

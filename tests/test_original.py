@@ -10,10 +10,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from siamese_diffusion.config import Config, build_config
+from siamese_diffusion.config import Config, build_config, update
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import prompt_of
 from siamese_diffusion.diffusion import backbone as backbone_module
+from siamese_diffusion.diffusion import original as original_module
 from siamese_diffusion.diffusion.backbone import _small_text_encoder, load_backbone
 from siamese_diffusion.diffusion.checkpoint import assemble, load_trained
 from siamese_diffusion.diffusion.control import DenseControlNet
@@ -127,6 +128,43 @@ def test_plain_stable_diffusion_file_as_backbone(tmp_path: Path) -> None:
     assert not any(block.weight.any() for block in model.controlnet.controlnet_down_blocks)
 
 
+@pytest.mark.parametrize("killed_in", ["save_pipeline", "write_json"])
+def test_an_import_that_was_cut_short_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: str) -> None:
+    file, config = save(weights(), tmp_path / "x.ckpt"), build_config(SETTINGS, "test")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(original_module, killed_in, stop)
+        with pytest.raises(KeyboardInterrupt):
+            import_(file, tmp_path / "run", config=config, unet_config=CONFIG)
+    if killed_in == "write_json":
+        with pytest.raises(InputError, match=r"was begun with sample\.steps = 3, not 50; name another folder"):
+            import_(file, tmp_path / "run", config=update(config, "sample", steps=50), unet_config=CONFIG)
+    import_(file, tmp_path / "run", config=config, unet_config=CONFIG)
+    assert load_trained(tmp_path / "run").config == config
+    with pytest.raises(InputError, match="already holds a run; name another folder"):
+        import_(file, tmp_path / "run", config=config, unet_config=CONFIG)
+
+
+def test_an_exported_folder_is_whole_or_absent(imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(path: Path, text: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(original_module, "write_text", stop)
+        with pytest.raises(KeyboardInterrupt):
+            export(imported, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    export(imported, tmp_path / "out")
+    assert "StableDiffusionControlNetPipeline" in (tmp_path / "out/README.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    for out in (Path(), Path(".."), Path("out/..")):
+        with pytest.raises(InputError, match="name what is to be made"):
+            export(imported, out)
+
+
 def test_training_starts_from_a_file(tmp_path: Path, pairs: Path) -> None:
     state = {key: value for key, value in weights().items() if not key.startswith("control_model.")}
     file = save(state, tmp_path / "sd.ckpt")
@@ -173,7 +211,7 @@ def test_wrong_input_is_one_line(tmp_path: Path, run: Path, imported: Path, monk
         export(imported, tmp_path / "out", "onnx")
     with pytest.raises(InputError, match="already in use"):
         export(imported, tmp_path)
-    with pytest.raises(InputError, match="already in use"):
+    with pytest.raises(InputError, match="holds files of something else"):
         import_(file, tmp_path)
     with pytest.raises(InputError, match=r"no key begins with control_model\."):
         import_(save(without("control_model."), tmp_path / "y.ckpt"), tmp_path / "run")

@@ -1,4 +1,7 @@
 import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -6,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from siamese_diffusion.config import DataConfig
+from siamese_diffusion.data.decoding import PLAIN, Decoding, MaskSource
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.images import read_image, read_mask, square
+from siamese_diffusion.data.images import Mask, read_image, square
 from siamese_diffusion.data.pairs import ImageFile
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.errors import InputError
@@ -21,6 +26,11 @@ def save(path: Path, array: Any = GREY, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     (array if isinstance(array, Image.Image) else Image.fromarray(array)).save(path, **options)
     return path
+
+
+def read_mask(path: Path) -> Mask:
+    """A mask that comes without a folder."""
+    return PLAIN.mask(MaskSource((path,)))
 
 
 def layout(folder: Path, kind: str) -> Path:
@@ -245,7 +255,10 @@ def test_masks_of_every_kind(tmp_path: Path, array: Any) -> None:
 
 
 def test_mask_threshold_is_127(tmp_path: Path) -> None:
-    assert read_mask(save(tmp_path / "x.png", np.array([[127, 128]], np.uint8))).tolist() == [[False, True]]
+    source = MaskSource((save(tmp_path / "x.png", np.array([[127, 128]], np.uint8)),))
+    with pytest.raises(InputError, match=r"x\.png: .* nowhere 0.* 127 \(50\.0 %\), 128"):
+        PLAIN.mask(source)
+    assert Decoding(DataConfig(mask_coding="binary"), masks=[source]).mask(source).tolist() == [[False, True]]
 
 
 def test_exif_orientation(tmp_path: Path) -> None:
@@ -308,15 +321,70 @@ def test_killed_writer_goes_on(tmp_path: Path) -> None:
     write(cut, ["c", "a", "d"])
     lines = (cut / "pairs.jsonl").read_text().splitlines(keepends=True)
     (cut / "pairs.jsonl").write_text(lines[1] + lines[0] + lines[2][:20])  # the last line is torn
-    (cut / "images/stray.png").write_bytes(b"half")
+    (cut / ".pairs.0.begun").write_text("b\n")
+    (cut / "images/b.png").write_bytes(b"of another version")
     (cut / "images/a.png").unlink()
     (cut / "masks/.123.b.png").write_bytes(b"half")
     (cut / ".123.pairs.jsonl").write_bytes(b"half")
-    with pytest.raises(InputError, match="--resume"):
+    with pytest.raises(InputError, match="already holds 2 pairs"):
         PairWriter(cut)
     assert PairWriter(cut, resume=True).done == {"c"}
     write(cut, ["a", "b", "c", "d"], resume=True)
     assert contents(cut) == contents(tmp_path / "whole")
+
+
+class Killed(BaseException):
+    """Nothing of the package catches it, as nothing catches a kill."""
+
+
+@pytest.mark.parametrize("after", range(27))
+def test_a_writer_may_be_killed_after_any_call_that_changes_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """What it left is known as its own without being the same, and files of the user's are not touched."""
+    write(tmp_path / "whole", ["a", "b"])
+    cut, calls = tmp_path / "cut", [0]
+
+    def stopping(change: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            calls[0] += 1
+            if calls[0] > after:
+                raise Killed
+            return change(*arguments, **keywords)
+
+        return call
+
+    with monkeypatch.context() as patch, suppress(Killed):
+        for owner, name in ((Path, "replace"), (Path, "write_text"), (Image.Image, "save"), (os, "fsync"), (Path, "unlink")):
+            patch.setattr(owner, name, stopping(getattr(owner, name)))
+        write(cut, ["a", "b"])
+    if after < 26:
+        assert calls[0] > after, "ended before it was killed"
+    listed = (cut / "pairs.jsonl").read_text() if (cut / "pairs.jsonl").exists() else ""
+    for path in (cut / "images").glob("[ab].png"):
+        if path.name not in listed:
+            path.write_bytes(b"as another version of Pillow would write it")
+    if (cut / "images").is_dir():
+        (cut / "images/mine.png").write_bytes(b"mine")
+    write(cut, ["a", "b"], resume=True)
+    (cut / "images/mine.png").unlink(missing_ok=True)
+    assert contents(cut) == contents(tmp_path / "whole")
+
+
+def test_pictures_that_it_did_not_write_are_neither_removed_nor_replaced(tmp_path: Path) -> None:
+    write(tmp_path, ["a"])
+    image = (tmp_path / "images/a.png").read_bytes()
+    for name, content in (("images/b.png", b"mine"), ("images/c.png", b"mine"), ("masks/mine.tif", b"mine")):
+        (tmp_path / name).write_bytes(content)
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=r"images/b\.png: is there already, is another picture, and is not in pairs\.jsonl"):
+        write(tmp_path, ["a", "b"], resume=True)
+    assert before.items() <= contents(tmp_path).items()
+    (tmp_path / "pairs.jsonl").write_text("")  # then its own are not known as its own, but the same
+    (tmp_path / "images/b.png").unlink()
+    write(tmp_path, ["a"], resume=True)
+    assert (tmp_path / "images/a.png").read_bytes() == image
+    assert (tmp_path / "images/c.png").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("manifest", [None, "x/a.png", "images/a.jpg"])
@@ -337,7 +405,7 @@ def test_stopped_before_the_first_pair(tmp_path: Path) -> None:
     PairWriter(tmp_path)
     (tmp_path / "images/.123.a.png").write_bytes(b"half")
     write(tmp_path, ["a"], resume=True)
-    assert sorted(contents(tmp_path)) == ["images/a.png", "masks/a.png", "pairs.jsonl"]
+    assert sorted(contents(tmp_path)) == ["images/a.png", "inputs.json", "masks/a.png", "pairs.jsonl"]
 
 
 def test_out_that_is_a_file(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_two_processes_share_out_the_pairs(tmp_path: Path, run: Path, pairs: Pat
     call("-m", "siamese_diffusion", *command, tmp_path / "one")
     call(*TWO, *command, tmp_path / "two")
     names = [path.relative_to(tmp_path / "one") for path in sorted((tmp_path / "one").rglob("*")) if path.is_file()]
-    assert len(names) == 8 * 2 + 2
+    assert len(names) == 8 * 2 + 4
     assert filecmp.cmpfiles(tmp_path / "one", tmp_path / "two", map(str, names), shallow=False)[0] == list(map(str, names))
     assert not list((tmp_path / "two").glob("pairs.*.jsonl"))
 
@@ -99,4 +99,4 @@ def test_lines_of_a_killed_process_are_kept(tmp_path: Path) -> None:
     assert again.done == {"a", "b"}
     again.close()
     assert [row["image"] for row in read_jsonl(tmp_path / "out/pairs.jsonl")] == ["images/a.png", "images/b.png"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images", "masks", "pairs.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images", "inputs.json", "masks", "pairs.jsonl"]

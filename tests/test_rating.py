@@ -97,7 +97,7 @@ def test_export_refuses(tmp_path: Path, study: dict[str, Any]) -> None:
     real, fake = tmp_path / "hospital", tmp_path / "ours"
     fine: dict[str, Any] = {"real": real, "synthetic": [fake], "out": tmp_path / "new", "count": 2}
     for change, words in (
-        ({"out": tmp_path / "out"}, "holds a key already"),
+        ({"out": tmp_path / "out"}, "already holds a key"),
         ({"count": 7}, "--count 7: .*ours has 6 images"),
         ({"count": 0}, "--count 0"),
         ({"resolution": 4}, "--resolution 4"),
@@ -113,6 +113,54 @@ def test_export_refuses(tmp_path: Path, study: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"ours-secret-0.png"):
         export_ratings(**{**fine, "count": 6})
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_an_export_that_was_cut_short_goes_on_with_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, study: dict[str, Any], marked: bool
+) -> None:
+    """Between the key and the page; the page that comes after is the one that would have been, bit for bit."""
+    key, page = Path(study["key"]), Path(study["page"])
+    whole, opened = key.read_text(), page.read_bytes()
+    fine: dict[str, Any] = {"real": tmp_path / "hospital", "synthetic": [tmp_path / name for name in ("ours", "theirs")]}
+    fine |= {"out": tmp_path / "out", "count": 6, "seed": 3}
+    with pytest.raises(InputError, match="already holds a key"):
+        export_ratings(**fine)
+    page.unlink()
+    if not marked:
+        (tmp_path / "out/inputs.json").unlink()  # as an earlier version left it
+    for change in ({"seed": 4}, {"count": 5}, {"resolution": 32}, {"synthetic": [tmp_path / "ours"]}):
+        with pytest.raises(InputError, match=r"(was begun|key of other images).*name another folder") as refused:
+            export_ratings(**{**fine, **change})
+        assert "--resume" not in str(refused.value)
+        assert not page.exists()
+    again = export_ratings(**fine)
+    assert again == study
+    assert (key.read_text(), page.read_bytes()) == (whole, opened)
+    with pytest.raises(InputError, match="already holds a key"):
+        export_ratings(**fine)
+
+
+def test_a_full_disk_between_key_and_page_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, fake = folder(tmp_path / "hospital", 3, (32, 32), 0), folder(tmp_path / "fake", 3, (32, 32), 1)
+    write = Path.write_text
+
+    def full(self: Path, *arguments: Any, **keywords: Any) -> int:
+        if self.name.endswith("rate.html"):
+            raise OSError(28, "No space left on device")
+        return write(self, *arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(
+            InputError, match=r"rate\.html: no space left on the disk; free some and run the same"
+        ) as refused:
+            export_ratings(real, [fake], tmp_path / "out", count=3)
+    assert "--resume" not in str(refused.value)
+    key = json.loads((tmp_path / "out/key.json").read_text())
+    made = export_ratings(real, [fake], tmp_path / "out", count=3)
+    assert made["study"] == key["study"]
+    assert [name for name, _ in embedded(Path(made["page"]))["images"]] == [image["id"] for image in key["images"]]
 
 
 # ------------------------------------------------------------------------------------------------------------- the page
@@ -275,6 +323,23 @@ def test_scores_of_a_study_known_by_hand(study: dict[str, Any], tmp_path: Path) 
     assert sum(row.startswith("A,theirs,") for row in rows) == 6
     for words in ("2 readers: A, B", "MOS 4.50 [4.00, 5.00]", "sensitivity 0.50", "alpha, ratings"):
         assert words in render_scores(scores)
+
+
+def test_scores_of_other_files_are_not_overwritten(study: dict[str, Any], tmp_path: Path) -> None:
+    key, out = Path(study["key"]), tmp_path / "scores"
+    files = [sheet_of(study, tmp_path / f"{name}.json", name, lambda i: (3, "real")) for name in ("A", "B")]
+    first = score_ratings(files[:1], key, out)
+    assert score_ratings(files[:1], key, out) == first
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(InputError, match=r"was begun from other input \(readers, see inputs\.json\); name another folder"):
+        score_ratings(files, key, out)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/ratings.csv").write_text("mine")
+    for folder in (tmp_path / "mine", key.parent):
+        with pytest.raises(InputError, match="name an"):
+            score_ratings(files, key, folder)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert (tmp_path / "mine/ratings.csv").read_text() == "mine"
 
 
 def test_one_reader_has_no_agreement_and_an_interval_over_images(study: dict[str, Any], tmp_path: Path) -> None:

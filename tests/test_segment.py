@@ -202,7 +202,7 @@ def test_a_finished_run_is_returned_and_never_mixed_up(
         segment(data, out, [data], config=config)
     with pytest.raises(InputError, match=r"segment\.steps = 3: .* says 2"):
         segment(data, out, [data], config=tiny(steps=3), resume=True)
-    with pytest.raises(InputError, match="other pairs"):
+    with pytest.raises(InputError, match="begun from other input"):
         segment(data, out, [data], synthetic=[disc_pairs(name="made")], config=config, resume=True)
 
 

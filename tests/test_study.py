@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import typer
@@ -28,20 +29,26 @@ from tiny import TINY
 
 import siamese_diffusion
 from siamese_diffusion.cli import app
-from siamese_diffusion.config import Config, build_config, dump_config
+from siamese_diffusion.config import Config, DataConfig, build_config, dump_config
 from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.images import Pixels
 from siamese_diffusion.data.masks import transform_mask
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.evaluation.metrics.mask_fit import interval
+from siamese_diffusion.studies import curves, drawn
 from siamese_diffusion.studies import study as module
 from siamese_diffusion.studies.differences import paired
-from siamese_diffusion.studies.page import DOSES, dose_response, write_pictures
+from siamese_diffusion.studies.dose import DOSES, dose_response
+from siamese_diffusion.studies.lock import StageLock
+from siamese_diffusion.studies.page import write_pictures
+from siamese_diffusion.studies.place import tables_folder
 from siamese_diffusion.studies.plan import make_plan
 from siamese_diffusion.studies.spec import load_study
-from siamese_diffusion.studies.stages import COMMANDS
+from siamese_diffusion.studies.stages import COMMANDS, Stage
 from siamese_diffusion.studies.study import study
-from siamese_diffusion.studies.workers import Claim, command_line, threads
+from siamese_diffusion.studies.workers import command_line, threads
 
 SPLITS = {
     "train": [f"{i:03d}" for i in range(8)],
@@ -81,6 +88,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     def train(data: Path, backbone: str, out: Path, config: Config, **rest: Any) -> None:
         begin("train", out, config)
         (out / "checkpoints").mkdir()
+        terms = {"mask": number("mask", out.name), "image": 0.0 if config.method.name == "mask-only" else 0.5}
+        (out / "log.jsonl").write_text("".join(json.dumps({"step": i, **terms}) + "\n" for i in (1, 2)))
         (out / "summary.json").write_text(json.dumps({"pairs": config.data.limit}))
 
     def sample(checkpoint: Path, masks: Path, out: Path, random_masks: str | None, config: Config, **rest: Any) -> None:
@@ -109,7 +118,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         settings = [config.segment.seed, config.segment.network, config.segment.synthetic_share if synthetic else None]
         key = [*settings, pairs, *(of(folder) for folder in synthetic or [])]
         scores = {"mDice": number("dice", key), "mIoU": number("iou", key), "count": 2}
-        (out / "log.jsonl").write_text(json.dumps({"step": config.segment.steps}) + "\n")
+        (out / "log.jsonl").write_text(json.dumps({"step": config.segment.steps, "total": 1.0, "val_dice": 0.5}) + "\n")
         result = {
             "train": {"synthetic": pairs},
             "test": {path.name: scores for path in test},
@@ -172,9 +181,12 @@ def test_every_stage_runs_once_and_the_second_call_runs_nothing(
     assert calls == []
     assert (out / "table.json").read_text() == first
     assert not list(out.glob("stages/train-*/checkpoints"))
-    for name in ("table.md", "table.csv", "table.tex", "dose-ratio.png", "report.html", "grids/discs-6.png"):
+    for name in ("table.md", "table.csv", "table.tex", "report.html", "grids/discs-6.png"):
         assert (out / name).stat().st_size > 100
-    assert (out / "report.html").read_text().count("<h3>discs, unet</h3>") == 1
+    assert not list(out.glob("dose-*.png"))  # real pairs alone and one ratio make no curve
+    page = (out / "report.html").read_text()
+    assert page.count("<h3>discs, unet</h3>") == 1
+    assert page.count('src="data:image/png;base64,') == 3  # what was drawn, and how generators and networks were trained
 
 
 def test_killed_and_continued_gives_the_same_table(
@@ -315,6 +327,10 @@ def test_figures_are_those_of_a_paired_t_test(
     for name in ("table.md", "table.tex", "report.html"):
         line = next(part for part in (tmp_path / "out" / name).read_text().split("siamese") if mean in part)
         assert change.lstrip("-") in line
+    intervals = [by_arm[arm]["metrics"]["mDice"]["difference"] for arm in ("mask-only", "siamese")]
+    clear = sum(found["low"] > 0 or found["high"] < 0 for found in intervals)
+    lead = f"Of 2 comparisons with real pairs alone, the 90 % interval of the difference in mDice excludes 0 in {clear}"
+    assert lead in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_arms_are_compared_with_another_arm_too(
@@ -391,6 +407,13 @@ def test_fit_is_compared_image_by_image_where_masks_and_noise_are_the_same(
         for part in ("round 1", "round 2")
         for name, dice in fits[f"mask-only, {part}"].items()
     ]
+    rounds = [fits[f"siamese, round {i}"] for i in (1, 2, 3)]
+    per_mask = np.array([np.mean([fit[name] for fit in rounds]) for name in sorted(rounds[0])])
+    wanted = interval(per_mask)  # images for one real mask count as one
+    found = {name: sets["siamese"][name] for name in ("drawn", "drawn_low", "drawn_high")}
+    assert found == pytest.approx(dict(zip(found, (wanted["mean"], wanted["low"], wanted["high"]), strict=True)), abs=1e-6)
+    shown = f"{100 * wanted['mean']:.1f} [{100 * wanted['low']:.1f}, {100 * wanted['high']:.1f}]"
+    assert shown in (tmp_path / "out" / "table.md").read_text()
     assert sets["siamese"]["against"]["n"] == len(changes) == 12  # 6 masks in the two rounds that both have
     assert sets["siamese"]["against"]["mean"] == pytest.approx(np.mean(changes), abs=1e-6)
     assert sets["siamese"]["against"]["low"] < sets["siamese"]["against"]["mean"] < sets["siamese"]["against"]["high"]
@@ -401,6 +424,160 @@ def test_fit_is_compared_image_by_image_where_masks_and_noise_are_the_same(
         assert "Are they sharp, and are they new?" in text
         assert "0.50" in text
     assert text.count("<td>masks varied</td>") == 3  # the page: a long name may be broken, so that all columns fit
+
+
+def test_the_page_of_one_seed_says_what_changed_and_that_it_is_no_evidence(
+    write: Callable[..., Path], calls: Calls, with_pictures: None, tmp_path: Path
+) -> None:
+    file = write(seeds={"segmentation": [4]}, title="Discs <1>", note="Made-up discs.", networks=["unet"])
+    study(file, tmp_path / "out")
+    rows = {row["arm"]: row for row in json.loads((tmp_path / "out" / "table.json").read_text())["rows"]}
+    page = (tmp_path / "out" / "report.html").read_text()
+    lead = page.partition('<p class="lead">')[2].partition("</p>")[0]
+    assert lead.startswith("Made-up discs. ")
+    for arm in ("mask-only", "siamese"):
+        change = 100 * rows[arm]["metrics"]["mDice"]["difference"]["mean"]
+        sign = "\u2212" if change < 0 else "+"
+        assert f"{sign}{abs(change):.1f} points with {arm}" in lead
+    assert "one seed each, a demonstration and not evidence" in lead
+    assert "<h1>Discs &lt;1&gt;</h1>" in page
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "Made-up discs." in text
+    assert "of segmentation seed 4 alone, and difference to real" in text
+    assert "interval" not in text.partition("## Do the images")[0]  # of one seed there is none
+
+
+def test_pictures_are_a_column_a_mask_and_a_row_an_arm(
+    write: Callable[..., Path], calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms: Changes = {
+        "real": None,
+        "siamese": {"masks": "random", "ratio": [1, 2]},
+        "strict": {"kind": "siamese", "masks": "random", "min_fit": 0.0},
+        "mask-only": {"masks": "random"},
+        "exact": {"kind": "siamese", "masks": "real"},
+        "copy-paste": None,
+    }
+    file, root = write(arms=arms), tmp_path / "out"
+    seen: list[dict[str, list[Pixels]]] = []
+
+    def look(rows: dict[str, list[Pixels]], size: float) -> bytes:
+        seen.append(rows)
+        return b"png"
+
+    monkeypatch.setattr(drawn, "labelled_rows", look)
+    assert drawn.drawn_grids(make_plan(load_study(file), root)) == []
+    study(file, root)
+    (grid,) = drawn.drawn_grids(plan := make_plan(load_study(file), root))
+    (rows,) = seen
+    assert (grid.name, grid.title) == ("discs-6", "discs, 6 pairs.")
+    drawn_for = ["varied mask", "siamese / strict", "mask-only", "real mask", "exact", "mask, copy-paste", "copy-paste"]
+    assert list(rows) == [*drawn_for, "training image"]
+    real = plan.runs[0].cell.real
+    rounds = {made.arm.family: made.rounds[0].folder for made in plan.made}
+    for column, pair in enumerate(real):
+        assert np.array_equal(rows["training image"][column], pair.image.squared(drawn.TILE))
+        for masks, row, arm in (("varied mask", "mask-only", "mask-only"), ("real mask", "exact", "exact")):
+            made = next(one for one in DataFolder(rounds[arm]).pairs() if one.name == pair.name)
+            assert np.array_equal(rows[row][column], made.image.squared(drawn.TILE))
+            assert np.array_equal(rows[masks][column][..., 0] == 255, made.mask.squared(drawn.TILE))
+    assert len({len(tiles) for tiles in rows.values()}) == 1
+
+
+def test_curves_are_of_each_generator_once_and_of_the_first_seed(
+    write: Callable[..., Path], calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms: Changes = {"real": None, "siamese": {"ratio": [1, 2]}, "strict": {"kind": "siamese", "min_fit": 0.0}}
+    file, root = write(arms=arms | {"mask-only": None}), tmp_path / "out"
+    study(file, root)
+    seen: list[tuple[dict[str, Path], list[str]]] = []
+
+    def look(logs: dict[str, Path], names: list[str]) -> bytes:
+        seen.append((logs, names))
+        return b"png"
+
+    monkeypatch.setattr(curves, "loss_curves", look)
+    assert len(curves.training_curves(make_plan(load_study(file), root))) == 2
+    (generators, terms), (networks, figures) = seen
+    assert (list(generators), terms) == (["siamese / strict", "mask-only"], ["mask", "image"])
+    assert len(set(generators.values())) == 2
+    assert list(networks) == ["real", "siamese x1", "siamese x2", "strict", "mask-only"]
+    assert figures == ["total", "val_dice"]
+
+
+def test_the_page_says_how_long_the_stages_took(
+    write: Callable[..., Path], calls: Calls, with_pictures: None, tmp_path: Path
+) -> None:
+    file, root = write(), tmp_path / "out"
+    study(file, root)
+    for path, seconds in zip(sorted(root.glob("stages/*/done.json")), range(1000), strict=False):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": 10.0 + seconds}))
+    study(file, root)
+    page = (root / "report.html").read_text()
+    trained = sorted(json.loads(path.read_text())["seconds"] for path in root.glob("stages/train-*/done.json"))
+    line = next(part for part in page.split("<tr>") if part.startswith("<td>train a generator</td>"))
+    assert re.findall(r"<td>(.*?)</td>", line)[1:] == [
+        "2 of 2",
+        f"{sum(trained) / 2:.0f}\u00a0s",
+        f"{sum(trained):.0f}\u00a0s",
+    ]
+    assert page.count("<td>train and test a segmentation network</td>") == 1
+
+
+def test_two_files_share_stages_and_keep_their_tables(
+    write: Callable[..., Path], calls: Calls, with_pictures: None, tmp_path: Path
+) -> None:
+    file, root = write(), tmp_path / "out"
+    study(file, root)
+    before = {path: path.read_bytes() for path in root.glob("*.*")}
+    other = tmp_path / "other.yaml"
+    other.write_text(file.read_text().replace("pairs:", "title: Other\npairs:"))
+    calls.clear()
+    result = study(other, root)
+    assert calls == []
+    assert result["table"] == str(root / "studies" / "other" / "table.md")
+    assert (root / "studies" / "other" / "table.md").read_text().startswith("# Other")
+    assert (root / "studies" / "other" / "report.html").exists()
+    assert {path: path.read_bytes() for path in before} == before
+    assert study(write(title="Edited"), root)["table"] == str(root / "table.md")  # an edited file stays the same file
+    assert (root / "table.md").read_text().startswith("# Edited")
+    assert (root / "studies" / "other" / "table.md").read_text().startswith("# Other")
+
+
+def test_a_moved_file_keeps_its_tables_and_a_third_of_its_name_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "project" / "out"
+
+    def file(folder: str) -> Path:
+        path = tmp_path / folder / "study.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        return path
+
+    first = file("project")
+    assert tables_folder(root, first) == root
+    assert tables_folder(root, file("b")) == root / "studies" / "study"
+    assert [tables_folder(root, file(name)) for name in ("project", "b")] == [root, root / "studies" / "study"]
+    with pytest.raises(InputError, match=r"name other files called study\.yaml; rename this one") as caught:
+        tables_folder(root, file("c"))
+    assert "\n" not in str(caught.value)
+    first.unlink()
+    assert tables_folder(root, file("c")) == root  # moved: where it lay there is none
+    shutil.copytree(tmp_path, tmp_path / "copy", ignore=shutil.ignore_patterns("copy"))
+    copied = tmp_path / "copy"
+    assert tables_folder(copied / "project" / "out", copied / "c" / "study.yaml") == copied / "project" / "out"
+    (tmp_path / "c" / "study.yaml").rename(tmp_path / "c" / "renamed.yaml")
+    assert tables_folder(root, tmp_path / "c" / "renamed.yaml") == root / "studies" / "renamed"
+    for text in ("[1]", '{"file": 3}', "{"):
+        (root / "study.json").write_text(text)
+        with pytest.raises(InputError, match=r"study\.json"):
+            tables_folder(root, tmp_path / "c" / "renamed.yaml")
+
+
+def test_a_refused_file_claims_no_tables(write: Callable[..., Path], calls: Calls, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        study(write(pairs=[99]), tmp_path / "out")
+    study(write(), tmp_path / "out", dry_run=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_seed_has_no_interval_and_equal_values_no_width() -> None:
@@ -468,7 +645,7 @@ def test_the_judge_sees_the_training_pairs_of_its_row_only(write: Callable[..., 
     (run,) = root.glob("stages/judge-*")
     assert yaml.safe_load((run / "config.yaml").read_text())["data"]["limit"] is None
     folder = Path(json.loads((run / "stage.json").read_text())["arguments"]["train"])
-    assert {pair.image.path.resolve() for pair in DataFolder(folder).pairs()} == cell
+    assert {pair.image.path.resolve() for pair in DataFolder(folder, settings=DataConfig(outside=True)).pairs()} == cell
     assert not (folder / "splits.json").exists()  # so that it validates on a part of these
 
 
@@ -520,27 +697,27 @@ def test_a_failing_stage_stops_what_needs_it_and_nothing_else(
 def test_a_stage_that_another_process_has_is_waited_for(write: Callable[..., Path], calls: Calls, tmp_path: Path) -> None:
     file, root = write(arms={"real": None}, seeds={"segmentation": [0]}), tmp_path / "out"
     (stage,) = make_plan(load_study(file), root).stages()
-    claim = Claim.take(stage)
-    assert claim is not None
-    assert Claim.take(stage) is None
+    lock = StageLock.take(stage)
+    assert lock is not None
+    assert StageLock.take(stage) is None
     thread = threading.Thread(target=study, args=(file, root))
     thread.start()
     time.sleep(1.5)
     assert calls == []
-    claim.release()
+    lock.release()
     thread.join(30)
     assert len(calls) == 1
 
 
-def test_a_claim_lives_as_long_as_the_process_that_does_the_work(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_lock_lives_as_long_as_the_process_that_does_the_work(write: Callable[..., Path], tmp_path: Path) -> None:
     (stage,) = make_plan(load_study(write(arms={"real": None}, seeds={"segmentation": [0]})), tmp_path / "out").stages()
-    claim = Claim.take(stage)
-    assert claim is not None
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(claim.descriptor,)) as worker:
-        claim.release()  # as the system does when a study is killed
-        assert Claim.take(stage) is None
+    lock = StageLock.take(stage)
+    assert lock is not None
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(lock.descriptor,)) as worker:
+        lock.release()  # as the system does when a study is killed
+        assert StageLock.take(stage) is None
         worker.communicate(b"\n")
-    again = Claim.take(stage)
+    again = StageLock.take(stage)
     assert again is not None
     again.release()
 
@@ -773,6 +950,58 @@ def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def wait_for(happened: Callable[[], object], seconds: float = 600) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def free(stage: Stage) -> bool:
+    """Whether no process works on a stage."""
+    lock = StageLock.take(stage)
+    if lock is not None:
+        lock.release()
+    return lock is not None
+
+
+def test_a_worker_is_interrupted_when_its_parent_is_gone() -> None:
+    script = (
+        "import time\nfrom siamese_diffusion.studies.worker_process import end_with_parent\nend_with_parent(0)\n"
+        "print('ready', flush=True)\ntry:\n    time.sleep(600)\nexcept KeyboardInterrupt:\n    print('saved')"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+        with pytest.raises(subprocess.TimeoutExpired):  # as long as the other end is open it works on
+            worker.wait(0.5)
+        out, _ = worker.communicate(timeout=60)  # closes it
+    assert out == "saved\n"
+
+
+def test_workers_of_a_killed_study_save_and_end(write: Callable[..., Path], tmp_path: Path) -> None:
+    """The real command, with more steps than it could ever do: it ends because its parent did."""
+    settings = {"segment.resolution": 32, "segment.steps": 10**6, "segment.log_every": 1, "segment.sample_every": 10**6}
+    settings |= {"segment.batch_size": 2, "segment.checkpoint_every": 10**6}
+    file, root = write(arms={"real": None}, seeds={"segmentation": [0]}, settings=settings), tmp_path / "out"
+    (stage,) = make_plan(load_study(file), root).stages()
+    with subprocess.Popen(command(file, root, "--workers", "2", "--device", "cpu"), stderr=subprocess.DEVNULL) as parent:
+        try:
+            wait_for(lambda: parent.poll() is not None or (stage.folder / "log.jsonl").exists())
+            (worker,) = psutil.Process(parent.pid).children()
+        finally:
+            parent.kill()
+    try:
+        wait_for(lambda: free(stage))
+    finally:
+        if worker.is_running():
+            worker.kill()
+    assert len(list((stage.folder / "checkpoints").iterdir())) == 1  # no step that it did is lost
+    assert "interrupted" in (stage.folder / "log.txt").read_text()
+
+
 @pytest.fixture
 def one_workers_threads() -> Iterator[None]:
     """Sums are rounded otherwise on another number of threads: this process takes as many as a worker of two."""
@@ -810,15 +1039,16 @@ def test_interrupted_in_two_processes_and_continued_it_is_the_unbroken_study(
     study(file, tmp_path / "whole", device="cpu")
 
     out = tmp_path / "parts"
+    plan = make_plan(load_study(file), out)
+    kept = StageLock.take(next(run.stage for run in plan.runs if run.arm.name == "siamese"))  # it cannot be done meanwhile
+    assert kept is not None
     with subprocess.Popen(
         command(file, out, "--workers", "2", "--device", "cpu"), stderr=subprocess.PIPE, text=True
     ) as process:
-        for _ in range(3000):
-            if list(out.glob("stages/segment-*/done.json")) or process.poll() is not None:
-                break
-            time.sleep(0.1)
+        wait_for(lambda: list(out.glob("stages/segment-*/done.json")) or process.poll() is not None)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=150)
+    kept.release()
     assert process.returncode == 130, errors
     assert "the same command goes on" in errors
     assert "Traceback" not in errors
@@ -832,4 +1062,4 @@ def test_interrupted_in_two_processes_and_continued_it_is_the_unbroken_study(
         assert json.loads((path / "log.jsonl").read_text().splitlines()[-1])["step"] == 4
     page = (out / "report.html").read_text()
     assert "http" not in page
-    assert page.count('src="data:image/png;base64,') == 2
+    assert page.count('src="data:image/png;base64,') == 3

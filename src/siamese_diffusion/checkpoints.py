@@ -1,22 +1,43 @@
 """`checkpoints/step-NNNNNN/` of a run: all that a training loop needs to go on as if it had not stopped."""
 
+import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import torch
 from diffusers.training_utils import EMAModel
+from pydantic import NonNegativeInt, PositiveInt
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
-from siamese_diffusion.errors import InputError
+from siamese_diffusion.errors import InputError, WithheldError, refused
 from siamese_diffusion.files import read_json, whole_folder, write_json
-from siamese_diffusion.tensors import not_finite, read_tensors, require_finite
+from siamese_diffusion.tensors import not_finite, read_state, read_tensors, require_finite
+
+
+class State(TypedDict):
+    """What `state.json` says at least."""
+
+    step: NonNegativeInt
+    micro_batch: NotRequired[PositiveInt | None]
+    light: NotRequired[bool]
 
 
 def latest_checkpoint(out: Path) -> Path | None:
     """The newest checkpoint folder of the run in `out`, or None."""
-    return max((out / "checkpoints").glob("step-*"), default=None, key=lambda path: path.name)
+    return max(_checkpoints(out), default=None, key=_step)
+
+
+def _checkpoints(out: Path) -> list[Path]:
+    """The checkpoints of a run. What a user copied to `step-best` or `step-000012-mine` is none, and is left alone."""
+    return [path for path in (out / "checkpoints").glob("step-*") if re.fullmatch("step-[0-9]{6,18}", path.name)]
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
@@ -49,15 +70,14 @@ def save_checkpoint(
         average: of the weights, where there is one.
         keep: how many checkpoints stay.
     """
-    checkpoints = out / "checkpoints"
-    with whole_folder(checkpoints / f"step-{state['step']:06d}") as folder:
+    with whole_folder(out / "checkpoints" / f"step-{state['step']:06d}") as folder:
         save_file(trained_state(module), folder / "model.safetensors")
         torch.save(optimizer.state_dict(), folder / "optimizer.pt")
         if average is not None:
             shadows = {str(i): value.contiguous() for i, value in enumerate(average.shadow_params)}
             save_file(shadows, folder / "ema.safetensors")
         write_json(folder / "state.json", state)
-    for old in sorted(checkpoints.glob("step-*"))[:-keep]:
+    for old in sorted(_checkpoints(out), key=_step)[:-keep]:
         shutil.rmtree(old)
 
 
@@ -71,25 +91,49 @@ def load_checkpoint(folder: Path, module: nn.Module, optimizer: Any, average: EM
         InputError: a file of it is torn or holds values that are not finite, or it is of another module or optimiser.
     """
     try:
-        module.load_state_dict(_read(folder / "model.safetensors"), strict=False)
-        optimizer.load_state_dict(_read(folder / "optimizer.pt"))
-        state: dict[str, Any] = read_json(folder / "state.json")
-        step = int(state["step"])
-        if average is not None:
-            stored = _read(folder / "ema.safetensors")
-            for i, value in enumerate(average.shadow_params):
-                value.copy_(stored[str(i)])
-            average.optimization_step = step
+        state = read_json(folder / "state.json", State)
+        weights = read_state(folder / "model.safetensors")
+        require_finite(weights, folder / "model.safetensors")
+        _require_names(weights, trained_state(module), folder / "model.safetensors")
+        rest = read_tensors(folder / "optimizer.pt")
+        require_finite(rest, folder / "optimizer.pt")
+        shadows = _shadows(folder / "ema.safetensors", average) if average is not None else []
+    except WithheldError:  # nothing is wrong with the checkpoint
+        raise
     except InputError as error:
         raise InputError(
             f"{error}; without {folder}, --resume goes on from the checkpoint before it, or begins anew"
         ) from None
-    except (RuntimeError, ValueError, KeyError, OSError) as error:
-        raise InputError(f"{folder}: does not fit these settings ({str(error).splitlines()[0]})") from None
-    return {**state, "step": step}
+    with refused(f"{folder}: does not fit these settings"):
+        module.load_state_dict(weights, strict=False)
+        optimizer.load_state_dict(rest)
+        _require_shapes(optimizer)
+        for value, stored in zip(average.shadow_params if average is not None else [], shadows, strict=True):
+            value.copy_(stored)
+    if average is not None:
+        average.optimization_step = state["step"]
+    return dict(state)
 
 
-def _read(path: Path) -> Any:
-    value = read_tensors(path)
-    require_finite(value, path)
-    return value
+def _require_names(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+    """What is not in a file would stay as it began, and without a word: the frozen weights are not in it."""
+    odd = min(found.keys() ^ expected.keys(), default=None)
+    if odd is not None:
+        raise InputError(f"{path}: does not fit these settings ({'lacks' if odd in expected else 'holds, besides,'} {odd})")
+
+
+def _require_shapes(optimizer: Any) -> None:
+    """An optimiser takes a state of any shape, and fails at its first step, or spreads one number over a weight."""
+    for parameter, state in optimizer.state.items():
+        for name in {"exp_avg", "exp_avg_sq", "momentum_buffer"} & state.keys():
+            shape = state[name].shape if state[name] is not None else parameter.shape
+            if shape != parameter.shape:
+                raise ValueError(f"{name} has the shape {list(shape)}, its weight {list(parameter.shape)}")
+
+
+def _shadows(path: Path, average: EMAModel) -> list[Tensor]:
+    stored = read_state(path)
+    require_finite(stored, path)
+    expected = {str(i): value for i, value in enumerate(average.shadow_params)}
+    _require_names(stored, expected, path)
+    return [stored[name] for name in expected]

@@ -21,6 +21,7 @@ from siamese_diffusion.console import (
     command,
     load_settings,
     quiet,
+    to_write,
 )
 from siamese_diffusion.errors import InputError
 
@@ -38,7 +39,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(rate_app, name="rate")
 
 
-@command(app)
+@command(app, goes_on="siamese-diffusion study --config {out}/study.yaml --out {out} goes on")
 def demo(
     out: Out = Path("demo"),
     size: Annotated[str, Option(help="smallest (a minute or two) or default (up to six minutes).")] = "default",
@@ -50,15 +51,19 @@ def demo(
 
 
 @command(app)
-def check(data: Annotated[Path, Argument(help="Folder of image-mask pairs.")]) -> Shown:
-    """What is in a data folder, and what is wrong with it."""
+def check(
+    data: Annotated[Path, Argument(help="Folder of image-mask pairs.")],
+    config: ConfigFile = None,
+    settings: Setting = None,
+) -> Shown:
+    """What is in a data folder, how it is read, and what is wrong with it; exit status 2 where training would be refused."""
     from siamese_diffusion.data.check import render
 
-    report = api.check(data)
-    return Shown(report.as_dict(), render(report))
+    report = api.check(data, load_settings(config, settings).data)
+    return Shown(report.as_dict(), render(report), status=0 if report.usable else 2)
 
 
-@command(app)
+@command(app, goes_on=True)
 def phantoms(
     out: Out,
     count: Annotated[int, Option(help="Pairs to make.")] = 200,
@@ -225,6 +230,36 @@ def segment(
     )
 
 
+@command(app)
+def predict(
+    network: Annotated[Path, Option(help="A finished run of `segment`.")],
+    images: Annotated[Path, Option(help="An image, a video, or a folder of images.")],
+    out: Out,
+    masks: Annotated[Path | None, Option(help="Folder of masks with the images' names, to score against.")] = None,
+    tta: Annotated[bool, Option("--tta", help="Average over four flips; takes four times as long.")] = False,
+    probability_maps: Annotated[bool, Option("--probability-maps", help="Write them too.")] = False,
+    overlays: Annotated[bool, Option(help="Write pictures with the outlines.")] = True,
+    threshold: Annotated[float, Option(help="Probability above which a pixel is lesion.")] = 0.5,
+    batch_size: Annotated[int, Option(help="Images in one pass.")] = 16,
+    resume: Resume = False,
+    device: Device = "auto",
+) -> Result:
+    """Draw the masks that a trained network sees in new images."""
+    return api.predict(
+        network=network,
+        images=images,
+        out=out,
+        masks=masks,
+        tta=tta,
+        probability_maps=probability_maps,
+        overlays=overlays,
+        threshold=threshold,
+        batch_size=batch_size,
+        resume=resume,
+        device=device,
+    )
+
+
 @command(app, goes_on=True)
 def study(
     config: Annotated[Path, Option(help="YAML file: data, arms, networks, seeds. See docs/study.md.")],
@@ -249,7 +284,7 @@ def study(
     return Shown(result, "") if dry_run else result
 
 
-@command(app, "import")
+@command(app, "import", goes_on=True)
 def import_(
     source: Annotated[Path, Argument(help="A checkpoint of the authors' code: .ckpt, .pth or .safetensors.")],
     out: Out,
@@ -266,7 +301,7 @@ def import_(
 @command(app)
 def export(
     checkpoint: Annotated[Path, Option(help="A finished run of `train` or `import`.")],
-    out: Annotated[Path, Option(help="Folder (diffusers) or file (original) to write.")],
+    out: Annotated[Path, Option(help="Folder (diffusers) or file (original) to write.", parser=to_write, metavar="PATH")],
     to: Annotated[str, Option(help="diffusers: a pipeline folder; original: the authors' key names.")] = "diffusers",
 ) -> Result:
     """Write a run as a diffusers pipeline, or as a checkpoint of the authors' code."""
@@ -298,7 +333,7 @@ def get_data(
     return Shown(result, f"{result['pairs']} pairs in {out}; `siamese-diffusion check {out}` reads every file")
 
 
-@command(rate_app, "export")
+@command(rate_app, "export", goes_on=True)
 def export_ratings(
     real: Annotated[Path, Option(help="Folder of real pairs or images.")],
     synthetic: Annotated[list[Path], Option(help="Folder of synthetic pairs or images; may be repeated.")],
@@ -318,7 +353,9 @@ def export_ratings(
 def score_ratings(
     files: Annotated[list[Path], Argument(help="Files that the readers saved.")],
     key: Annotated[Path, Option(help="key.json of `rate export`.")],
-    out: Annotated[Path | None, Option(help="Folder for scores.json and ratings.csv.")] = None,
+    out: Annotated[
+        Path | None, Option(help="Folder for scores.json and ratings.csv.", parser=to_write, metavar="PATH")
+    ] = None,
 ) -> Shown:
     """Mean opinion scores, real-or-synthetic accuracy and agreement of the readers."""
     from siamese_diffusion.reader_study.rating import render_scores

@@ -16,6 +16,8 @@ from pydantic import ValidationError
 from siamese_diffusion.errors import InputError, brief
 from siamese_diffusion.plain_yaml import parse_yaml, read_plain_yaml
 from siamese_diffusion.settings import HARMLESS as HARMLESS
+from siamese_diffusion.settings import READING as READING
+from siamese_diffusion.settings import READING_IMAGES as READING_IMAGES
 from siamese_diffusion.settings import BackboneConfig as BackboneConfig
 from siamese_diffusion.settings import Config as Config
 from siamese_diffusion.settings import DataConfig as DataConfig
@@ -27,6 +29,7 @@ from siamese_diffusion.settings import SampleConfig as SampleConfig
 from siamese_diffusion.settings import Section as Section
 from siamese_diffusion.settings import SegmentConfig as SegmentConfig
 from siamese_diffusion.settings import TrainConfig as TrainConfig
+from siamese_diffusion.settings import reading_settings as reading_settings
 from siamese_diffusion.settings import sections
 
 Values = dict[str, Any]

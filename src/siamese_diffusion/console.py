@@ -24,7 +24,16 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
 Data = Annotated[Path, typer.Option(help="Folder of image-mask pairs.")]
-Out = Annotated[Path, typer.Option(help="Folder to write.")]
+
+
+def to_write(value: str | Path) -> Path:
+    """A folder or file to write; an empty name, as of a variable that is not set, would mean the current folder."""
+    if not str(value).strip():
+        _fail("--out '': is empty; name what is to be written")
+    return Path(value)
+
+
+Out = Annotated[Path, typer.Option(help="Folder to write.", parser=to_write, metavar="PATH")]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -35,9 +44,11 @@ class Shown:
 
     result: Any
     text: str
+    status: int = 0
+    """Exit status."""
 
 
-def command(app: typer.Typer, name: str = "", goes_on: bool = False) -> Callable[[Function], Function]:
+def command(app: typer.Typer, name: str = "", goes_on: bool | str = False) -> Callable[[Function], Function]:
     """Make a function a command of `app`: its signature with `--json` is the command line, its docstring the help.
 
     What it returns is printed, and what can go wrong is one line and an exit status: see `run`.
@@ -45,18 +56,19 @@ def command(app: typer.Typer, name: str = "", goes_on: bool = False) -> Callable
     Args:
         app: gets the command; the function itself stays what it is.
         name: the command's; default: the function's.
-        goes_on: without `--resume`, the same command goes on where an interrupted one stopped.
+        goes_on: without `--resume`, the same command goes on where an interrupted one stopped; or the command that does,
+            with options of the interrupted one in braces.
     """
 
     def register(function: Function) -> Function:
         signature = inspect.signature(function, eval_str=True)
         json_option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
         resumed = "the same command with --resume goes on" if "resume" in signature.parameters else ""
-        again = "the same command goes on" if goes_on else resumed
+        again = goes_on if isinstance(goes_on, str) else "the same command goes on" if goes_on else resumed
 
         @functools.wraps(function)
         def call(*, as_json: bool, **arguments: Any) -> None:
-            run(lambda: function(**arguments), as_json, again)
+            run(lambda: function(**arguments), as_json, again.format(**arguments))
 
         options = [*signature.parameters.values(), json_option]
         call.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined]
@@ -96,6 +108,8 @@ def run(call: Callable[[], Any], as_json: bool, again: str = "") -> None:
         _fail("out of memory on the device: set train.micro_batch (or sample.batch_size) lower")
     else:
         _print(_text(result, as_json))
+        if isinstance(result, Shown) and result.status:
+            raise SystemExit(result.status)
 
 
 def load_settings(source: str | None, settings: list[str] | None) -> "Config":

@@ -94,7 +94,7 @@ def space(path: Path) -> Iterator[None]:
     except Exception as error:
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error)
         if full or shutil.disk_usage(path.parent).free < 1 << 16:
-            raise InputError(f"{path}: no space left on the disk; free some and run again with --resume") from error
+            raise InputError(f"{path}: no space left on the disk; free some and run the same command again") from error
         raise
 
 

@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+from typing_extensions import TypedDict
 
 from siamese_diffusion.files import read_jsonl, to_json, write_jsonl, write_text
 
@@ -65,12 +66,17 @@ class Means:
         self.sums, self.steps = {}, 0
 
 
+class _Row(TypedDict):
+    step: int
+
+
 class Log:
     """The log of the run in `out`; what came after step `start`, from which it goes on, is cut off."""
 
     def __init__(self, out: Path, start: int) -> None:
         self.path = out / "log.jsonl"
-        kept = [row for row in read_jsonl(self.path) if row["step"] <= start] if self.path.exists() else []
+        rows = read_jsonl(self.path, _Row) if self.path.exists() else []
+        kept = [dict(row) for row in rows if row["step"] <= start]
         if kept:
             write_jsonl(self.path, kept)
         else:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import TypedDict
 
 from siamese_diffusion.files import read_jsonl, write_text
 
@@ -74,7 +76,7 @@ def labelled_rows(rows: Mapping[str, Sequence[NDArray[np.uint8]]], size: float =
         for axis in line:
             axis.axis("off")
         for axis, picture in zip(line, pictures, strict=False):
-            axis.imshow(picture, interpolation="nearest")
+            axis.imshow(picture)
         text = "\n".join(names[name])
         line[0].text(-0.12, 0.5, text, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
     left = margin / (columns * size + margin)
@@ -82,8 +84,12 @@ def labelled_rows(rows: Mapping[str, Sequence[NDArray[np.uint8]]], size: float =
     return _png(canvas)
 
 
+class _Logged(TypedDict):
+    step: int
+
+
 def loss_curves(logs: Mapping[str, Path], names: Sequence[str]) -> bytes:
-    """A PNG of logged figures over the steps, one panel a figure, one line a run.
+    """A PNG of logged figures over the steps, one panel a figure, two panels a row, one line a run.
 
     Args:
         logs: name of the run to its `log.jsonl`.
@@ -91,18 +97,25 @@ def loss_curves(logs: Mapping[str, Path], names: Sequence[str]) -> bytes:
     """
     from matplotlib.figure import Figure as Canvas
 
-    canvas = Canvas(figsize=(3.1 * len(names), 2.6), dpi=110, layout="constrained")
-    for axis, name in zip(canvas.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+    columns = min(2, len(names))
+    lines = math.ceil(len(names) / columns)
+    canvas = Canvas(figsize=(4.2 * columns, 2.5 * lines + 0.3), dpi=110, layout="constrained")
+    axes = canvas.subplots(lines, columns, squeeze=False).ravel()
+    handles: dict[str, Any] = {}
+    for axis, name in zip(axes, names, strict=False):
         for i, (run, path) in enumerate(logs.items()):
-            points = [(row["step"], row[name]) for row in read_jsonl(path) if name in row]
+            rows = [dict(row) for row in read_jsonl(path, _Logged)]
+            points = [(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)]
             if any(value for _, value in points):
-                axis.plot(*zip(*points, strict=True), label=run, color=f"C{i}", linewidth=1.4)
+                (handles[run],) = axis.plot(*zip(*points, strict=True), color=f"C{i}", linewidth=1.4)
         axis.set_title(name, fontsize=10)
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
-        if axis.lines:
-            axis.legend(frameon=False, fontsize=8)
+    for axis in axes[len(names) :]:
+        axis.axis("off")
+    if handles:
+        canvas.legend(handles.values(), handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return _png(canvas)
 
 

@@ -1,8 +1,10 @@
 """Every setting of every command: typed, validated, with its unit and default. `config.py` reads and merges them."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -24,6 +26,48 @@ _HARMLESS: JsonDict = {"harmless": True}
 """Marks a setting that changes no result, rounding aside: it may differ when a run is resumed, and in a study."""
 
 
+def _listed(value: Any) -> Any:
+    """One entry, or several separated by commas, is a list of them: `--set data.void=255`."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _any_or_listed(value: Any) -> Any:
+    value = value if value == "any" else _listed(value)
+    if isinstance(value, tuple | list) and not value:
+        raise ValueError("expected any, or a list of values, colours or names of labels")
+    return value
+
+
+def _two_numbers(value: Any) -> Any:
+    """LOW,HIGH or LEVEL,WIDTH, as a list or in words."""
+    listed = _listed(value)
+    if listed is None:
+        return None
+    try:
+        first, second = (float(part) for part in listed)
+    except (TypeError, ValueError):
+        raise ValueError("expected two numbers with a comma between them, for example 40,400") from None
+    return first, second
+
+
+def _ordered(value: tuple[float, float] | None) -> tuple[float, float] | None:
+    if value is not None and value[0] >= value[1]:
+        raise ValueError("expected LOW,HIGH, the lower one first, for example 0,4095")
+    return value
+
+
+def _wide(value: tuple[float, float] | None) -> tuple[float, float] | None:
+    if value is not None and value[1] <= 0:
+        raise ValueError("expected LEVEL,WIDTH with a width above 0, for example 40,400")
+    return value
+
+
+MaskValue = int | float | str
+"""A value of masks as it is stored, a colour by name or as '#rrggbb', or what the folder calls a label."""
+
+
 class DataConfig(Section):
     resolution: int = Field(96, ge=16, le=2048, description="side of the square images a model sees, in pixels")
     split: str | None = Field("train", description="list of splits.json that training uses; ignored without that file")
@@ -40,6 +84,67 @@ class DataConfig(Section):
     flip: Literal["none", "horizontal", "both"] = Field(
         "horizontal", description="random flips of image and mask in training"
     )
+    images: str | None = Field(
+        None, description="pattern of the images, 'scans/**/*.png' for example, where there is no pairs.jsonl"
+    )
+    masks: str | None = Field(
+        None, description="pattern of the masks, or the name of a table or of COCO's annotations; default: found"
+    )
+    outside: bool = Field(
+        False,
+        description="whether manifests may name files outside their folder, by absolute paths or ../",
+        json_schema_extra=_HARMLESS,
+    )
+    fit: Literal["squash", "pad", "crop"] = Field(
+        "squash",
+        description="how an image that is not square becomes so: squashed, padded with black, or its middle cut out",
+    )
+    mask_coding: Literal["auto", "binary", "labels", "colours", "palette", "alpha"] = Field(
+        "auto",
+        description="what the masks of a folder are; auto: told by their values over all masks, or refused; binary: bright "
+        "is lesion, cut at half; labels: each value is one; colours: each colour; palette: its indices; alpha: opaque",
+    )
+    foreground: Annotated[tuple[MaskValue, ...] | Literal["any"], BeforeValidator(_any_or_listed)] = Field(
+        "any", description="which labels are lesion: any, or a list of their values, colours or names"
+    )
+    void: Annotated[tuple[MaskValue, ...], BeforeValidator(_listed)] = Field(
+        (), description="values or colours of masks that say nothing, a rim for example: background, and counted by check"
+    )
+    invert: bool = Field(False, description="masks of two values have the lesion dark on bright")
+    outline: Literal["refuse", "fill", "keep"] = Field(
+        "refuse", description="masks that are thin closed lines: refused, filled, or the line itself is the lesion"
+    )
+    orientation: Literal["auto", "upright", "stored"] = Field(
+        "auto",
+        description="what masks lie on where an image has an EXIF orientation: the upright image or the stored pixels; "
+        "auto: what their sizes say, and upright where these say nothing",
+    )
+    window: Annotated[tuple[float, float] | None, BeforeValidator(_two_numbers), AfterValidator(_wide)] = Field(
+        None, description="LEVEL,WIDTH of the grey values shown, for images of more than 8 bits: 40,400 for CT in HU"
+    )
+    image_range: Annotated[tuple[float, float] | None, BeforeValidator(_two_numbers), AfterValidator(_ordered)] = Field(
+        None, description="LOW,HIGH: black and white of images of more than 8 bits; default: one range for all of a folder"
+    )
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> "DataConfig":
+        if self.window is not None and self.image_range is not None:
+            raise ValueError("data.window and data.image_range both say what is black and white; give one of them")
+        return self
+
+
+READING_IMAGES = frozenset({"fit", "window", "image_range"})
+READING = READING_IMAGES | {"mask_coding", "foreground", "void", "invert", "outline", "orientation"}
+"""Settings of `data` that say how files are read: of images, and of images and masks."""
+
+
+def reading_settings(data: DataConfig, names: Iterable[str] = READING) -> dict[str, Any]:
+    """Those that are not at their defaults, as JSON: what was made before there were such settings keeps its keys."""
+    dumped = data.model_dump(mode="json")
+    return {name: dumped[name] for name in sorted(names) if dumped[name] != _DATA_DEFAULTS[name]}
+
+
+_DATA_DEFAULTS = DataConfig().model_dump(mode="json")
 
 
 class BackboneConfig(Section):
@@ -147,6 +252,9 @@ class SampleConfig(Section):
         "ddim", description="DDIM (eta 0), or DPM-Solver++ or UniPC (both of second order)"
     )
     steps: int = Field(50, ge=1, le=1000, description="denoising steps")
+    aspect: Literal["square", "source"] = Field(
+        "square", description="shape of the pairs that are written: as drawn, or that of each source mask, data.fit undone"
+    )
     guidance: float = Field(
         1.0, ge=0, description="classifier-free guidance on the prompt; 1: none, one network pass a step"
     )

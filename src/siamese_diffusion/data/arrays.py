@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from siamese_diffusion import progress
+from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import ImageFile, MaskFile, Pair
 from siamese_diffusion.data.tars import is_member
+from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import alone, hash_json, whole_file
 
 Images = NDArray[np.uint8]  # (N, R, R, 3)
@@ -83,6 +85,21 @@ def map_pairs(pairs: Sequence[Pair], resolution: int, cache: Path) -> tuple[Imag
     return np.load(files[0], mmap_mode="r"), np.load(files[1], mmap_mode="r")
 
 
+def require_lesions(masks: Masks, folder: DataFolder) -> None:
+    """There is something to learn from masks (N, R, R) of a folder.
+
+    Raises:
+        InputError: every one of them is empty, or every one is full.
+    """
+    parts = [np.asarray(masks[start : start + CHUNK]) for start in range(0, len(masks), CHUNK)]
+    for what, nothing in (("empty", not any(part.any() for part in parts)), ("full", all(part.all() for part in parts))):
+        if nothing:
+            raise InputError(
+                f"{folder.path}: each of its {len(masks)} masks is {what} at {masks.shape[1]} x {masks.shape[1]} pixels; "
+                f"`siamese-diffusion check {folder.path}` says how they are read"
+            )
+
+
 def map_images(images: Sequence[ImageFile], resolution: int, cache: Path) -> Images:
     """The images (N, R, R, 3) of files without masks, as `map_pairs` does it; errors as there."""
     file = cache / f"images-{stamp([image.path for image in images], resolution, *_keys(images))}.npy"
@@ -97,9 +114,10 @@ def map_images(images: Sequence[ImageFile], resolution: int, cache: Path) -> Ima
 
 
 def _keys(files: Iterable[ImageFile | MaskFile]) -> list[dict[str, Any]]:
-    """The distinct keys of the files' decodings that say anything, so that a cache is of what is asked for."""
-    decodings = {id(file.decoding): file.decoding for file in files}
-    return [decoding.key for decoding in decodings.values() if decoding.key]
+    """What the files' decodings depend on, where that is anything, so that a cache is of what is asked for."""
+    decodings = {id(file.decoding): (file.decoding, isinstance(file, MaskFile)) for file in files}
+    keys = [decoding.key if masks else decoding.image_key for decoding, masks in decodings.values()]
+    return [key for key in keys if key]
 
 
 def forget(cache: Path) -> None:

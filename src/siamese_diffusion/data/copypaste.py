@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, binary_dilation, binary_opening, distance_transform_edt
 
 from siamese_diffusion import progress
+from siamese_diffusion.claim import Claim, listing
 from siamese_diffusion.data.arrays import Images, Masks, load_pairs
 from siamese_diffusion.data.images import Mask, Pixels
 from siamese_diffusion.data.masks import LEAST, RECIPES, Recipe
 from siamese_diffusion.data.pairs import Pair, prompt_of
-from siamese_diffusion.data.writer import PairWriter
+from siamese_diffusion.data.writer import PairWriter, written_earlier
 from siamese_diffusion.errors import InputError
 
 Blend = Literal["poisson", "feather"]
@@ -111,8 +112,12 @@ def copy_paste(
         raise InputError(
             f"{pairs[0].mask.path}: no lesion of this set lies whole inside its image and can be pasted elsewhere"
         )
+    settings = {"resolution": resolution, "label": label, "recipe": recipe, "blend": blend, "seed": seed, "copy": copy}
+    files = listing([path for pair in pairs for path in pair.files])
+    inputs = {"command": "copy-paste", **settings, "pairs": len(pairs), "files": files}
+    Claim(out, None, {}, inputs, resume, earlier=lambda: written_earlier(out)).write()
     made = 0
-    with PairWriter(out, resume) as writer:
+    with PairWriter(out, resume=True) as writer:
         origin = {"synthetic": True, "method": "copy-paste", "seed": seed, "copy": copy, "blend": blend}
         for target, pair in enumerate(progress.track(pairs, "pasting", len(pairs))):
             if pair.name in writer.done:

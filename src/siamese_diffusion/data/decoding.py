@@ -1,14 +1,46 @@
-"""How the files of one folder are read: what belongs to the folder as a whole is decided once, not file by file."""
+"""How the files of one folder are read: what belongs to the folder as a whole is decided once, not file by file.
 
-from collections.abc import Sequence
+Design note: nothing is decided before a file is asked for, and then from a sample that is spread over the folder. Every file
+that is read later is held against the decision; one that does not fit is an error, never read in another way. Files are
+read in threads, so each decision is made once, by the first that needs it.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from siamese_diffusion.config import DataConfig
-from siamese_diffusion.data.images import Mask, Pixels, read_image, read_mask
+from siamese_diffusion.config import READING_IMAGES, DataConfig, reading_settings
+from siamese_diffusion.data.alignment import Size, common_ratio, is_rounding, lay
+from siamese_diffusion.data.census import Census, take
+from siamese_diffusion.data.coding import VOID, Coding, decide, parse_values
+from siamese_diffusion.data.images import (
+    Header,
+    Mask,
+    Pixels,
+    deep_values,
+    open_image,
+    read_header,
+    to_8_bit,
+    to_rgb,
+    usual_range,
+)
+from siamese_diffusion.data.outlines import fill
+from siamese_diffusion.data.shapes import Shapes
+from siamese_diffusion.data.stored import Stored, read_stored
+from siamese_diffusion.errors import InputError
+from siamese_diffusion.progress import say
+
+T = TypeVar("T")
+
+SAMPLE = 200
+"""Files that a decision is made from, at most."""
 
 
 @dataclass(frozen=True)
@@ -16,12 +48,37 @@ class MaskSource:
     """What a mask is made of."""
 
     files: tuple[Path, ...]
-    """Mask images of one size; what any of them marks is marked."""
+    """Mask images of one size; what any of them marks is marked. Of `shapes`: the file that lists them."""
+    classes: tuple[int, ...] = ()
+    """The label of what each file marks, where the files are classes; where they overlap the later one counts."""
+    shapes: Shapes | None = None
+    """What is drawn instead of read: polygons and runs of pixels."""
 
     @property
     def path(self) -> Path:
         """The file that an error names."""
         return self.files[0]
+
+
+class Once(Generic[T]):
+    """A value that is made when it is first asked for, by one thread; what went wrong then goes wrong again."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make, self._lock = make, threading.Lock()
+        self._found: list[T] = []
+        self._error: InputError | None = None
+
+    def __call__(self) -> T:
+        with self._lock:
+            if self._error is not None:
+                raise InputError(str(self._error))
+            if not self._found:
+                try:
+                    self._found.append(self._make())
+                except InputError as error:
+                    self._error = error
+                    raise
+            return self._found[0]
 
 
 class Decoding:
@@ -31,27 +88,308 @@ class Decoding:
         settings: `data` of the settings; default: the defaults.
         images: the folder's images.
         masks: the folder's masks.
+        pairs: those of them that belong together.
+        names: what the folder calls the values of its masks, where it says.
     """
 
     def __init__(
-        self, settings: DataConfig | None = None, images: Sequence[Path] = (), masks: Sequence[MaskSource] = ()
+        self,
+        settings: DataConfig | None = None,
+        images: Sequence[Path] = (),
+        masks: Sequence[MaskSource] = (),
+        pairs: Sequence[tuple[Path, MaskSource]] = (),
+        names: Mapping[str, int] | None = None,
     ) -> None:
         self.settings = settings or DataConfig()
-        self.images, self.masks = images, masks
+        self.images, self.masks, self.pairs, self.names = images, masks, pairs, names or {}
+        self._censuses = Once(self._take_censuses)
+        self._coding = Once(lambda: self._decide(self._censuses()))
+        self._levels = Once(self._find_levels)
+        self._scaled = Once(self._mostly_scaled)
+
+    @property
+    def coding(self) -> Coding:
+        """What the values of the masks mean.
+
+        Raises:
+            InputError: no reading fits them, or several do, or they are outlines.
+        """
+        return self._coding()
+
+    @property
+    def censuses(self) -> Sequence[Census]:
+        """The sample that it was decided from."""
+        return self._censuses()
 
     @property
     def key(self) -> dict[str, Any]:
-        """The settings that what is read depends on, as JSON: part of the name of whatever caches it."""
-        return {}
+        """The settings and decisions that what is read depends on, as JSON: part of the name of whatever caches it.
+
+        Empty where everything is read as before there were such settings.
+
+        Raises:
+            InputError: see `coding`.
+        """
+        coding = self.coding if self.masks else None
+        decided = {"masks": coding.key} if coding is not None and not coding.plain else {}
+        return {**self.image_key, **reading_settings(self.settings), **decided}
+
+    @property
+    def image_key(self) -> dict[str, Any]:
+        """`key` of what is read of images alone.
+
+        Raises:
+            InputError: images of more than 8 bits that need a setting.
+        """
+        levels = {kind: list(found) for kind, found in self.image_levels().items()}
+        return {**reading_settings(self.settings, READING_IMAGES), **({"levels": levels} if levels else {})}
+
+    def image_levels(self) -> dict[str, tuple[float, float]]:
+        """The values that are black and white in the folder's images of more than 8 bits, of "integer" and "float" ones.
+
+        Raises:
+            InputError: some are negative, and there is no setting for them.
+        """
+        return self._levels() if self.images else {}
 
     def image(self, path: Path) -> Pixels:
-        """An image as uint8 (H, W, 3); errors as in `images.read_image`."""
-        return read_image(path, self.settings.max_pixels)
+        """An image as uint8 (H, W, 3).
 
-    def mask(self, source: MaskSource) -> Mask:
-        """A mask as boolean (H, W); errors as in `images.read_mask`."""
-        masks = [read_mask(path, self.settings.max_pixels) for path in source.files]
-        return masks[0] if len(masks) == 1 else np.asarray(np.any(masks, axis=0))
+        As `images.read_image`, but that what has more than 8 bits is scaled alike over the folder: by `data.window` or
+        `data.image_range`, else by the smallest of the usual ranges that holds all.
+
+        Raises:
+            InputError: see `images.open_image`; or values that are negative or beyond the folder's range, or all alike.
+        """
+        most = self.settings.max_pixels
+        header = read_header(path, most)
+        values = deep_values(path, header, most)
+        return to_rgb(open_image(path, most)) if values is None else self.scaled(path, values, header)
+
+    def scaled(self, path: Path, values: NDArray[np.float32], header: Header) -> Pixels:
+        """Values of an image of more than 8 bits, (H, W) or (H, W, 3), as `image` has them; errors as there."""
+        kind = _kind(header)
+        known = self.image_levels()
+        low, high = known[kind] if kind in known else self._levels_of({kind: (path, *_extremes(values))})[kind]
+        said = self.settings.window or self.settings.image_range
+        least, most = _extremes(values)
+        if not said and (most > high or least < low):
+            raise InputError(
+                f"{path}: holds values from {least:g} to {most:g}, and the other images lie within {low:g} to {high:g}; "
+                "data.image_range=LOW,HIGH says what is black and white in all of them"
+            )
+        pixels = to_8_bit(values, low, high)
+        if pixels.min() == pixels.max():
+            raise InputError(
+                f"{path}: is flat: its values from {least:g} to {most:g} all look alike where {low:g} is black and {high:g} "
+                "white; set data.window=LEVEL,WIDTH or data.image_range=LOW,HIGH, or leave it out"
+            )
+        return pixels
+
+    def labels(self, source: MaskSource, image: Path | None = None) -> Pixels:
+        """A mask as a label map uint8 (H, W): 0 background, 1 and more, `coding.VOID` apart.
+
+        Args:
+            source: of several files, a later one marks over an earlier one.
+            image: its image, whose size and orientation it then has.
+
+        Raises:
+            InputError: see `images.open_image`; the values do not fit the folder's coding, or the size its image.
+        """
+        labels = self.label_map(source, self.stored(source))
+        return labels if image is None else self.lay(labels, source, image)[0]
+
+    def stored(self, source: MaskSource) -> list[Stored]:
+        """What the files of a mask hold.
+
+        Raises:
+            InputError: see `stored.read_stored`.
+        """
+        if source.shapes is not None:
+            return []
+        return [
+            read_stored(path, coding=self.settings.mask_coding, max_pixels=self.settings.max_pixels) for path in source.files
+        ]
+
+    def label_map(self, source: MaskSource, stored: Sequence[Stored]) -> Pixels:
+        """The label map of what the files of a mask hold, at the mask's own size.
+
+        Raises:
+            InputError: the values do not fit the folder's coding, or the files have several sizes.
+        """
+        if source.shapes is not None:
+            return source.shapes.labels()
+        coding = self.coding if self.masks else self._decide([self._census(each) for each in stored])
+        drawn = [self._filled(coding, each) for each in stored]
+        if source.classes:
+            drawn = [
+                np.where((one == 0) | (one == VOID), one, np.uint8(label))
+                for one, label in zip(drawn, source.classes, strict=True)
+            ]
+        labels, *others = drawn
+        for path, other in zip(source.files[1:], others, strict=True):
+            if other.shape != labels.shape:
+                raise InputError(f"{path}: has another size than {source.path}, a mask of the same image")
+            labels = np.where((other == 0) | ((other == VOID) & (labels != 0)), labels, other)
+        return labels
+
+    def lay(
+        self, labels: Pixels, source: MaskSource, image: Path, header: Header | None = None
+    ) -> tuple[Pixels, str | None]:
+        """A label map on its image, whose header may be known, and what was done for it: see `alignment.lay`.
+
+        Raises:
+            InputError: the sizes do not fit.
+        """
+        header = header or read_header(image, self.settings.max_pixels)
+        return lay(labels, header, self.settings.orientation, self._scaled, source.path, image)
+
+    def mask(self, source: MaskSource, image: Path | None = None) -> Mask:
+        """A mask as boolean (H, W): the labels that are lesion; void is not. Arguments and errors as in `labels`."""
+        return self.lesion(self.labels(source, image))
+
+    def lesion(self, labels: Pixels) -> Mask:
+        """Boolean (H, W) of a label map of `labels`."""
+        if self._has_classes:
+            chosen = self._chosen_classes()
+            marked = (labels != 0) & (labels != VOID)
+            return np.asarray(marked if chosen is None else marked & np.isin(labels, chosen))
+        if self.masks:
+            return self.coding.lesion(labels)
+        return np.asarray((labels != 0) & (labels != VOID))
+
+    @property
+    def _has_classes(self) -> bool:
+        """Whether labels are told by files or shapes, and not by the values of mask files."""
+        return any(source.classes or source.shapes is not None for source in self.masks)
+
+    def _chosen_classes(self) -> list[int] | None:
+        """The labels of `data.foreground`; None for any."""
+        wanted = self.settings.foreground
+        return None if wanted == "any" else sorted(parse_values(wanted, False, self.names, "data.foreground"))
+
+    def _filled(self, coding: Coding, stored: Stored) -> Pixels:
+        labels = coding.labels(stored)
+        if self.settings.outline != "fill":
+            return labels
+        marks = set(np.unique(labels).tolist()) - {0, VOID}
+        if len(marks) > 1:
+            raise InputError(f"{stored.path}: data.outline=fill is for masks of one label; this one has {len(marks)}")
+        filled = fill((labels != 0) & (labels != VOID), stored.path)
+        return np.where(filled & (labels == 0), np.uint8(next(iter(marks), 1)), labels)
+
+    def _census(self, stored: Stored) -> Census:
+        void = parse_values(self.settings.void, stored.form == "colour", self.names, "data.void", stored.palette)
+        return take(stored, void)
+
+    def _take_censuses(self) -> list[Census]:
+        files = [path for source in self.masks if source.shapes is None for path in source.files]
+
+        def one(path: Path) -> Census | None:
+            try:
+                return self._census(read_stored(path, coding=self.settings.mask_coding, max_pixels=self.settings.max_pixels))
+            except InputError:  # told, with its name, by whoever reads it
+                return None
+
+        with ThreadPoolExecutor() as pool:
+            return [census for census in pool.map(one, spread(files)) if census is not None]
+
+    def _decide(self, censuses: Sequence[Census]) -> Coding:
+        if not censuses:  # none could be read
+            return Coding("binary", "grey", {0: 0, 1: 1, 255: 1})
+        everything = self.settings.model_copy(update={"foreground": "any"})  # classes are chosen among, not values
+        coding = decide(censuses, everything if self._has_classes else self.settings, self.names)
+        marked = [census for census in censuses if census.marks]
+        outlines = [census for census in marked if census.outline]
+        if self.settings.outline == "refuse" and 2 * len(outlines) > len(marked):
+            raise InputError(
+                f"{outlines[0].path}: the masks are outlines (thin closed lines in {len(outlines)} of {len(marked)}); "
+                "data.outline=fill takes what they enclose for the lesion, data.outline=keep the line itself"
+            )
+        return coding
+
+    def _find_levels(self) -> dict[str, tuple[float, float]]:
+        """Black and white of the folder's images of more than 8 bits, of integers and of floating point."""
+
+        def one(path: Path) -> tuple[str, Path, float, float] | None:
+            try:
+                header = read_header(path, self.settings.max_pixels)
+                values = deep_values(path, header, self.settings.max_pixels) if header.deep else None
+            except InputError:  # told, with its name, by whoever reads it
+                return None
+            return None if values is None else (_kind(header), path, *_extremes(values))
+
+        with ThreadPoolExecutor() as pool:
+            found = [each for each in pool.map(one, spread(self.images)) if each is not None]
+        extremes: dict[str, tuple[Path, float, float]] = {}
+        for kind, path, least, most in found:
+            known = extremes.get(kind, (path, least, most))
+            extremes[kind] = (path if least < known[1] else known[0], min(least, known[1]), max(most, known[2]))
+        return self._levels_of(extremes)
+
+    def _levels_of(self, extremes: Mapping[str, tuple[Path, float, float]]) -> dict[str, tuple[float, float]]:
+        levels = {}
+        for kind, (path, least, most) in extremes.items():
+            if self.settings.window is not None:
+                level, width = self.settings.window
+                levels[kind] = (level - width / 2, level + width / 2)
+            elif self.settings.image_range is not None:
+                levels[kind] = self.settings.image_range
+            elif least < 0:
+                raise InputError(
+                    f"{path}: holds negative values (from {least:g}, up to {most:g} in the brightest image), as CT in "
+                    "Hounsfield units does; data.window=LEVEL,WIDTH says what is shown, 40,400 for soft tissue"
+                )
+            else:
+                levels[kind] = (0.0, usual_range(most) or 1.0)
+        return levels
+
+    def _mostly_scaled(self) -> bool:
+        """Whether most masks have another size than their images, in one ratio along both sides."""
+
+        def one(pair: tuple[Path, MaskSource]) -> bool:
+            try:
+                image, mask = (read_header(path, self.settings.max_pixels) for path in (pair[0], pair[1].path))
+            except InputError:
+                return False
+            sizes: tuple[Size, Size] = (image.size, image.stored)
+            return not any(is_rounding(mask.size, size) for size in sizes) and any(
+                common_ratio(mask.size, size) is not None for size in sizes
+            )
+
+        chosen = spread(self.pairs)
+        with ThreadPoolExecutor() as pool:
+            return 2 * sum(pool.map(one, chosen)) > len(chosen)
+
+
+def spread(items: Sequence[T], count: int = SAMPLE) -> list[T]:
+    """At most `count` of the items, evenly spread over them."""
+    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else list(items)
+
+
+def announce(decoding: Decoding, folder: Path) -> None:
+    """Say how the masks of a folder are read, once, where that is not plain.
+
+    Raises:
+        InputError: see `Decoding.coding`.
+    """
+    coding = decoding.coding
+    if os.environ.get("RANK", "0") == "0" and (coding.notes or not coding.plain or decoding.settings.outline == "fill"):
+        say("; ".join([f"{folder}: masks are {coding.describe()}", *coding.notes]))
+
+
+def plain_settings(settings: DataConfig) -> DataConfig:
+    """How a folder that this package wrote is read under `settings`: its masks are black and white, its images 8-bit RGB."""
+    return DataConfig(fit=settings.fit, max_pixels=settings.max_pixels, outside=settings.outside)
+
+
+def _kind(header: Header) -> str:
+    return "float" if header.mode == "F" else "integer"
+
+
+def _extremes(values: NDArray[np.float32]) -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
 
 PLAIN = Decoding()

@@ -1,11 +1,13 @@
 """A folder of pairs, opened once at a command's door and handed on: its layout, its pairs, its splits and test sets.
 
-Design note: opening lists files and reads manifests, no image. What is wrong with a folder is told when the part that is
-wrong is asked for, so that images can be had of a folder whose masks are missing.
+Design note: opening lists files and reads manifests; an image is only looked at where names leave open what it is. What is
+wrong with a folder is told when the part that is wrong is asked for, so that images can be had of a folder whose masks are
+missing.
 """
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -13,13 +15,18 @@ from typing import TypeVar
 import numpy as np
 
 from siamese_diffusion.config import DataConfig
-from siamese_diffusion.data.decoding import Decoding, MaskSource
-from siamese_diffusion.data.layouts import LAYOUTS, Listing, detect
-from siamese_diffusion.data.layouts.listing import image_files, is_image
-from siamese_diffusion.data.opening import KINDS
+from siamese_diffusion.data.decoding import Decoding, MaskSource, plain_settings
+from siamese_diffusion.data.layouts import LAYOUTS, Listing, detect, manifest, patterns
+from siamese_diffusion.data.layouts.listing import NOT_READ, dead_links, image_files, is_image, seen_in
+from siamese_diffusion.data.layouts.names import Name
+from siamese_diffusion.data.layouts.paths import inside
+from siamese_diffusion.data.layouts.words import meaning, says_mask
 from siamese_diffusion.data.pairs import ImageFile, MaskFile, Pair
+from siamese_diffusion.data.photographs import photographs
+from siamese_diffusion.data.shards import find_shards
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import read_json, require_folder, require_kind
+from siamese_diffusion.files import read_json, require_kind
+from siamese_diffusion.progress import say
 
 Item = TypeVar("Item")
 
@@ -36,15 +43,19 @@ class DataFolder:
 
     Attributes:
         listing: its files as the layout finds them; None where no layout fits.
+        named: the folder with its option, for errors.
 
     Raises:
-        InputError: there is no such folder, or its manifest cannot be read.
+        InputError: there is no such folder, its manifest cannot be read, or it could be read in two ways.
     """
 
     def __init__(self, path: Path, option: str = "data folder", settings: DataConfig | None = None) -> None:
-        require_folder(path, option)
         self.path, self.settings = path, settings
-        self.listing = detect(path)
+        self.named = f"{option} {path}" if option.startswith("-") else str(path)
+        _require_folder(path, self.named)
+        found = _by_hand(path, settings) or detect(path)
+        self.listing = found if found is None or (settings and settings.outside) else _inside(found, path)
+        self._told = False
 
     @classmethod
     def of(
@@ -52,6 +63,9 @@ class DataFolder:
     ) -> "DataFolder":
         """`source` as it is where it is open already, else opened."""
         return source if isinstance(source, DataFolder) else cls(source, option, settings)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     @cached_property
     def decoding(self) -> Decoding:
@@ -61,22 +75,38 @@ class DataFolder:
             return Decoding(self.settings, files, [MaskSource((path,)) for path in files])
         listings = [self.listing, *self.listing.test_sets.values()]
         images = [path for listing in listings for path in listing.images.values()]
-        return Decoding(self.settings, images, [mask for listing in listings for mask in listing.masks.values()])
+        masks = [mask for listing in listings for mask in listing.masks.values()]
+        pairs = [
+            (listing.images[name], listing.masks[name])
+            for listing in listings
+            for name in listing.images
+            if name in listing.masks
+        ]
+        settings = self.settings
+        if settings is not None and self.listing.rows and all(row.get("synthetic") for row in self.listing.rows.values()):
+            settings = plain_settings(settings)
+        names = {name: value for listing in listings for value, name in listing.classes.items()}
+        return Decoding(settings, images, masks, pairs, names)
 
     @cached_property
     def lists(self) -> dict[str, list[str]] | None:
-        """The lists of `splits.json`, name of the list to base names; None without that file.
+        """Names of pairs by the list of `splits.json`, else by the split of the layout; None without either.
 
         Raises:
             InputError: the file is not a mapping of lists of names.
         """
-        path = self.path / SPLITS
+        path = self.splits_file
         if not path.exists():
-            return None
+            return dict(self.listing.splits) or None if self.listing is not None else None
         value = read_json(path)
         require_kind(value, dict[str, list[str]], f"{path}: expected lists of base names, as in {{'train': [...]}}")
-        lists: dict[str, list[str]] = value
-        return lists
+        return {split: self._as_named(names) for split, names in value.items()}
+
+    @property
+    def splits_file(self) -> Path:
+        """Where `splits.json` is, or would be."""
+        root = self.listing.root if self.listing is not None else None
+        return (self.path if root is None or (self.path / SPLITS).exists() else root) / SPLITS
 
     @cached_property
     def test_sets(self) -> dict[str, list[Pair]]:
@@ -108,7 +138,8 @@ class DataFolder:
             else list(self._in_split({pair.name: pair for pair in self._own}, split).values())
         )
         if not pairs:
-            raise InputError(f"{self.path}: no image-mask pairs")
+            raise InputError(f"{self.named}: no image-mask pairs; it holds {seen_in(self.path)}")
+        self.tell()
         return _draw(pairs, limit, limit_seed, f"{self.path} has {len(pairs)} pairs" + (f" in {split}" if split else ""))
 
     def images(self, split: str | None = None) -> list[ImageFile]:
@@ -120,27 +151,29 @@ class DataFolder:
         if self._means_tests(split):
             found = [pair.image for pair in self._all_test_pairs()]
         elif self.listing is None:
-            found = [ImageFile(path, self.decoding) for path in sorted(self.path.rglob("*")) if is_image(path)]
+            found = [ImageFile(path, self.decoding) for path in self._pictures()]
         else:
             _refuse_broken(self.listing, self.path)
             images = {name: ImageFile(path, self.decoding) for name, path in sorted(self.listing.images.items())}
             found = list(self._in_split(images, split).values())
         if not found:
-            what = f"images ({KINDS})" if self.listing is None else "image-mask pairs"
-            raise InputError(f"{self.path}: no {what}")
+            what = f"images; it holds {seen_in(self.path)}" if self.listing is None else "image-mask pairs"
+            raise InputError(f"{self.named}: no {what}")
+        self.tell()
         return found
 
     def masks(self, split: str | None = None, limit: int | None = None, limit_seed: int = 0) -> list[tuple[str, MaskFile]]:
         """Names and masks: those of the pairs (as `pairs` picks them), else the folder's image files.
 
         Raises:
-            InputError: there are none, or see `pairs`.
+            InputError: there are none, they look like photographs, or see `pairs`.
         """
         if self.listing is not None:
             return [(pair.name, pair.mask) for pair in self.pairs(split, limit, limit_seed)]
         files = image_files(self.path)
         if not files:
-            raise InputError(f"{self.path}: no masks, and no image-mask pairs")
+            raise InputError(f"{self.named}: no masks, and no image-mask pairs; it holds {seen_in(self.path)}")
+        self._require_masks(files)
         counts = Counter(path.stem for path in files)
         _refuse((path for path in files if counts[path.stem] > 1), self.path, "has the base name of another file")
         named = [
@@ -155,8 +188,15 @@ class DataFolder:
             InputError: no layout fits the folder.
         """
         if self.listing is None:
-            raise InputError(f"{self.path}: no image-mask pairs found; expected {', '.join(LAYOUTS)}")
+            raise InputError(f"{self.named}: no image-mask pairs found; {_would_fit(self.path)}")
         return self.listing
+
+    def tell(self) -> None:
+        """Say once what was matched otherwise than by equal names, and what was left out."""
+        if self.listing is not None and not self._told:
+            for note in self.listing.notes:
+                say(f"{self.path}: {note}")
+        self._told = True
 
     @cached_property
     def _own(self) -> list[Pair]:
@@ -169,7 +209,7 @@ class DataFolder:
 
     def _all_test_pairs(self) -> list[Pair]:
         return [
-            Pair(f"{name}-{pair.name}", pair.image, pair.mask, pair.prompt)
+            Pair(f"{name}-{pair.name}", pair.image, pair.mask, pair.prompt, pair.extra)
             for name, pairs in self.test_sets.items()
             for pair in pairs
         ]
@@ -178,12 +218,48 @@ class DataFolder:
         if self.lists is None or split is None:
             return named
         if split not in self.lists:
-            raise InputError(f"data.split = {split}: {self.path / SPLITS} has {', '.join(self.lists)}")
+            raise InputError(f"data.split = {split}: {self._lists_are} has {', '.join(self.lists)}")
         lost = [name for name in self.lists[split] if name not in named]
         if lost:
             more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
-            raise InputError(f"{self.path / SPLITS}: {split} names {lost[0]}{more}, which is not there")
+            raise InputError(f"{self._lists_are}: {split} names {lost[0]}{more}, which is not there")
         return {name: named[name] for name in sorted(set(self.lists[split]))}
+
+    @property
+    def _lists_are(self) -> Path:
+        return self.splits_file if self.splits_file.exists() else self.path
+
+    def _as_named(self, names: list[str]) -> list[str]:
+        """The names as the pairs bear them: in another Unicode form or case, or with an extension, they are the same."""
+        known = self.listing.images if self.listing is not None else {}
+        if all(name in known for name in names):
+            return names
+        alike = {Name((), name).plain: name for name in known}
+        return [name if name in known else alike.get(Name((), name).plain, name) for name in names]
+
+    def _pictures(self) -> list[Path]:
+        """Images at and below the folder, but those in folders of masks and those called like the masks of others."""
+        files = [path for path in sorted(self.path.rglob("*")) if is_image(path)]
+        masks = {path for path in files if _is_in_masks(path.relative_to(self.path))}
+        beside = {(path.parent, path.stem) for path in files}
+        masks |= {path for path in files if _is_mask_beside(path, beside)}
+        found = [path for path in files if path not in masks]
+        if meaning(self.path.name).role == "mask" and found and not photographs(found):
+            raise InputError(f"{self.named}: holds masks, not images")
+        if masks and found and not self._told:
+            say(f"{self.path}: left out, {len(masks)} files that are called masks; {len(found)} images remain")
+        return found
+
+    def _require_masks(self, files: list[Path]) -> None:
+        """Photographs are never taken for masks, nor links that lead nowhere for nothing."""
+        if links := dead_links(self.path):
+            raise InputError(f"{links[0][0]}: {links[0][1]}{f', and {len(links) - 1} more' if len(links) > 1 else ''}")
+        wrong = photographs(files)
+        if wrong:
+            raise InputError(
+                f"{self.named}: holds photographs, not masks ({wrong[0].name} is one); give a folder of masks, or "
+                "the folder of pairs that it belongs to"
+            )
 
 
 def _matched(listing: Listing, folder: Path, decoding: Decoding) -> list[Pair]:
@@ -191,12 +267,15 @@ def _matched(listing: Listing, folder: Path, decoding: Decoding) -> list[Pair]:
     images, masks = listing.images, listing.masks
     _refuse_broken(listing, folder)
     _refuse(listing.doubled, folder, "has the base name of another file")
-    _refuse((images[name] for name in sorted(images.keys() - masks.keys())), folder, "has no mask")
-    _refuse((masks[name].path for name in sorted(masks.keys() - images.keys())), folder, "has no image")
+    unread = "".join(f" ({note})" for note in listing.notes if note.startswith(NOT_READ))
+    _refuse((images[name] for name in sorted(images.keys() - masks.keys())), folder, f"has no mask{unread}")
+    _refuse((masks[name].path for name in sorted(masks.keys() - images.keys())), folder, f"has no image{unread}")
     pairs = []
     for name in sorted(images):
         extra = dict(listing.rows.get(name, {}))
-        image, mask = ImageFile(images[name], decoding), MaskFile(masks[name], decoding)
+        if name in listing.groups:
+            extra.setdefault("group", listing.groups[name])
+        image, mask = ImageFile(images[name], decoding), MaskFile(masks[name], decoding, images[name])
         pairs.append(Pair(name, image, mask, extra.pop("prompt", None), extra))
     return pairs
 
@@ -223,3 +302,61 @@ def _refuse(files: Iterable[Path], folder: Path, reason: str) -> None:
     if wrong:
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise InputError(f"{wrong[0]}: {reason}{more}; `siamese-diffusion check {folder}` lists every problem")
+
+
+def _by_hand(folder: Path, settings: DataConfig | None) -> Listing | None:
+    """The pairs by `data.images` and `data.masks`; a folder that this package wrote needs no patterns."""
+    if settings is None or not (settings.images or settings.masks) or manifest.read(folder) or find_shards(folder):
+        return None
+    return patterns.read(folder, settings.images, settings.masks)
+
+
+def _require_folder(path: Path, named: str) -> None:
+    if path.is_file() and path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
+        raise InputError(f"{named}: is not a folder but an archive; unpack it and give the folder that it unpacks to")
+    if not path.is_dir():
+        raise InputError(f"{named} is not a folder" + ("" if path.exists() else " (it does not exist)"))
+
+
+def _inside(listing: Listing, folder: Path) -> Listing:
+    """The listing without pairs of which a file lies outside the folder, which are told as broken."""
+    tests = {name: _inside(one, folder) for name, one in listing.test_sets.items()}
+    away = {name: path for name, path in listing.images.items() if not inside(path, folder)}
+    for name, mask in listing.masks.items():
+        away |= dict.fromkeys([name] * any(not inside(path, folder) for path in mask.files), mask.path)
+    if not away:
+        return replace(listing, test_sets=tests)
+    detail = "lies outside the folder that names it; data.outside=true allows that"
+    return replace(
+        listing,
+        images={name: path for name, path in listing.images.items() if name not in away},
+        masks={name: mask for name, mask in listing.masks.items() if name not in away},
+        broken=[*listing.broken, *((path, detail) for path in away.values())],
+        test_sets=tests,
+    )
+
+
+def _is_in_masks(path: Path) -> bool:
+    """Whether the folders of a path say masks, or pictures that are no images."""
+    roles = [said.role for part in path.parts[:-1] if (said := meaning(part)).role and not said.faint]
+    return bool(roles) and (roles[-1] == "mask" or "ignored" in roles)
+
+
+def _is_mask_beside(path: Path, beside: set[tuple[Path, str]]) -> bool:
+    """Whether a file is called like another one in its folder with a word of masks added."""
+    stem = path.stem
+    return says_mask(stem) and any(
+        (path.parent, stem[:end]) in beside and says_mask(stem[end:]) for end in range(1, len(stem))
+    )
+
+
+def _would_fit(folder: Path) -> str:
+    """What a folder holds instead of pairs, and the `pairs.csv` that would make it fit."""
+    found = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if is_image(path)]
+    half = len(found) // 2
+    rows = [*zip(found[:half], found[half:], strict=False)][:2] or [("IMAGE.png", "MASK.png"), ("IMAGE2.png", "MASK2.png")]
+    lines = "".join(f"\n{image},{mask}" for image, mask in rows)
+    return (
+        f"it holds {seen_in(folder)}; expected {', '.join(LAYOUTS)}; or a pairs.csv that names each image and its mask, for "
+        f"example\nimage,mask{lines}"
+    )

@@ -1,11 +1,12 @@
 """An image with its mask. The paths may be those of members of an archive; see `tars`."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from siamese_diffusion.data.decoding import PLAIN, Decoding, MaskSource
-from siamese_diffusion.data.images import Mask, Pixels, square
+from siamese_diffusion.data.images import Mask, Pixels, read_header, square
 from siamese_diffusion.errors import InputError
 
 
@@ -17,12 +18,12 @@ class ImageFile:
     decoding: Decoding = field(default=PLAIN, compare=False, repr=False)
 
     def read(self) -> Pixels:
-        """uint8 (H, W, 3); errors as in `images.read_image`."""
+        """uint8 (H, W, 3); errors as in `Decoding.image`."""
         return self.decoding.image(self.path)
 
     def squared(self, resolution: int) -> Pixels:
         """uint8 (R, R, 3) at `resolution` pixels; errors as in `read`."""
-        return square(self.read(), resolution)
+        return square(self.read(), resolution, self.decoding.settings.fit)
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class MaskFile:
 
     source: MaskSource
     decoding: Decoding = field(default=PLAIN, compare=False, repr=False)
+    image: Path | None = field(default=None, compare=False)
+    """Its image, whose size and orientation it has when it is read; None: its own."""
 
     @property
     def path(self) -> Path:
@@ -43,12 +46,16 @@ class MaskFile:
         return self.source.files
 
     def read(self) -> Mask:
-        """Boolean (H, W); errors as in `images.read_mask`."""
-        return self.decoding.mask(self.source)
+        """Boolean (H, W); errors as in `Decoding.labels`."""
+        return self.decoding.mask(self.source, self.image)
+
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, without the pixels; errors as in `images.read_header`."""
+        return read_header(self.path if self.image is None else self.image).size
 
     def squared(self, resolution: int) -> Mask:
         """Boolean (R, R) at `resolution` pixels; errors as in `read`."""
-        return square(self.read(), resolution)
+        return square(self.read(), resolution, self.decoding.settings.fit)
 
 
 @dataclass(frozen=True)
@@ -78,8 +85,8 @@ class Pair:
         Raises:
             InputError: a file cannot be read, or their sizes differ.
         """
-        image, mask = self.image.read(), self.mask.read()
-        if image.shape[:2] != mask.shape:
+        image, mask = self.image.read(), self.mask.decoding.mask(self.mask.source, self.image.path)
+        if image.shape[:2] != mask.shape:  # an orientation that is found in the pixels' wake alone
             raise InputError(
                 f"{self.mask.path}: is {mask.shape[1]} x {mask.shape[0]}, but its image {self.image.path} is "
                 f"{image.shape[1]} x {image.shape[0]}"
@@ -89,7 +96,23 @@ class Pair:
     def squared(self, resolution: int) -> tuple[Pixels, Mask]:
         """Image uint8 (R, R, 3) and mask boolean (R, R) at `resolution` pixels; errors as in `read`."""
         image, mask = self.read()
-        return square(image, resolution), square(mask, resolution)
+        return (
+            square(image, resolution, self.image.decoding.settings.fit),
+            square(mask, resolution, self.mask.decoding.settings.fit),
+        )
+
+
+def reading(pairs: Iterable[Pair] = (), images: Iterable[ImageFile] = ()) -> dict[str, Any]:
+    """How the files of pairs, or images alone, are read, as JSON for what is kept of a run; empty where that is plain.
+
+    Raises:
+        InputError: the masks' values have no meaning that all agree on; see `Decoding.coding`.
+    """
+    of_pairs = {id(pair.mask.decoding): pair.mask.decoding for pair in pairs}
+    of_images = {id(image.decoding): image.decoding for image in images}
+    keys = [decoding.key for decoding in of_pairs.values()] + [decoding.image_key for decoding in of_images.values()]
+    keys = [key for key in keys if key]
+    return {"reading": keys} if keys else {}
 
 
 def prompt_of(label: str) -> str:

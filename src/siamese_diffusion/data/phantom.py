@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from siamese_diffusion import progress
+from siamese_diffusion.claim import Claim
 from siamese_diffusion.data.images import Mask, Pixels
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.errors import InputError
@@ -57,16 +58,21 @@ def make_phantoms(out: Path, count: int, resolution: int = 128, seed: int = 0) -
         resolution: side in pixels, at least 16.
         seed: at least 0; pictures of different seeds have nothing in common.
 
+    The same call goes on with what a killed one left, and leaves a finished folder as it is.
+
     Raises:
-        InputError: a number is out of range, or `out` already holds pairs or cannot be written to.
+        InputError: a number is out of range, or `out` holds anything else or cannot be written to.
     """
     for option, value, least in (("count", count, 1), ("resolution", resolution, 16), ("seed", seed, 0)):
         if value < least:
             raise InputError(f"--{option} {value}: must be at least {least}")
-    with PairWriter(out, resume=False) as writer:
+    inputs = {"command": "phantoms", "--count": count, "--resolution": resolution, "--seed": seed}
+    Claim(out, None, {}, inputs, None).write()
+    with PairWriter(out, resume=True) as writer:
         for i in progress.track(range(count), "making phantoms"):
-            image, mask = phantom(seed, i, resolution)
-            writer.write(f"phantom-{i:05d}", image, mask, PROMPT, extra={"phantom": {"seed": seed, "index": i}})
+            if (name := f"phantom-{i:05d}") not in writer.done:
+                image, mask = phantom(seed, i, resolution)
+                writer.write(name, image, mask, PROMPT, extra={"phantom": {"seed": seed, "index": i}})
 
 
 def phantom(seed: int, index: int, resolution: int) -> tuple[Pixels, Mask]:

@@ -4,7 +4,8 @@ import json
 import os
 import re
 import tarfile
-from contextlib import ExitStack
+from collections.abc import Set
+from contextlib import ExitStack, suppress
 from io import BytesIO
 from itertools import count
 from pathlib import Path
@@ -14,9 +15,10 @@ import numpy as np
 from PIL import Image
 from typing_extensions import TypedDict
 
+from siamese_diffusion.claim import INPUTS, mark, marked_by
 from siamese_diffusion.data.images import SUFFIXES, Mask, Pixels
 from siamese_diffusion.data.tars import base_name, index, member_name
-from siamese_diffusion.data.writer import writing
+from siamese_diffusion.data.writer import made_here, writing
 from siamese_diffusion.errors import InputError, printable
 from siamese_diffusion.files import decode, parse_json, read_json, space, whole_file, write_json
 
@@ -116,7 +118,7 @@ class ShardWriter:
 
     Args:
         folder: where to write.
-        resume: keep the shards that are there.
+        resume: keep the shards that are there; the folder bears the mark of this package (see `claim`), or gets it here.
         process: number of this process.
         size: pairs of a shard.
 
@@ -131,12 +133,12 @@ class ShardWriter:
         self._held = 0
         if process == 0:
             self._begin(resume)
-        self.rows = self._whole()
+        self.rows = read_shard_rows(folder)
 
     @property
-    def done(self) -> set[str]:
+    def done(self) -> Set[str]:
         """Names of the pairs that are written."""
-        return set(self.rows)
+        return self.rows.keys()
 
     def write(self, name: str, image: Pixels, mask: Mask, prompt: str, extra: dict[str, Any]) -> None:
         """Add a pair: image uint8 (H, W, 3), mask boolean (H, W), both kept without loss.
@@ -195,31 +197,19 @@ class ShardWriter:
     def _begin(self, resume: bool) -> None:
         if any((self.folder / name).exists() for name in ("images", "masks", "pairs.jsonl")):
             raise InputError(f"--out {self.folder}: holds pairs that are not in shards; name another folder")
-        with writing(f"--out {self.folder}: the folder"):
-            (self.folder / FOLDER).mkdir(parents=True, exist_ok=True)
-            found = list((self.folder / FOLDER).iterdir())
-        if not all(re.fullmatch(r"(\.\d+\.)?pairs-\d{4,}-\d{6,}\.tar", path.name) for path in found):
+        found = list((self.folder / FOLDER).iterdir()) if (self.folder / FOLDER).is_dir() else []
+        known = marked_by(self.folder) is not None or shards_written_earlier(self.folder)
+        taken = found or any((self.folder / name).exists() for name in (MANIFEST, INPUTS))
+        if (taken and not known) or not all(_is_own(path) for path in found):
             raise InputError(f"--out {self.folder}: holds files that this program did not write; name another folder")
         if not resume and find_shards(self.folder):
-            raise InputError(f"--out {self.folder}: already holds shards; add --resume, or name another folder")
+            raise InputError(f"--out {self.folder}: already holds shards; name another folder")
         with writing(f"--out {self.folder}: the folder"):
+            mark(self.folder, "pairs")
+            (self.folder / FOLDER).mkdir(parents=True, exist_ok=True)
             for path in found:
-                if path.name.startswith("."):
+                if path.name.startswith("."):  # was being written
                     path.unlink()
-
-    def _whole(self) -> dict[str, dict[str, Any]]:
-        """The rows of the shards that are there. A damaged one is the user's to delete."""
-        found = Contents({}, {}, {}, [], [])
-        for shard in find_shards(self.folder):
-            try:
-                _read_shard(shard, found)
-                if not found.images.keys() == found.masks.keys() == found.rows.keys():
-                    raise InputError(f"{shard}: not every pair has its image, mask and row")
-            except InputError as error:
-                raise InputError(f"{error}; delete it, and --resume draws its pairs again") from None
-        if found.doubled:
-            raise InputError(f"{found.doubled[0]}: another shard has this pair; name another folder")
-        return found.rows
 
     def _next(self) -> tuple[Path, tarfile.TarFile, ExitStack]:
         names = (f"pairs-{self.process:04d}-{number:06d}.tar" for number in count())
@@ -230,6 +220,42 @@ class ShardWriter:
             stack.callback(file.flush)
             archive = stack.enter_context(tarfile.open(fileobj=file, mode="w"))
             return path, archive, stack.pop_all()
+
+
+def read_shard_rows(folder: Path) -> dict[str, dict[str, Any]]:
+    """The rows of the whole shards of a folder that a `ShardWriter` wrote, or is writing, by their pairs' names.
+
+    Raises:
+        InputError: a shard is damaged, which is the user's to delete, or two have one pair.
+    """
+    found = Contents({}, {}, {}, [], [])
+    for shard in find_shards(folder):
+        try:
+            _read_shard(shard, found)
+            if not found.images.keys() == found.masks.keys() == found.rows.keys():
+                raise InputError(f"{shard}: not every pair has its image, mask and row")
+        except InputError as error:
+            raise InputError(f"{error}; delete it, and --resume draws its pairs again") from None
+    if found.doubled:
+        raise InputError(f"{found.doubled[0]}: another shard has this pair; name another folder")
+    return found.rows
+
+
+def shards_written_earlier(folder: Path) -> bool:
+    """Whether a folder that bears no mark holds shards by an earlier version of this package: see `written_earlier`."""
+    found = Contents({}, {}, {}, [], [])
+    for shard in find_shards(folder):
+        with suppress(InputError):  # a damaged one
+            _read_shard(shard, found)
+    shards = list((folder / FOLDER).glob("*"))
+    if not find_shards(folder) and not (folder / MANIFEST).exists():  # stopped before the first one was whole
+        return bool(shards) and all(_is_own(path) for path in shards)
+    return bool(found.rows) and all(_is_own(path) for path in shards) and all(map(made_here, found.rows.values()))
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file has a name that `ShardWriter` gives, whole or while it writes."""
+    return re.fullmatch(r"(\.\d+\.)?pairs-\d{4,}-\d{6,}\.tar", path.name) is not None
 
 
 def _png(pixels: Pixels) -> bytes:

@@ -7,7 +7,11 @@ import torch
 from siamese_diffusion.data.folder import SPLITS, DataFolder
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.progress import say
 from siamese_diffusion.randomness import generator
+
+FEW = 4
+"""Pairs below which a share for validation leaves hardly any of either kind."""
 
 
 def validation_list(folder: DataFolder) -> list[Pair] | None:
@@ -19,6 +23,8 @@ def train_and_validation(
     folder: DataFolder, chosen: Sequence[Pair], share: float, seed: int
 ) -> tuple[list[Pair], list[Pair]]:
     """Pairs to train on and pairs that pick the best step, disjoint: split `val`, or else a share of `chosen`, drawn.
+
+    A share takes whole groups where pairs have them, and at least one pair with a lesion where there is one.
 
     Args:
         folder: of real pairs.
@@ -33,12 +39,47 @@ def train_and_validation(
     if validation is None:
         if len(chosen) < 2:
             raise InputError(f"{folder.path}: needs at least two pairs, one of them for validation")
-        order = torch.randperm(len(chosen), generator=generator(seed, 5)).tolist()
-        drawn = set(order[: min(len(chosen) - 1, max(1, round(share * len(chosen))))])
+        if len(chosen) < FEW:
+            say(f"{folder.path}: {len(chosen)} pairs, some of them to pick the best step: scores will mean little")
+        drawn = _drawn(folder, chosen, share, seed)
         both = list(enumerate(chosen))
         return [pair for i, pair in both if i not in drawn], [pair for i, pair in both if i in drawn]
     held = {pair.image.path for pair in validation}
     return [pair for pair in chosen if pair.image.path not in held], validation
+
+
+def _drawn(folder: DataFolder, chosen: Sequence[Pair], share: float, seed: int) -> set[int]:
+    """Indices of the pairs held out: whole units, which are groups or single pairs, in the order of a draw."""
+    units: dict[str, list[int]] = {}
+    for i, pair in enumerate(chosen):
+        units.setdefault(f"group {pair.group}" if pair.group is not None else f"pair {i}", []).append(i)
+    if len(units) == 1:
+        say(f"{folder.path}: all pairs are of one group, so pairs that pick the best step are of the group trained on")
+        units = {str(i): [i] for i in range(len(chosen))}
+    parts = list(units.values())
+    wanted = min(len(chosen) - 1, max(1, round(share * len(chosen))))
+    order: list[int] = torch.randperm(len(parts), generator=generator(seed, 5)).tolist()
+    held = _fill(order, [len(part) for part in parts], wanted)
+
+    def has_lesion(unit: int) -> bool:
+        return any(bool(chosen[i].mask.read().any()) for i in parts[unit])
+
+    if not any(map(has_lesion, held)):  # healthy images alone pick no step; nearly always, one mask is read here
+        other = next((unit for unit in order if unit not in held and has_lesion(unit)), None)
+        held = [*held[:-1], other] if other is not None else held
+    return {i for unit in held for i in parts[unit]}
+
+
+def _fill(order: Sequence[int], sizes: Sequence[int], wanted: int) -> list[int]:
+    """Units in their order until they hold `wanted` pairs; one that would hold far too many is passed over."""
+    held: list[int] = []
+    count = 0
+    for unit in order:
+        after = count + sizes[unit]
+        if count < wanted and after <= max(1.5 * wanted, count + 1) and after < sum(sizes):
+            held.append(unit)
+            count += sizes[unit]
+    return held or [min(order, key=lambda unit: sizes[unit])]
 
 
 def sets_for_testing(folders: Iterable[DataFolder]) -> dict[str, list[Pair]]:

@@ -9,15 +9,17 @@ from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 from torch import Tensor
 
-from siamese_diffusion.config import Config, dump_config, load_config
+from siamese_diffusion.claim import Claim
+from siamese_diffusion.config import Config, load_config
 from siamese_diffusion.data.hashing import hash_files
 from siamese_diffusion.diffusion import ldm
 from siamese_diffusion.diffusion.backbone import Backbone, load_parts, load_tokenizer, sd15_scheduler
-from siamese_diffusion.diffusion.checkpoint import load_trained, save_pipeline
+from siamese_diffusion.diffusion.checkpoint import Trained, load_trained, save_pipeline
 from siamese_diffusion.diffusion.control import controlnet_for
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import write_json, write_text, write_whole
+from siamese_diffusion.files import whole_folder, write_json, write_text, write_whole
+from siamese_diffusion.lock import hold
 
 EXAMPLE = """# Siamese-Diffusion, exported
 
@@ -79,6 +81,8 @@ def import_(
 ) -> dict[str, Any]:
     """Turn a checkpoint of the authors' code into a run folder that `sample` and `export` take.
 
+    The same call begins again where an earlier one was cut short.
+
     Args:
         source: the checkpoint: one file, see `load_original`.
         out: run folder to write.
@@ -92,34 +96,40 @@ def import_(
         The run folder and the number of parameters.
 
     Raises:
-        InputError: see `load_original`; a part is missing from the file and no `backbone` is given; `out` is in use.
+        InputError: see `load_original`; a part is missing from the file and no `backbone` is given; `out` holds a run, or
+            anything else.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out {out}: already in use; name an empty or a new folder")
     config = config or load_config("sd15-paper")
-    parts = ldm.split(ldm.read_state(source), str(source))
-    model = _model(parts, unet_config or {}, str(source))
-    for prefix, name in ((ldm.VAE, "first stage"), (ldm.TEXT, "text encoder")):
-        if not parts[prefix] and backbone is None:
-            raise InputError(f"{source}: holds no {name} ({prefix}*); name a backbone that does with --backbone")
-    lacking = load_parts(backbone, ("vae", "text_encoder", "tokenizer")) if backbone is not None else {}
-    whole = Backbone(
-        vae=model.vae if parts[ldm.VAE] else lacking["vae"],
-        unet=model.unet,
-        text_encoder=ldm.build_text_encoder(parts[ldm.TEXT], str(source)) if parts[ldm.TEXT] else lacking["text_encoder"],
-        tokenizer=lacking["tokenizer"] if lacking else load_tokenizer(source.parent),
-        scheduler=sd15_scheduler(),
-    )
-    if whole.text_encoder.config.hidden_size != model.unet.config.cross_attention_dim:
-        width = model.unet.config.cross_attention_dim
-        raise InputError(
-            f"{source}: its text encoder is {whole.text_encoder.config.hidden_size} wide, its UNet wants {width}"
+    if not source.is_file():
+        raise InputError(f"{source}: no such file")
+    inputs = {"command": "import", "sha256": hash_files([source]), "--backbone": backbone, "unet_config": unet_config}
+    with hold(out):
+        claim = Claim(out, config, dict.fromkeys(Config.model_fields), inputs, None, result="summary.json")
+        parts = ldm.split(ldm.read_state(source), str(source))
+        model = _model(parts, unet_config or {}, str(source))
+        for prefix, name in ((ldm.VAE, "first stage"), (ldm.TEXT, "text encoder")):
+            if not parts[prefix] and backbone is None:
+                raise InputError(f"{source}: holds no {name} ({prefix}*); name a backbone that does with --backbone")
+        lacking = load_parts(backbone, ("vae", "text_encoder", "tokenizer")) if backbone is not None else {}
+        whole = Backbone(
+            vae=model.vae if parts[ldm.VAE] else lacking["vae"],
+            unet=model.unet,
+            text_encoder=ldm.build_text_encoder(parts[ldm.TEXT], str(source))
+            if parts[ldm.TEXT]
+            else lacking["text_encoder"],
+            tokenizer=lacking["tokenizer"] if lacking else load_tokenizer(source.parent),
+            scheduler=sd15_scheduler(),
         )
-    save_pipeline(model, whole, out / "pipeline")
-    result = {"run": str(out), "parameters": sum(p.numel() for p in model.parameters())}
-    write_text(out / "config.yaml", dump_config(config))
-    write_json(out / "summary.json", result | {"imported": str(source), "sha256": hash_files([source])})
-    return result
+        if whole.text_encoder.config.hidden_size != model.unet.config.cross_attention_dim:
+            width = model.unet.config.cross_attention_dim
+            raise InputError(
+                f"{source}: its text encoder is {whole.text_encoder.config.hidden_size} wide, its UNet wants {width}"
+            )
+        claim.write()
+        save_pipeline(model, whole, out / "pipeline")
+        result = {"run": str(out), "parameters": sum(p.numel() for p in model.parameters())}
+        write_json(out / "summary.json", result | {"imported": str(source), "sha256": inputs["sha256"]})
+        return result
 
 
 def export(checkpoint: Path, out: Path, to: str = "diffusers") -> dict[str, Any]:
@@ -139,24 +149,36 @@ def export(checkpoint: Path, out: Path, to: str = "diffusers") -> dict[str, Any]
     """
     if to not in ("diffusers", "original"):
         raise InputError(f"--to {to}: unknown; choose diffusers or original")
-    if out.exists() and (out.is_file() or any(out.iterdir())):
+    if to == "original" and out.suffix not in (".safetensors", ".ckpt"):
+        raise InputError(f"--out {out}: must end in .safetensors or .ckpt")
+    if out.name in ("", ".."):
+        raise InputError(f"--out {out}: name what is to be made")
+    if out.exists() and (to == "original" or not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: already in use; name another")
     trained = load_trained(checkpoint)
-    backbone, model, settings = trained.backbone, trained.model, trained.config
     if to == "diffusers":
-        save_pipeline(model, backbone, out)
-        sampling = settings.sample
-        text = EXAMPLE.format(
-            folder=out,
-            label=settings.data.label,
-            steps=sampling.steps,
-            guidance=sampling.guidance,
-            size=settings.data.resolution,
-        )
-        write_text(out / "README.md", text)
-        return {"out": str(out), "checkpoint": trained.hash}
-    if out.suffix not in (".safetensors", ".ckpt"):
-        raise InputError(f"--out {out}: must end in .safetensors or .ckpt")
+        _export_pipeline(trained, out)
+    else:
+        _export_original(trained, checkpoint, out)
+    return {"out": str(out), "checkpoint": trained.hash}
+
+
+def _export_pipeline(trained: Trained, out: Path) -> None:
+    settings = trained.config
+    text = EXAMPLE.format(
+        folder=out,
+        label=settings.data.label,
+        steps=settings.sample.steps,
+        guidance=settings.sample.guidance,
+        size=settings.data.resolution,
+    )
+    with whole_folder(out) as folder:
+        save_pipeline(trained.model, trained.backbone, folder)
+        write_text(folder / "README.md", text)
+
+
+def _export_original(trained: Trained, checkpoint: Path, out: Path) -> None:
+    backbone, model = trained.backbone, trained.model
     reasons = {
         "its first stage is not Stable Diffusion's": not isinstance(backbone.vae, AutoencoderKL) or backbone.factor != 8,
         "it predicts v": model.schedule.prediction != "epsilon",
@@ -174,4 +196,3 @@ def export(checkpoint: Path, out: Path, to: str = "diffusers") -> dict[str, Any]
             torch.save({"state_dict": state}, path)
 
     write_whole(out, write)
-    return {"out": str(out), "checkpoint": trained.hash}

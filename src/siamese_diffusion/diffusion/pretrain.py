@@ -11,11 +11,11 @@ from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from siamese_diffusion.claim import Claim, listing
-from siamese_diffusion.config import Config, update
+from siamese_diffusion.claim import Claim, begun_earlier, listing, require_apart
+from siamese_diffusion.config import READING, READING_IMAGES, Config, update
 from siamese_diffusion.data.arrays import Images, forget, map_images, stamp, to_tensor
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.pairs import prompt_of
+from siamese_diffusion.data.pairs import prompt_of, reading
 from siamese_diffusion.device import find_device, make_accelerator, precision_on
 from siamese_diffusion.diffusion.backbone import Backbone, require_shape, small_backbone
 from siamese_diffusion.diffusion.compiling import compile_blocks
@@ -77,6 +77,7 @@ def pretrain(
         InputError: no images, settings that do not fit, or an `out` that holds a run already or another command is writing.
         KeyboardInterrupt: interrupted; the state is saved first.
     """
+    require_apart(out, images=images)
     with hold(out):
         return _pretrain(images, out, config or Config(), resume, device)
 
@@ -84,15 +85,17 @@ def pretrain(
 def _pretrain(images: Path | DataFolder, out: Path, config: Config, resume: bool, device: str) -> dict[str, Any]:
     config = update(config, "pretrain", precision=precision_on(find_device(device), config.pretrain.precision))
     require_shape(config.backbone, config.data.resolution)
-    folder = DataFolder.of(images, "--images")
+    folder = DataFolder.of(images, "--images", config.data)
     seen = folder.images(config.data.split)
     if len(seen) < 2:
         raise InputError(f"--images {folder.path}: one image is not enough to train on")
     paths = [image.path for image in seen]
-    inputs = {"command": "pretrain", "images": len(paths), "files": listing(paths)}
+    inputs = {"command": "pretrain", "images": len(paths), "files": listing(paths), **reading(images=seen)}
     # of the data: pairs may be limited, images are not
-    relevant = {"resolution", "split", "label", "prompt_dropout", "flip"}
-    claim = Claim(out, config, {"data": relevant, "backbone": None, "pretrain": None}, inputs, resume)
+    relevant = {"resolution", "split", "label", "prompt_dropout", "flip", *READING_IMAGES}
+    depends = {"data": relevant, "backbone": None, "pretrain": None}
+    claim = Claim(out, config, depends, inputs, resume, earlier=lambda: begun_earlier(out, "pretrain"))
+    claim.mark()
 
     # The first stage is fitted, the rest begins at random.
     arrays = map_images(seen, config.data.resolution, out / "cache")
@@ -104,7 +107,8 @@ def _pretrain(images: Path | DataFolder, out: Path, config: Config, resume: bool
     backbone.to(accelerator.device)
 
     # What the UNet learns from: latents, encoded once.
-    key = stamp(paths, config.data.model_dump(), config.backbone.model_dump(), config.pretrain.seed)
+    how = config.data.model_dump(exclude=set(READING)) | reading(images=seen)
+    key = stamp(paths, how, config.backbone.model_dump(), config.pretrain.seed)
     prompts = [prompt_of(config.data.label)] * len(arrays)
     cache = out / "cache" / f"latents-{key}.npy"
     latents = build_latents(

@@ -17,21 +17,33 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from siamese_diffusion import progress
-from siamese_diffusion.config import Config, SampleConfig, update
+from siamese_diffusion.claim import Claim, listing, require_apart
+from siamese_diffusion.config import Config, DataConfig, SampleConfig, update
 from siamese_diffusion.data.arrays import Images, Masks, to_images, to_tensor
 from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.images import Fit, Mask, Pixels, unsquare
 from siamese_diffusion.data.masks import RECIPES, transform_mask
 from siamese_diffusion.data.pairs import MaskFile, prompt_of
-from siamese_diffusion.data.shards import ShardWriter
-from siamese_diffusion.data.writer import PairWriter
+from siamese_diffusion.data.shards import ShardWriter, read_shard_rows, shards_written_earlier
+from siamese_diffusion.data.writer import PairWriter, read_rows, written_earlier
 from siamese_diffusion.device import SIXTEEN_BITS, make_accelerator, precision_on
+from siamese_diffusion.diffusion.checkpoint import Trained, load_trained
 from siamese_diffusion.diffusion.compiling import compile_blocks
 from siamese_diffusion.diffusion.grids import save_grid
 from siamese_diffusion.diffusion.latents import mask_hint
 from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.lock import hold
 from siamese_diffusion.memory import LARGEST, fitting, free_bytes, powers_of_two
 from siamese_diffusion.randomness import generator
+
+FORMATS = ("folder", "webdataset")
+
+DEPENDS: dict[str, set[str] | None] = {"data": {"split", "limit", "limit_seed", "label"}, "sample": None}
+"""Settings that the pairs of a folder depend on."""
+
+Writer = PairWriter | ShardWriter
+Rows = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,7 @@ def sample(
     Args:
         checkpoint: a finished run of `train`.
         masks: a folder of pairs, whose masks are taken (`data.split`, `data.limit`), or of mask images.
-        out: folder of pairs to write; also `grid.png`, the first pairs.
+        out: folder of pairs to write; also `grid.png`, the first pairs, and the settings, `config.yaml`.
         per_mask: images for each mask.
         random_masks: recipe of `data.masks` that varies each mask first.
         scheduler, steps, guidance, mask_guidance, seed: override `sample` of the settings.
@@ -88,125 +100,200 @@ def sample(
         The folder, how many pairs it holds, and how many of them this call drew.
 
     Raises:
-        InputError: no such run, no masks, an unknown recipe or format, or an `out` that holds pairs already.
+        InputError: no such run, no masks, an unknown recipe or format, or an `out` that holds pairs already, or other
+            pairs than these, or anything else.
     """
-    if format not in ("folder", "webdataset"):
-        raise InputError(f"--format {format}: unknown; choose folder or webdataset")
-    from siamese_diffusion.diffusion.checkpoint import load_trained
-
+    if format not in FORMATS:
+        raise InputError(f"--format {format}: unknown; choose {' or '.join(FORMATS)}")
+    require_apart(out, masks=masks)
     trained = load_trained(checkpoint)
-    config = config or trained.config
-    config = update(
-        config, "sample", scheduler=scheduler, steps=steps, guidance=guidance, mask_guidance=mask_guidance, seed=seed
-    )
-    settings = config.sample
-    wanted = _wanted(masks, per_mask, random_masks, config)
-    # Nothing large occurs in sampling, so that fp16 is as safe as bf16 and nearer to fp32 (docs/performance.md).
-    engine = make_accelerator(settings.precision, device, "fp16")
-    precision = precision_on(engine.device, settings.precision, "fp16")
-    trained.backbone.to(engine.device)
-    trained.model.to(engine.device)
-    model, backbone = trained.model, trained.backbone
-    embeddings = {prompt: backbone.embed([prompt])[0] for prompt in {"", *(one.prompt for one in wanted)}}
-    if precision in SIXTEEN_BITS:
-        for network in (model.unet, model.controlnet, backbone.vae):
-            nn.Module.to(network, SIXTEEN_BITS[precision])  # diffusers' own `to` warns of what does not concern these
-    if settings.compile:
-        compile_blocks(model)
-        compile_blocks(backbone.vae)
-    resolution = trained.config.data.resolution
-    shape = (backbone.unet.config.in_channels, resolution // backbone.factor, resolution // backbone.factor)
-
-    def draw(hint: Tensor, noise: Tensor, text: Tensor, settings: SampleConfig = settings) -> Tensor:
-        predict = guided(
-            model,
-            hint,
-            text,
-            embeddings[""].expand_as(text),
-            settings.guidance,
-            settings.mask_guidance,
-            settings.guidance_interval,
+    overrides = {"scheduler": scheduler, "steps": steps, "guidance": guidance, "mask_guidance": mask_guidance, "seed": seed}
+    config = update(config or trained.config, "sample", **overrides)
+    fit = trained.config.data.fit  # the network knows images that were squared in this way
+    config = update(config, "data", fit=fit)
+    if config.sample.aspect == "source" and fit == "crop":
+        raise InputError(
+            "sample.aspect = source: the run's data.fit = crop leaves nothing to fill the rest with; use square"
         )
-        images = backbone.decode(denoise(predict, noise, backbone.scheduler, settings.scheduler, settings.steps))
+    # Nothing large occurs in sampling, so that fp16 is as safe as bf16 and nearer to fp32 (docs/performance.md).
+    engine = make_accelerator(config.sample.precision, device, "fp16")
+    config = update(config, "sample", precision=precision_on(engine.device, config.sample.precision, "fp16"))
+    wanted = _wanted(masks, per_mask, random_masks, config)
+    options = {"--per-mask": per_mask, "--random-masks": random_masks or "none", "--format": format}
+    with hold(out):
+        claim = _claim(out, trained, wanted, config, options, resume)
+        drawing = Drawing(trained, config.sample, engine, str(checkpoint), [one.prompt for one in wanted])
+        with engine.main_process_first():  # it clears away what a killed run left
+            claim.write()
+            writer = _open(out, format, config.sample, engine)
+        with writer:
+            size = _batch_size(config.sample, writer, drawing, len(wanted))
+            origin = _origin(trained, config.sample) | {"batch_size": size}
+            # Whole batches are redone, since rounding depends on the batch an image is drawn in.
+            batches = [wanted[i : i + size] for i in range(0, len(wanted), size)]
+            batches = batches[engine.process_index :: engine.num_processes]
+            todo = [batch for batch in batches if any(one.name not in writer.done for one in batch)]
+            drawn = _draw_all(todo, drawing, random_masks or "none", writer, origin)
+            writer.flush()
+            engine.wait_for_everyone()
+        drawn = int(engine.reduce(torch.tensor(drawn, device=engine.device), "sum"))
+        if engine.is_main_process:
+            _picture(out, drawing.resolution, fit)
+        return {"out": str(out), "pairs": len(wanted), "drawn": drawn, "checkpoint": trained.hash}
+
+
+def _claim(
+    out: Path, trained: Trained, wanted: Sequence[Wanted], config: Config, options: dict[str, Any], resume: bool
+) -> Claim:
+    """The right to `out`, which holds none of these pairs yet, or some, and no others."""
+    files = listing([path for one in wanted for path in one.mask.files])
+    inputs = {"command": "sample", **options, "checkpoint": trained.hash, "pairs": len(wanted), "files": files}
+    loose = options["--format"] == "folder"
+    claim = Claim(
+        out, config, DEPENDS, inputs, resume, earlier=lambda: (written_earlier if loose else shards_written_earlier)(out)
+    )
+    if claim.first:
+        rows = read_rows(out) if loose else read_shard_rows(out)
+        together = config.sample.batch_size if config.sample.batch_size != "auto" else _batch_size_before(rows)
+        _require_own_rows(rows, wanted, _origin(trained, config.sample) | {"batch_size": together}, out)
+    return claim
+
+
+class Drawing:
+    """Mask-Diffusion on its device, ready to draw.
+
+    Args:
+        trained: the run.
+        settings: how to draw, with the precision resolved.
+        engine: the device, and the other processes.
+        origin: the run as the user names it, for errors.
+        prompts: all that will be asked for.
+    """
+
+    def __init__(
+        self, trained: Trained, settings: SampleConfig, engine: Accelerator, origin: str, prompts: Sequence[str]
+    ) -> None:
+        self.settings, self.engine, self.origin = settings, engine, origin
+        self.model, self.backbone = trained.model, trained.backbone
+        self.backbone.to(engine.device)
+        self.model.to(engine.device)
+        self.embeddings = {prompt: self.backbone.embed([prompt])[0] for prompt in {"", *prompts}}
+        if settings.precision in SIXTEEN_BITS:
+            for network in (self.model.unet, self.model.controlnet, self.backbone.vae):
+                nn.Module.to(network, SIXTEEN_BITS[settings.precision])  # diffusers' own `to` warns of what does not matter
+        if settings.compile:
+            compile_blocks(self.model)
+            compile_blocks(self.backbone.vae)
+        self.resolution, self.fit = trained.config.data.resolution, trained.config.data.fit
+        side = self.resolution // self.backbone.factor
+        self.shape = (self.backbone.unet.config.in_channels, side, side)  # of a latent image
+
+    def read(self, batch: Sequence[Wanted], recipe: str) -> Ready:
+        """What a batch is drawn from, on the CPU."""
+        seed = self.settings.seed
+        shapes = [transform_mask(one.mask.squared(self.resolution), recipe, seed, one.source, one.copy) for one in batch]
+        noise = [torch.randn(self.shape, generator=generator(seed, "noise", one.source, one.copy)) for one in batch]
+        return Ready(np.stack([mask for mask, _ in shapes]), [transform for _, transform in shapes], torch.stack(noise))
+
+    def draw(self, batch: Sequence[Wanted], ready: Ready) -> Images:
+        """The images (B, R, R, 3); waits for the device."""
+        device = self.engine.device
+        hint = mask_hint(torch.from_numpy(ready.masks)).to(device)
+        text = torch.stack([self.embeddings[one.prompt] for one in batch])
+        return to_images(self._draw(hint, ready.noise.to(device), text, self.settings))
+
+    def shaped(self, one: Wanted, image: Pixels, mask: Mask) -> tuple[Pixels, Mask]:
+        """A pair as it is written: square, or in the shape of its source mask, the longer side as it is."""
+        if self.settings.aspect == "square":
+            return image, mask
+        source = one.mask.size()
+        width, height = (max(1, round(side * self.resolution / max(source))) for side in source)
+        return unsquare(image, (width, height), self.fit), unsquare(mask, (width, height), self.fit)
+
+    def probe(self, count: int) -> None:
+        """A step with all that a step may hold."""
+        device = self.engine.device
+        hint = torch.zeros(count, 3, self.resolution, self.resolution, device=device)
+        one = self.settings.model_copy(update={"steps": 1, "guidance_interval": (0.0, 1.0)})
+        text = self.embeddings[""].expand(count, -1, -1)
+        self._draw(hint, torch.zeros(count, *self.shape, device=device), text, one)
+
+    def _draw(self, hint: Tensor, noise: Tensor, text: Tensor, settings: SampleConfig) -> Tensor:
+        empty = self.embeddings[""].expand_as(text)
+        predict = guided(
+            self.model, hint, text, empty, settings.guidance, settings.mask_guidance, settings.guidance_interval
+        )
+        latents = denoise(predict, noise, self.backbone.scheduler, settings.scheduler, settings.steps)
+        images = self.backbone.decode(latents)
         if not images.isfinite().all():
-            remedy = "the run has diverged" if precision in ("fp32", "tf32") else "set sample.precision=fp32"
-            raise InputError(f"--checkpoint {checkpoint}: draws values that are not finite in {precision}; {remedy}")
+            single = settings.precision in ("fp32", "tf32")
+            remedy = "the run has diverged" if single else "set sample.precision=fp32"
+            raise InputError(
+                f"--checkpoint {self.origin}: draws values that are not finite in {settings.precision}; {remedy}"
+            )
         return images
 
-    def probe(count: int) -> None:
-        """A step with all that a step may hold."""
-        hint = torch.zeros(count, 3, resolution, resolution, device=engine.device)
-        one = settings.model_copy(update={"steps": 1, "guidance_interval": (0.0, 1.0)})
-        draw(hint, torch.zeros(count, *shape, device=engine.device), embeddings[""].expand(count, -1, -1), one)
 
-    origin = {
+def _open(out: Path, format: str, settings: SampleConfig, engine: Accelerator) -> Writer:
+    if format == "folder":
+        return PairWriter(out, resume=True, process=engine.process_index)
+    return ShardWriter(out, resume=True, process=engine.process_index, size=settings.shard_size)
+
+
+def _origin(trained: Trained, settings: SampleConfig) -> dict[str, Any]:
+    """What the row of every pair says of where it comes from, but for the batch's size."""
+    solver = {"scheduler", "steps", "guidance", "mask_guidance", "guidance_interval"}
+    return {
         "synthetic": True,
         "checkpoint": trained.hash,
         "method": trained.config.method.name,
         "seed": settings.seed,
-        "sampler": settings.model_dump(
-            mode="json", include={"scheduler", "steps", "guidance", "mask_guidance", "guidance_interval"}
-        ),
+        "sampler": settings.model_dump(mode="json", include=solver),
+        **({"precision": settings.precision} if settings.precision != "fp32" else {}),
+        **({"aspect": settings.aspect} if settings.aspect != "square" else {}),
     }
-    if precision != "fp32":
-        origin["precision"] = precision
 
-    def read(batch: Sequence[Wanted]) -> Ready:
-        """What a batch is drawn from, on the CPU."""
-        shapes = [
-            transform_mask(one.mask.squared(resolution), random_masks or "none", settings.seed, one.source, one.copy)
-            for one in batch
-        ]
-        masks = np.stack([mask for mask, _ in shapes])
-        noise = [torch.randn(shape, generator=generator(settings.seed, "noise", one.source, one.copy)) for one in batch]
-        return Ready(masks, [transform for _, transform in shapes], torch.stack(noise))
 
-    def write(batch: Sequence[Wanted], ready: Ready, images: Images) -> int:
-        written = 0
-        for one, image, mask, transform in zip(batch, images, ready.masks, ready.transforms, strict=True):
-            if one.name not in writer.done:
-                provenance = {**origin, "copy": one.copy, "source_mask": one.source, "mask_transform": transform}
-                writer.write(one.name, image, mask, one.prompt, provenance)
-                written += 1
-        return written
-
+def _draw_all(todo: list[list[Wanted]], drawing: Drawing, recipe: str, writer: Writer, origin: dict[str, Any]) -> int:
+    """Draw the batches; one thread reads ahead, and one writes behind. Returns how many pairs were written."""
     drawn = 0
-    with engine.main_process_first():  # it clears away what a killed run left
-        writer: PairWriter | ShardWriter = (
-            PairWriter(out, resume, engine.process_index)
-            if format == "folder"
-            else ShardWriter(out, resume, engine.process_index, settings.shard_size)
-        )
-    with writer:
-        size = settings.batch_size
-        if size == "auto":
-            drawn_before = next(iter(writer.rows.values()), {})
-            size = drawn_before.get("batch_size") or _fitting(probe, engine, len(wanted))
-        origin["batch_size"] = size
-        _require_same(writer, {**origin, "precision": precision}, out)
-        # Whole batches are redone, since rounding depends on the batch an image is drawn in.
-        batches = [wanted[i : i + size] for i in range(0, len(wanted), size)]
-        batches = batches[engine.process_index :: engine.num_processes]
-        todo = [batch for batch in batches if any(one.name not in writer.done for one in batch)]
-        with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:
-            ahead = reading.submit(read, todo[0]) if todo else None
-            behind: Future[int] | None = None
-            for number, batch in enumerate(progress.track(todo, "sampling")):
-                assert ahead is not None
-                ready = ahead.result()
-                ahead = reading.submit(read, todo[number + 1]) if number + 1 < len(todo) else None
-                hint = mask_hint(torch.from_numpy(ready.masks)).to(engine.device)
-                text = torch.stack([embeddings[one.prompt] for one in batch])
-                images = to_images(draw(hint, ready.noise.to(engine.device), text))  # waits for the device
-                drawn += behind.result() if behind is not None else 0
-                behind = writing.submit(write, batch, ready, images)
+    with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:
+        ahead = reading.submit(drawing.read, todo[0], recipe) if todo else None
+        behind: Future[int] | None = None
+        for number, batch in enumerate(progress.track(todo, "sampling")):
+            assert ahead is not None
+            ready = ahead.result()
+            ahead = reading.submit(drawing.read, todo[number + 1], recipe) if number + 1 < len(todo) else None
+            images = drawing.draw(batch, ready)
             drawn += behind.result() if behind is not None else 0
-        writer.flush()
-        engine.wait_for_everyone()
-    drawn = int(engine.reduce(torch.tensor(drawn, device=engine.device), "sum"))
-    if engine.is_main_process:
-        _picture(out)
-    return {"out": str(out), "pairs": len(wanted), "drawn": drawn, "checkpoint": trained.hash}
+            behind = writing.submit(_write, writer, drawing, batch, ready, images, origin)
+        drawn += behind.result() if behind is not None else 0
+    return drawn
+
+
+def _write(
+    writer: Writer, drawing: Drawing, batch: Sequence[Wanted], ready: Ready, images: Images, origin: dict[str, Any]
+) -> int:
+    written = 0
+    for one, image, mask, transform in zip(batch, images, ready.masks, ready.transforms, strict=True):
+        if one.name not in writer.done:
+            provenance = {**origin, "copy": one.copy, "source_mask": one.source, "mask_transform": transform}
+            writer.write(one.name, *drawing.shaped(one, image, mask), one.prompt, provenance)
+            written += 1
+    return written
+
+
+def _batch_size(settings: SampleConfig, writer: Writer, drawing: Drawing, wanted: int) -> int:
+    """Images that are drawn together; of a folder that is resumed, as many as then, since rounding depends on it."""
+    if settings.batch_size != "auto":
+        return settings.batch_size
+    return _batch_size_before(writer.rows) or _fitting(drawing.probe, drawing.engine, wanted)
+
+
+def _batch_size_before(rows: Rows) -> int | None:
+    """Of the pairs that are there already."""
+    size: int | None = next(iter(rows.values()), {}).get("batch_size")
+    return size
 
 
 def _fitting(probe: Callable[[int], None], engine: Accelerator, wanted: int) -> int:
@@ -220,10 +307,10 @@ def _fitting(probe: Callable[[int], None], engine: Accelerator, wanted: int) -> 
     return size
 
 
-def _picture(out: Path) -> None:
+def _picture(out: Path, resolution: int, fit: Fit) -> None:
     """`grid.png`: the first pairs."""
-    first = DataFolder(out).pairs()[:16]
-    arrays = [pair.read() for pair in first]
+    first = DataFolder(out, settings=DataConfig(fit=fit)).pairs()[:16]
+    arrays = [pair.squared(resolution) for pair in first]
     save_grid(
         [
             mask_hint(torch.from_numpy(np.stack([mask for _, mask in arrays]))) * 2 - 1,
@@ -233,11 +320,18 @@ def _picture(out: Path) -> None:
     )
 
 
-def _require_same(writer: PairWriter | ShardWriter, origin: dict[str, Any], out: Path) -> None:
-    """A resumed folder holds one checkpoint's pairs, drawn in one way."""
-    for name, row in writer.rows.items():
-        for key, value in origin.items():
-            before = row.get(key, "fp32" if key == "precision" else None)
+_UNSAID = {"precision": "fp32", "aspect": "square"}
+"""What a row means where it does not say so."""
+
+
+def _require_own_rows(rows: Rows, wanted: Sequence[Wanted], origin: dict[str, Any], out: Path) -> None:
+    """Every pair that is there already is one of those that are wanted, from this checkpoint and drawn in this way."""
+    asked = {one.name: {**_UNSAID, **origin, "source_mask": one.source, "copy": one.copy} for one in wanted}
+    for name, row in rows.items():
+        if name not in asked:
+            raise InputError(f"--out {out}: holds pair {name}, which is not one of these; name another folder")
+        for key, value in asked[name].items():
+            before = row.get(key, _UNSAID.get(key))
             if before != value:
                 raise InputError(f"--out {out}: pair {name} has {key} {before}, not {value}; name another folder")
 
@@ -250,6 +344,6 @@ def _wanted(masks: Path | DataFolder, per_mask: int, recipe: str | None, config:
     data = config.data
     return [
         Wanted(f"{name}-{copy:02d}" if per_mask > 1 else name, name, mask, copy, prompt_of(data.label))
-        for name, mask in DataFolder.of(masks, "--masks").masks(data.split, data.limit, data.limit_seed)
+        for name, mask in DataFolder.of(masks, "--masks", data).masks(data.split, data.limit, data.limit_seed)
         for copy in range(per_mask)
     ]

@@ -10,11 +10,12 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from siamese_diffusion import progress
-from siamese_diffusion.claim import Claim, listing
-from siamese_diffusion.config import Config, TrainConfig, default_config, update
-from siamese_diffusion.data.arrays import forget, map_pairs, stamp, to_tensor
+from siamese_diffusion.claim import Claim, begun_earlier, listing, require_apart
+from siamese_diffusion.config import READING, Config, TrainConfig, default_config, update
+from siamese_diffusion.data.arrays import forget, map_pairs, require_lesions, stamp, to_tensor
+from siamese_diffusion.data.decoding import announce
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.pairs import prompt_of
+from siamese_diffusion.data.pairs import prompt_of, reading
 from siamese_diffusion.device import find_device, make_accelerator, precision_on
 from siamese_diffusion.diffusion.backbone import Backbone, load_backbone, require_divisible, require_shape
 from siamese_diffusion.diffusion.checkpoint import assemble, save_pipeline
@@ -64,6 +65,7 @@ def train(
             command is writing.
         KeyboardInterrupt: interrupted; the state is saved first.
     """
+    require_apart(out, data=data)
     with hold(out):
         return _train(data, out, backbone, method, config or default_config(backbone), resume, device)
 
@@ -75,15 +77,17 @@ def _train(
         config = update(config, "method", name=method)
     config = update(config, "train", precision=precision_on(find_device(device), config.train.precision))
     resolution = config.data.resolution
-    folder = DataFolder.of(data, "--data")
+    folder = DataFolder.of(data, "--data", config.data)
     pairs = folder.pairs(config.data.split, config.data.limit, config.data.limit_seed)
     inputs = {
         "command": "train",
         "backbone": Path(backbone).name,
         "pairs": len(pairs),
         "files": listing([path for pair in pairs for path in pair.files]),
+        **reading(pairs),
     }
-    claim = Claim(out, config, dict.fromkeys(("data", "backbone", "method", "train")), inputs, resume)
+    depends = dict.fromkeys(("data", "backbone", "method", "train"))
+    claim = Claim(out, config, depends, inputs, resume, earlier=lambda: begun_earlier(out, "train"))
     prompts = [pair.prompt or prompt_of(config.data.label) for pair in pairs]
 
     # The backbone: the one named, or a small one, trained first. Bad settings and images should be known before that.
@@ -92,7 +96,10 @@ def _train(
         require_shape(config.backbone, resolution)
         backbone = str(out / "pretrain")
     base = None if small else _load(backbone, resolution)
+    claim.mark()
     images, masks = map_pairs(pairs, resolution, out / "cache")
+    require_lesions(masks, folder)
+    announce(folder.decoding, folder.path)
     claim.write()
     if claim.first:
         clear_all(out)
@@ -105,7 +112,8 @@ def _train(
     accelerator = make_accelerator(config.train.precision, device)
     base.to(accelerator.device)
     files = [*(pair.image.path for pair in pairs), *_weights(backbone)]
-    cache = out / "cache" / f"latents-{stamp(files, str(backbone), config.data.model_dump())}.npy"
+    how = config.data.model_dump(exclude=set(READING)) | reading(pairs)
+    cache = out / "cache" / f"latents-{stamp(files, str(backbone), how)}.npy"
     latents = build_latents(images, prompts, base.encode, base.embed, config.data.flip, cache, masks, accelerator.device)
     base.text_encoder.to("cpu")
     base.vae.to("cpu")

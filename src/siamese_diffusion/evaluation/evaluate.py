@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -10,15 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_diffusion.config import Config, dump_config
+from siamese_diffusion.claim import Claim, begun_earlier, holds_run, listing, require_apart, visible
+from siamese_diffusion.config import Config, EvaluateConfig, update
 from siamese_diffusion.data.arrays import load_images
+from siamese_diffusion.data.decoding import plain_settings
 from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.hashing import hash_files
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.data.splits import held_out, own_test_pairs
 from siamese_diffusion.device import find_device, precision_on, set_tf32
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.evaluation import extractors, gallery, page
-from siamese_diffusion.evaluation.compare import Sets, compare
+from siamese_diffusion.evaluation.compare import Comparison, Sets, compare
 from siamese_diffusion.evaluation.features import Extractor
 from siamese_diffusion.evaluation.judge import (
     SHUFFLED,
@@ -31,9 +35,15 @@ from siamese_diffusion.evaluation.judge import (
 from siamese_diffusion.evaluation.metrics import copies, distances
 from siamese_diffusion.evaluation.metrics import lpips as perceptual
 from siamese_diffusion.evaluation.metrics.appearance import appearance
-from siamese_diffusion.evaluation.metrics.mask_fit import RESAMPLES, interval
+from siamese_diffusion.evaluation.metrics.mask_fit import RESAMPLES, Scores, interval
+from siamese_diffusion.evaluation.scores import read_fits
 from siamese_diffusion.files import read_json, write_json, write_text, write_whole
+from siamese_diffusion.lock import hold
 from siamese_diffusion.progress import say
+from siamese_diffusion.segmentation.trained import WEIGHTS, require_finished
+
+RESULTS = frozenset({"config.yaml", "fit.csv", "novelty.csv", "worst.png", "report.html", "metrics.json"})
+"""What is written at the end, in this order in earlier versions; now `config.yaml` is there from the beginning."""
 
 LARGEST = 2000
 """Colour and texture statistics look at no more images of a kind than this."""
@@ -79,60 +89,126 @@ def evaluate(
         `protocol`: how it was measured.
 
     Raises:
-        InputError: bad input, too few pairs, weights that cannot be had, or `out` holds results and `resume` is false.
+        InputError: bad input, too few pairs, weights that cannot be had, or `out` holds results and `resume` is false, or
+            other results than these, or anything else.
     """
-    config = config or Config()
-    if (out / "metrics.json").exists():
-        if not resume:
-            raise InputError(f"--out {out}: already holds results; add --resume to read them, or name another folder")
-        finished = read_json(out / "metrics.json", dict[str, Any])
-        return finished
-    folders = DataFolder.of(real, "--real"), DataFolder.of(synthetic, "--synthetic")
-    made = folders[1].pairs()
-    pairs = folders[0].pairs(config.data.split)
-    for folder, listed, least in ((folders[1], made, 2), (folders[0], pairs, copies.LEAST)):
-        if len(listed) < least:
-            raise InputError(f"{folder.path}: evaluation needs at least {'two' if least == 2 else 'four'} pairs")
-    sets = Sets(pairs, made, held_out(folders[0], pairs, config.data.split))
-    names = _names(features or config.evaluate.features)
+    config = update(config or Config(), "evaluate", features=features)
+    require_apart(out, real=real, synthetic=synthetic)
+    require_apart(cache or out, "--cache", real=real, synthetic=synthetic)
+    names = _names(config.evaluate.features)
+    folders = (
+        DataFolder.of(real, "--real", config.data),
+        DataFolder.of(synthetic, "--synthetic", plain_settings(config.data)),
+    )
+    sets = _find(*folders, config)
+    tests = own_test_pairs(folders[0])
     where = find_device(device)
     precision = precision_on(where, config.evaluate.precision)
-    set_tf32(where, precision)
-    # weights that cannot be had are told before the judge is trained
-    ready = {name: extractors.create(name, where) for name in names if name not in ("judge", "lpips")}
-    lpips = perceptual.lpips_alex(where) if "lpips" in names else None
+    with hold(out):
+        claim = _claim(out, config, names, judge, sets, tests, precision, resume)
+        if (out / "metrics.json").exists():
+            finished = read_json(out / "metrics.json", dict[str, Any])
+            return finished
+        set_tf32(where, precision)
+        # weights that cannot be had are told before the judge is trained
+        ready = {name: extractors.create(name, where) for name in names if name not in ("judge", "lpips")}
+        lpips = perceptual.lpips_alex(where) if "lpips" in names else None
+        claim.write()
 
-    trusted = judge_of(folders[0], judge, out / "judge", config, resume, device)
-    set_tf32(where, precision)  # training it had a precision of its own
-    own, own_scores = own_error(trusted, own_test_pairs(folders[0]))
-    scores, shuffled = measure_both(trusted, made, f"{len(made)} synthetic pairs")
-    fit = {name: interval(values) for name, values in scores.items()}
+        trusted = judge_of(folders[0], judge, out / "judge", config, resume, device)
+        set_tf32(where, precision)  # training it had a precision of its own
+        own, own_scores = own_error(trusted, tests)
+        scores, shuffled = measure_both(trusted, sets.synthetic, f"{len(sets.synthetic)} synthetic pairs")
+        chosen = [embedder(trusted) if name == "judge" else ready[name] for name in names if name != "lpips"]
+        chosen = [extractors.in_precision(each, where, precision) for each in chosen or [embedder(trusted)]]
+        found = compare(sets, chosen, lpips, cache or out / "features", config)
+        metrics: dict[str, Any] = {
+            "quality": found.quality,
+            "fit": _fit(scores, shuffled, own),
+            "novelty": found.novelty,
+            "appearance": appearance(_some(sets.real, config), _some(sets.synthetic, config), config.evaluate.seed),
+            "counts": _counts(sets),
+            "protocol": _protocol(*folders, config, trusted, chosen, lpips is not None),
+        }
+        _write_tables(out, sets, scores, found)
+        write_whole(out / "worst.png", gallery.best_and_worst(trusted, sets.synthetic, scores["dice"]).save)
+        page.write(out / "report.html", metrics, sets, trusted, scores, own_scores, found, config)
+        write_json(out / "metrics.json", metrics)  # last: with it the folder is finished
+        say(f"the report: {out / 'report.html'}")
+        return metrics
 
-    chosen = [embedder(trusted) if name == "judge" else ready[name] for name in names if name != "lpips"]
-    chosen = [extractors.in_precision(each, where, precision) for each in chosen or [embedder(trusted)]]
-    found = compare(sets, chosen, lpips, cache or out / "features", config)
-    metrics: dict[str, Any] = {
-        "quality": found.quality,
-        "fit": {
-            **fit,
-            "shuffled": shuffled,
-            "judge": own,
-            "ratio": fit["dice"]["mean"] / own["dice"] if own["dice"] else None,
-        },
-        "novelty": found.novelty,
-        "appearance": appearance(_some(pairs, config), _some(made, config), config.evaluate.seed),
-        "counts": {"real": len(pairs), "synthetic": len(made), "held_out": len(sets.held_out)},
-        "protocol": _protocol(*folders, config, trusted, chosen, lpips is not None),
+
+def _find(real: DataFolder, synthetic: DataFolder, config: Config) -> Sets:
+    made = synthetic.pairs()
+    pairs = real.pairs(config.data.split)
+    for folder, listed, least in ((synthetic, made, 2), (real, pairs, copies.LEAST)):
+        if len(listed) < least:
+            raise InputError(f"{folder.path}: evaluation needs at least {'two' if least == 2 else 'four'} pairs")
+    return Sets(pairs, made, held_out(real, pairs, config.data.split))
+
+
+def _claim(
+    out: Path,
+    config: Config,
+    names: list[str],
+    judge: Path | None,
+    sets: Sets,
+    tests: Sequence[Pair],
+    precision: str,
+    resume: bool,
+) -> Claim:
+    """The right to `out`, which holds nothing yet, or this evaluation as far as it got."""
+    depends: dict[str, set[str] | None] = {"data": {"split", "resolution"}}
+    depends["evaluate"] = set(EvaluateConfig.model_fields) - {"features"}  # noted as an option
+    if judge is None:  # trained here
+        depends["segment"] = None
+    else:
+        require_finished(judge)
+    pairs = [*sets.real, *sets.synthetic, *sets.held_out, *tests]
+    inputs = {
+        "command": "evaluate",
+        "--features": ",".join(names),
+        "judge": hash_files([judge / WEIGHTS]) if judge is not None else None,
+        "precision": precision,
+        **_counts(sets),
+        "files": listing([path for pair in pairs for path in pair.files]),
     }
-    write_text(out / "config.yaml", dump_config(config))
+    return Claim(out, config, depends, inputs, resume, earlier=lambda: _is_earlier(out, names, sets))
+
+
+def _is_earlier(out: Path, names: list[str], sets: Sets) -> bool:
+    """Whether a folder without a mark is this evaluation by an earlier version, finished or not."""
+    parts = visible(out) - {"stage.json", "settings.yaml", "log.txt"}  # a study's notes
+    tables = parts - {"judge", "features"}
+    cached = all(re.fullmatch(r"[0-9a-f]{16}(\.npy)?", name) for name in visible(out / "features"))
+    judged = "judge" not in parts or holds_run(out / "judge", "segment")
+    told = not tables or (tables <= RESULTS and begun_earlier(out, "evaluate"))
+    ours = bool(parts) and cached and judged and told
+    if ours and "metrics.json" in parts:
+        metrics = read_json(out / "metrics.json")
+        used = {"alexnet" if name == "lpips" else name for name in names}
+        known = {entry["name"] for entry in metrics.get("protocol", {}).get("extractors", [])}
+        scored = read_fits(out / "fit.csv").keys() == {pair.name for pair in sets.synthetic}
+        if metrics.get("counts") != _counts(sets) or not used <= known or not scored:
+            raise InputError(f"--out {out}: holds an evaluation of other pairs or features; name another folder")
+    return ours
+
+
+def _counts(sets: Sets) -> dict[str, int]:
+    return {"real": len(sets.real), "synthetic": len(sets.synthetic), "held_out": len(sets.held_out)}
+
+
+def _fit(scores: dict[str, Scores], shuffled: dict[str, float], own: dict[str, Any]) -> dict[str, Any]:
+    fit = {name: interval(values) for name, values in scores.items()}
+    ratio = fit["dice"]["mean"] / own["dice"] if own["dice"] else None
+    return {**fit, "shuffled": shuffled, "judge": own, "ratio": ratio}
+
+
+def _write_tables(out: Path, sets: Sets, scores: dict[str, Scores], found: Comparison) -> None:
     columns = {name: [f"{value:.6f}" for value in values] for name, values in scores.items()}
-    _table(out / "fit.csv", ["name", *columns], zip([pair.name for pair in made], *columns.values(), strict=True))
+    names = [pair.name for pair in sets.synthetic]
+    _table(out / "fit.csv", ["name", *columns], zip(names, *columns.values(), strict=True))
     _novelty_table(out / "novelty.csv", found.nearest, found.novelty["threshold"])
-    write_whole(out / "worst.png", gallery.best_and_worst(trusted, made, scores["dice"]).save)
-    page.write(out / "report.html", metrics, sets, trusted, scores, own_scores, found, config)
-    write_json(out / "metrics.json", metrics)
-    say(f"the report: {out / 'report.html'}")
-    return metrics
 
 
 def _names(listed: str) -> list[str]:

@@ -59,7 +59,7 @@ def contents(images: Sequence[ImageFile]) -> list[str]:
 
     def digest(image: ImageFile) -> str:
         own = hash_files([image.path])
-        return hash_json([own, image.decoding.key]) if image.decoding.key else own
+        return hash_json([own, image.decoding.image_key]) if image.decoding.image_key else own
 
     with ThreadPoolExecutor() as pool:
         return list(pool.map(digest, images))

@@ -1,14 +1,17 @@
 """The `filter` command: keep the synthetic pairs that `evaluate` found good enough, as a folder of pairs."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from siamese_diffusion import progress
+from siamese_diffusion.claim import Claim, listing, require_apart
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import Pair
-from siamese_diffusion.data.writer import PairWriter
+from siamese_diffusion.data.writer import PairWriter, read_rows, written_earlier
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.evaluation.scores import read_evaluation, read_fits
+from siamese_diffusion.files import hash_json
+from siamese_diffusion.lock import hold
 
 
 def filter_(
@@ -36,42 +39,79 @@ def filter_(
         of the kept.
 
     Raises:
-        InputError: no criterion, one out of range, `scores` holds no finished evaluation of these pairs, or no pair is
-            left.
+        InputError: no criterion, one out of range, `scores` holds no finished evaluation of these pairs, no pair is left,
+            or `out` holds pairs already, or others than these, or anything else.
     """
     for option, value in (("min-dice", min_dice), ("max-boundary", max_boundary)):
         if value is not None and not 0 <= value <= 1:
             raise InputError(f"--{option} {value}: must be between 0 and 1")
     if min_dice is None and max_boundary is None and not drop_flagged:
         raise InputError("filter: nothing to filter by; give --min-dice, --max-boundary or --drop-flagged")
-    if out.resolve() == (synthetic or scores).resolve():
-        raise InputError(f"--out {out}: is the folder that is filtered; name another")
+    require_apart(out, scores=scores, synthetic=synthetic)
+    scored = _read_scores(scores, synthetic, drop_flagged)
+    require_apart(out, synthetic=scored.folder)
+
+    def low(pair: Pair) -> bool:
+        dice, boundary = scored.fits[pair.name]
+        return (min_dice is not None and dice < min_dice) or (max_boundary is not None and boundary > max_boundary)
+
+    kept = [pair for pair in scored.pairs if not low(pair) and pair.name not in scored.copies]
+    if not kept:
+        best = max(dice for dice, _ in scored.fits.values())
+        raise InputError(f"filter: none of {len(scored.pairs)} pairs is left (the best Dice is {best:.3f}); ask for less")
+    inputs = {
+        "command": "filter",
+        "--min-dice": min_dice,
+        "--max-boundary": max_boundary,
+        "--drop-flagged": drop_flagged,
+        "scores": hash_json([sorted(scored.fits.items()), sorted(scored.copies)]),
+        "pairs": len(scored.pairs),
+        "files": listing([path for pair in scored.pairs for path in pair.files]),
+    }
+    with hold(out):
+        claim = Claim(out, None, {}, inputs, resume, earlier=lambda: written_earlier(out))
+        _require_own_rows(out, kept)
+        claim.write()
+        with PairWriter(out, resume=True) as writer:
+            for pair in progress.track(kept, "writing pairs"):
+                if pair.name not in writer.done:
+                    image, mask = pair.read()
+                    writer.write(pair.name, image, mask, pair.prompt or "", pair.extra)
+        return {
+            "out": str(out),
+            "pairs": len(scored.pairs),
+            "kept": len(kept),
+            "low": sum(low(pair) for pair in scored.pairs),
+            "flagged": len(scored.copies),
+            "dice": sum(scored.fits[pair.name][0] for pair in kept) / len(kept),
+        }
+
+
+class Scored(NamedTuple):
+    """Pairs with what `evaluate` found."""
+
+    folder: Path
+    pairs: list[Pair]
+    fits: dict[str, tuple[float, float]]
+    """Dice and boundary distance by name."""
+    copies: set[str]
+    """Names of those to leave out as copies of training images."""
+
+
+def _read_scores(scores: Path, synthetic: Path | None, drop_flagged: bool) -> Scored:
     metrics = read_evaluation(scores)
     fits = read_fits(scores / "fit.csv")
     folder = synthetic or Path(metrics["protocol"]["synthetic"])
-    pairs = DataFolder(folder, "--synthetic").pairs()
+    pairs = DataFolder(folder, "--synthetic" if synthetic else "data folder").pairs()
     if {pair.name for pair in pairs} != set(fits):
         raise InputError(f"{folder}: holds other pairs than {scores / 'fit.csv'} has scores of; run `evaluate` again")
     copies = {row["synthetic"] for row in metrics["novelty"]["flagged"]} if drop_flagged else set()
+    return Scored(folder, pairs, fits, copies)
 
-    def low(pair: Pair) -> bool:
-        dice, boundary = fits[pair.name]
-        return (min_dice is not None and dice < min_dice) or (max_boundary is not None and boundary > max_boundary)
 
-    kept = [pair for pair in pairs if not low(pair) and pair.name not in copies]
-    if not kept:
-        best = max(dice for dice, _ in fits.values())
-        raise InputError(f"filter: none of {len(pairs)} pairs is left (the best Dice is {best:.3f}); ask for less")
-    with PairWriter(out, resume) as writer:
-        for pair in progress.track(kept, "writing pairs"):
-            if pair.name not in writer.done:
-                image, mask = pair.read()
-                writer.write(pair.name, image, mask, pair.prompt or "", pair.extra)
-    return {
-        "out": str(out),
-        "pairs": len(pairs),
-        "kept": len(kept),
-        "low": sum(low(pair) for pair in pairs),
-        "flagged": len(copies),
-        "dice": sum(fits[pair.name][0] for pair in kept) / len(kept),
-    }
+def _require_own_rows(out: Path, kept: list[Pair]) -> None:
+    """Every pair that is there already is one of those that are kept."""
+    rows = {pair.name: {"prompt": pair.prompt or "", **pair.extra} for pair in kept}
+    for name, row in read_rows(out).items():
+        if {key: value for key, value in row.items() if key not in ("image", "mask")} != rows.get(name):
+            raise InputError(f"--out {out}: holds pair {name}, which is not one of these; name another folder")

@@ -20,16 +20,18 @@ import numpy as np
 from PIL import Image
 from typing_extensions import TypedDict
 
+from siamese_diffusion.claim import Claim, listing, require_apart, visible
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.opening import image_size
 from siamese_diffusion.data.pairs import ImageFile
 from siamese_diffusion.errors import InputError, brief
-from siamese_diffusion.files import read_json, require_kind, write_json, write_text
+from siamese_diffusion.files import hash_json, read_json, require_kind, write_json, write_text
 from siamese_diffusion.progress import say, track
 from siamese_diffusion.reader_study.agreement import alpha_interval, crossed_means, percentiles, wilson
 
 KEY_FORMAT = "siamese-diffusion rating key 1"
 RATINGS_FORMAT = "siamese-diffusion ratings 1"
+KEY, PAGE = "key.json", "rate.html"
 REAL = "real"
 
 
@@ -64,6 +66,8 @@ def export_ratings(
 ) -> dict[str, Any]:
     """Write `rate.html`, which readers open, and `key.json`, which they must not see.
 
+    The same call goes on where an earlier one was cut short, with its key.
+
     Args:
         real: folder of real pairs or images.
         synthetic: folders of synthetic pairs or images, each a source of its own.
@@ -78,58 +82,96 @@ def export_ratings(
         `page`, `key`, `study` (its identity), `images`, `resolution`, `sources` {name: images}.
 
     Raises:
-        InputError: bad input, a folder with fewer than `count` images, or `out` holds a key already.
+        InputError: bad input, a folder with fewer than `count` images, or `out` holds a finished study, another one, or
+            anything else.
     """
-    key_path = out / "key.json"
-    if key_path.exists():
-        raise InputError(f"--out {out}: holds a key already, and ratings made with it need it; name another folder")
     if count < 1:
         raise InputError(f"--count {count}: at least one image of each folder is needed")
     if resolution is not None and not 16 <= resolution <= 2048:
         raise InputError(f"--resolution {resolution}: expected 16 to 2048 pixels")
     if not synthetic:
         raise InputError("--synthetic: name at least one folder")
+    require_apart(out, real=real, synthetic=synthetic)
     folders = _name_sources(real, synthetic)
     chosen = [
         (source, image)
         for number, (source, folder) in enumerate(folders.items())
-        for image in _draw(DataFolder(folder).images(split if source == REAL else None), count, (seed, number), folder)
+        for image in _draw(
+            DataFolder(folder, "--real" if source == REAL else "--synthetic").images(split if source == REAL else None),
+            count,
+            (seed, number),
+            folder,
+        )
     ]
+    inputs = {
+        "command": "rate export",
+        "--count": count,
+        "--seed": seed,
+        "--resolution": resolution,
+        "--split": split,
+        "sources": list(folders),
+        "files": listing([image.path for _, image in chosen]),
+    }
+    claim = Claim(out, None, {}, inputs, None, result=PAGE, earlier=lambda: _is_earlier(out))
+    begun = _read_begun(out, chosen, inputs)  # by a call that was cut short
+    key = begun or _make_key(folders, chosen, inputs)
+    page = _page(key, {str(image.path): image for _, image in chosen})
+    claim.write()
+    if begun is None:
+        write_json(out / KEY, key)  # first: a page without its key would be useless
+    write_text(out / PAGE, page)
+    say(f"send {out / PAGE} to the readers, and keep {out / KEY} from them")
+    return {
+        "page": str(out / PAGE),
+        "key": str(out / KEY),
+        "study": key["study"],
+        "images": len(key["images"]),
+        "resolution": key["resolution"],
+        "sources": dict.fromkeys(folders, count),
+    }
+
+
+def _is_earlier(out: Path) -> bool:
+    """Whether a folder without a mark is one that an earlier version exported to, finished or not."""
+    if not (out / KEY).is_file() or not visible(out) <= {KEY, PAGE}:
+        return False
+    try:
+        _read_key(out / KEY)
+    except InputError:
+        return False
+    return True
+
+
+def _read_begun(out: Path, chosen: list[tuple[str, ImageFile]], inputs: dict[str, Any]) -> dict[str, Any] | None:
+    """The key that is there already; the page is made from it, since it may have been made, and sent, before."""
+    if not (out / KEY).exists():
+        return None
+    key = _read_key(out / KEY)
+    same = all(key.get(name) == inputs[f"--{name}"] for name in ("seed", "count"))
+    same = same and inputs["--resolution"] in (None, key["resolution"])
+    files = {(image["source"], image["file"]) for image in key["images"]}
+    if not same or files != {(source, str(image.path)) for source, image in chosen}:
+        raise InputError(f"--out {out}: holds the key of other images; name another folder")
+    return key
+
+
+def _make_key(folders: dict[str, Path], chosen: list[tuple[str, ImageFile]], inputs: dict[str, Any]) -> dict[str, Any]:
+    """Names and an order for the images, which nobody can work out."""
     shortest = min(min(image_size(image.path)) for _, image in track(chosen, "measuring", len(chosen)))
-    side = resolution or min(shortest, LARGEST)
+    side = inputs["--resolution"] or min(shortest, LARGEST)
     if side > shortest:
         say(f"note: an image has only {shortest} pixels; enlarged to {side} it may be told by its blur")
-    order = list(range(len(chosen)))
+    order = list(chosen)
     secrets.SystemRandom().shuffle(order)
-    names = [secrets.token_hex(8) for _ in order]
-    study = secrets.token_hex(8)
-    files = [chosen[i][1] for i in order]
-    images = [
-        [name, _encode(image.squared(side))] for name, image in track(zip(names, files, strict=True), "encoding", len(files))
-    ]
-    key = {
+    return {
         "format": KEY_FORMAT,
-        "study": study,
+        "study": secrets.token_hex(8),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seed": seed,
-        "count": count,
+        "seed": inputs["--seed"],
+        "count": inputs["--count"],
         "resolution": side,
         "sources": {source: str(folder) for source, folder in folders.items()},
-        "images": [
-            {"id": name, "source": chosen[i][0], "file": str(chosen[i][1].path)}
-            for name, i in zip(names, order, strict=True)
-        ],
-    }
-    write_json(key_path, key)  # first: a page without its key would be useless
-    write_text(out / "rate.html", _page({"format": RATINGS_FORMAT, "study": study, "side": side, "images": images}))
-    say(f"send {out / 'rate.html'} to the readers, and keep {key_path} from them")
-    return {
-        "page": str(out / "rate.html"),
-        "key": str(key_path),
-        "study": study,
-        "images": len(images),
-        "resolution": side,
-        "sources": dict.fromkeys(folders, count),
+        "images": [{"id": secrets.token_hex(8), "source": source, "file": str(image.path)} for source, image in order],
     }
 
 
@@ -139,7 +181,7 @@ def score_ratings(files: Sequence[Path], key: Path, out: Path | None = None) -> 
     Args:
         files: one a reader, each with every image rated.
         key: `key.json` of `export_ratings`.
-        out: folder that gets `scores.json` and `ratings.csv` (one row a rating).
+        out: folder that gets `scores.json` and `ratings.csv` (one row a rating); a new one, or that of the same files.
 
     Returns:
         `readers`: their names. `sources`: for every folder `images`, `mos` {mean, low, high}, `ratings` (how often 1 to
@@ -150,7 +192,8 @@ def score_ratings(files: Sequence[Path], key: Path, out: Path | None = None) -> 
         `ratings` and `answers`, Krippendorff's alpha {value, low, high}, None for one reader. `protocol`: how.
 
     Raises:
-        InputError: a file is damaged, unfinished, of another study, of the same reader as another, or not a reader's.
+        InputError: a file is damaged, unfinished, of another study, of the same reader as another, or not a reader's; or
+            `out` holds the scores of other files, or anything else.
     """
     truth = _read_key(key)
     sheets: dict[str, dict[str, dict[str, Any]]] = {}
@@ -163,6 +206,8 @@ def score_ratings(files: Sequence[Path], key: Path, out: Path | None = None) -> 
         sheets[reader], places[reader] = sheet, path
     if not sheets:
         raise InputError("no files: give the files that the readers saved")
+    inputs = {"command": "rate score", "study": truth["study"], "readers": list(sheets), "ratings": hash_json(sheets)}
+    claim = Claim(out, None, {}, inputs, None) if out is not None else None
 
     ids: dict[str, list[str]] = {source: [] for source in truth["sources"]}
     for image in truth["images"]:
@@ -209,9 +254,10 @@ def score_ratings(files: Sequence[Path], key: Path, out: Path | None = None) -> 
             "images",
         },
     }
-    if out is not None:
-        write_json(out / "scores.json", scores)
-        write_text(out / "ratings.csv", _table(truth, sheets))
+    if claim is not None:
+        claim.write()
+        write_json(claim.out / "scores.json", scores)
+        write_text(claim.out / "ratings.csv", _table(truth, sheets))
     return scores
 
 
@@ -273,14 +319,19 @@ def _encode(pixels: Any) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _page(study: dict[str, Any]) -> str:
+def _page(key: dict[str, Any], files: dict[str, ImageFile]) -> str:
+    """The page of a key's images; the same for the same key and images."""
     from jinja2 import Environment
 
+    side = key["resolution"]
+    images = [
+        [image["id"], _encode(files[image["file"]].squared(side))]
+        for image in track(key["images"], "encoding", len(key["images"]))
+    ]
+    study = {"format": RATINGS_FORMAT, "study": key["study"], "side": side, "images": images}
     template = (resources.files("siamese_diffusion") / "templates" / "rate.html").read_text(encoding="utf-8")
     data = json.dumps(study).replace("<", "\\u003c")
-    return (
-        Environment(autoescape=True).from_string(template).render(study=data, count=len(study["images"]), side=study["side"])
-    )
+    return Environment(autoescape=True).from_string(template).render(study=data, count=len(images), side=side)
 
 
 def _read_key(path: Path) -> dict[str, Any]:

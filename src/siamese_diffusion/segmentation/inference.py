@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from siamese_diffusion import pictures, progress
 from siamese_diffusion.config import SegmentConfig
 from siamese_diffusion.data.arrays import read_squared
-from siamese_diffusion.data.pairs import Pair
+from siamese_diffusion.data.images import Fit, padded_box
+from siamese_diffusion.data.pairs import MaskFile, Pair
 from siamese_diffusion.device import SIXTEEN_BITS, autocast
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import write_text, write_whole
@@ -77,12 +78,21 @@ def _seen(network: nn.Module, images: Tensor, correction: bool) -> Tensor:
     return logits.sigmoid()
 
 
-def at_size(found: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Probabilities (R, R) resized to an image's own `size`, (height, width), bilinearly."""
-    resized: NDArray[np.float32] = F.interpolate(torch.from_numpy(found)[None, None], size=size, mode="bilinear")[
-        0, 0
-    ].numpy()
-    return resized
+def at_size(found: NDArray[np.float32], shape: tuple[int, ...], fit: Fit) -> NDArray[np.float32]:
+    """Probabilities (R, R) of a square at its image's `shape` (H, W); 0 where `crop` cut the image off."""
+    height, width = shape
+    side = min(height, width)
+    if fit == "pad":
+        rows, columns = padded_box(height, width, len(found))
+        found = found[rows, columns]
+    inner = (side, side) if fit == "crop" else (height, width)
+    resized = F.interpolate(torch.from_numpy(np.array(found))[None, None], size=inner, mode="bilinear")[0, 0].numpy()
+    if fit != "crop":
+        return np.asarray(resized)
+    whole = np.zeros((height, width), np.float32)
+    top, left = (height - side) // 2, (width - side) // 2
+    whole[top : top + side, left : left + side] = resized
+    return whole
 
 
 def _parts(count: int, batch_size: int) -> range:
@@ -115,7 +125,7 @@ def score_set(network: nn.Module, pairs: list[Pair], path: Path, settings: Segme
         images, masks = read_squared(part, settings.resolution)
         seen = probabilities(network, images, settings.batch_size, settings.correction)
         if settings.score_at == "native":
-            found += [_native(each, pair.mask.read()) for each, pair in zip(seen, part, strict=True)]
+            found += [_native(each, pair.mask) for each, pair in zip(seen, part, strict=True)]
         else:
             found.append(score(torch.from_numpy(seen), torch.from_numpy(masks), field=True))
     scores = join(found)
@@ -129,8 +139,10 @@ def score_set(network: nn.Module, pairs: list[Pair], path: Path, settings: Segme
     return scores
 
 
-def _native(found: NDArray[np.float32], mask: NDArray[np.bool_]) -> SetScores:
-    resized = at_size(found, (mask.shape[0], mask.shape[1]))
+def _native(found: NDArray[np.float32], file: MaskFile) -> SetScores:
+    """Scores at the mask's own size; what was done to make its image square is undone."""
+    mask = file.read()
+    resized = at_size(found, mask.shape, file.decoding.settings.fit)
     return score(torch.from_numpy(resized)[None], torch.from_numpy(mask)[None], field=True)
 
 

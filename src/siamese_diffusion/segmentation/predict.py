@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from PIL import Image
 
 from siamese_diffusion import pictures, progress
 from siamese_diffusion.claim import Claim, listing, require_apart
+from siamese_diffusion.config import DataConfig
+from siamese_diffusion.data.decoding import Decoding
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.images import SUFFIXES, Mask, Pixels, square
+from siamese_diffusion.data.images import SUFFIXES, Fit, Mask, Pixels, square
 from siamese_diffusion.data.pairs import ImageFile, MaskFile
 from siamese_diffusion.device import find_device
 from siamese_diffusion.errors import InputError
@@ -95,8 +98,8 @@ def predict(
     require_apart(out, images=images, masks=masks, network=network)
     options = Options(tta, probability_maps, overlays, threshold, batch_size)
     trained = load_network(network).to(find_device(device))
-    source = open_source(images)
-    truth = _truth(masks, source) if masks is not None else None
+    source = open_source(images, trained.data)
+    truth = _truth(masks, source, trained.data) if masks is not None else None
     inputs = {
         "command": "predict",
         "--tta": tta,
@@ -137,14 +140,14 @@ class Source:
             yield from _frames(self.files[0])
 
 
-def open_source(path: Path) -> Source:
-    """An image, a video, or a folder of images.
+def open_source(path: Path, settings: DataConfig) -> Source:
+    """An image, a video, or a folder of images, read as `settings` say, which are those the network was trained with.
 
     Raises:
         InputError: there is no such file, or nothing in it can be read as an image.
     """
     if path.is_dir():
-        found = DataFolder(path, "--images").images()
+        found = DataFolder(path, "--images", settings).images()
         named: dict[str, ImageFile] = {}
         for image in found:
             inside = image.path.relative_to(path) if image.path.is_relative_to(path) else Path(image.path.name)
@@ -160,7 +163,7 @@ def open_source(path: Path) -> Source:
     if path.suffix.lower() not in SUFFIXES:
         known = ", ".join(sorted(SUFFIXES | VIDEOS))
         raise InputError(f"--images {path}: neither an image nor a video by its extension (known: {known})")
-    return Source([path], 1, {path.stem: ImageFile(path)})
+    return Source([path], 1, {path.stem: ImageFile(path, Decoding(settings, [path]))})
 
 
 def _flat(inside: Path) -> str:
@@ -197,8 +200,8 @@ def _frames(path: Path) -> Iterator[tuple[str, Pixels]]:
         video.release()
 
 
-def _truth(masks: Path, source: Source) -> dict[str, MaskFile]:
-    found = dict(DataFolder(masks, "--masks").masks())
+def _truth(masks: Path, source: Source, settings: DataConfig) -> dict[str, MaskFile]:
+    found = dict(DataFolder(masks, "--masks", settings).masks())
     lost = [name for name in source.images if name not in found]
     if lost or not source.images:
         which = f"has no mask called {lost[0]}" if lost else "a video has no masks"
@@ -225,8 +228,8 @@ def _predict_all(
                 seen = _see(trained, pixels, options)
                 if truth is not None:
                     scores += _scored(trained, [truth[name] for name, _ in part], seen)
-                names = [name for name, _ in part]
-                for row in pool.map(lambda each: _write_one(out, *each, options), zip(names, pixels, seen, strict=True)):
+                write = partial(_write_one, out, options=options, fit=trained.data.fit)
+                for row in pool.map(write, (name for name, _ in part), pixels, seen):
                     if row["name"] not in rows:
                         file.write(json.dumps(row) + "\n")
                     rows[row["name"]] = row
@@ -241,10 +244,8 @@ def _pixels(image: Pixels | ImageFile) -> Pixels:
 
 def _see(trained: TrainedNetwork, pixels: Sequence[Pixels], options: Options) -> NDArray[np.float32]:
     """Probabilities (N, R, R) at the network's resolution."""
-    squared = np.stack([square(image, trained.resolution) for image in pixels])
-    return probabilities(
-        trained.network, squared, options.batch_size, trained.settings.correction, flips=options.flips
-    )
+    squared = np.stack([square(image, trained.resolution, trained.data.fit) for image in pixels])
+    return probabilities(trained.network, squared, options.batch_size, trained.settings.correction, flips=options.flips)
 
 
 def _scored(trained: TrainedNetwork, masks: Sequence[MaskFile], seen: NDArray[np.float32]) -> list[SetScores]:
@@ -253,16 +254,16 @@ def _scored(trained: TrainedNetwork, masks: Sequence[MaskFile], seen: NDArray[np
     for each, mask in zip(seen, masks, strict=True):
         true = mask.read()
         if trained.settings.score_at == "native":
-            each, true = at_size(each, (true.shape[0], true.shape[1])), true
+            each = at_size(each, true.shape, trained.data.fit)
         else:
-            true = square(true, trained.resolution)
+            true = square(true, trained.resolution, trained.data.fit)
         found.append(score(torch.from_numpy(each)[None], torch.from_numpy(true)[None], field=True))
     return found
 
 
-def _write_one(out: Path, name: str, image: Pixels, seen: NDArray[np.float32], options: Options) -> dict[str, Any]:
+def _write_one(out: Path, name: str, image: Pixels, seen: NDArray[np.float32], options: Options, fit: Fit) -> dict[str, Any]:
     """Write the files of an image; returns its row."""
-    probable = at_size(seen, (image.shape[0], image.shape[1]))
+    probable = at_size(seen, image.shape[:2], fit)
     mask = np.asarray(probable > options.threshold)
     write_whole(out / "masks" / f"{name}.png", lambda path: _label_png(mask).save(path, "PNG"))
     if options.maps:
@@ -298,5 +299,7 @@ def _write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(list(rows[0]))
     for row in rows:
-        table.writerow(["" if value is None else f"{value:.6f}" if isinstance(value, float) else value for value in row.values()])
+        table.writerow(
+            ["" if value is None else f"{value:.6f}" if isinstance(value, float) else value for value in row.values()]
+        )
     write_text(path, text.getvalue())

@@ -16,10 +16,12 @@ from typing_extensions import TypedDict
 
 from siamese_diffusion import loop, progress
 from siamese_diffusion.checkpoints import latest_checkpoint
-from siamese_diffusion.claim import Claim, listing
-from siamese_diffusion.config import Config, SegmentConfig, update
-from siamese_diffusion.data.arrays import forget
+from siamese_diffusion.claim import Claim, begun_earlier, listing, require_apart
+from siamese_diffusion.config import READING, Config, SegmentConfig, update
+from siamese_diffusion.data.arrays import forget, require_lesions
+from siamese_diffusion.data.decoding import announce, plain_settings
 from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.pairs import reading
 from siamese_diffusion.data.splits import require_disjoint, sets_for_testing, train_and_validation
 from siamese_diffusion.device import find_device, precision_on
 from siamese_diffusion.durable import clear_all
@@ -84,6 +86,7 @@ def segment(
             `resume` is true and the run was made with other settings or folders, or another command is writing `out`.
         KeyboardInterrupt: interrupted; the state is saved first.
     """
+    require_apart(out, train=train, test=test, synthetic=synthetic)
     with hold(out):
         return _segment(train, out, test, synthetic, config or Config(), network, resume, device)
 
@@ -105,12 +108,12 @@ def _segment(
     rate = _rate(settings)
     if settings.resolution % 32:
         raise InputError(f"segment.resolution = {settings.resolution}: must be a multiple of 32")
-    data = DataFolder.of(train, "--train")
+    data = DataFolder.of(train, "--train", config.data)
     chosen = data.pairs(config.data.split, config.data.limit, config.data.limit_seed)
     real, validation = train_and_validation(data, chosen, settings.validation, settings.seed)
-    more = [DataFolder.of(folder, "--synthetic") for folder in synthetic or []]
+    more = [DataFolder.of(folder, "--synthetic", plain_settings(config.data)) for folder in synthetic or []]
     made = [pair for folder in more for pair in folder.pairs()]
-    tests = sets_for_testing([DataFolder.of(folder, "--test") for folder in test])
+    tests = sets_for_testing([DataFolder.of(folder, "--test", config.data) for folder in test])
     require_disjoint([*real, *validation], tests)
     counts: dict[str, Any] = {
         "folder": str(data.path.resolve()),
@@ -124,15 +127,20 @@ def _segment(
         **{name: counts[name] for name in ("real", "validation", "synthetic")},
         "files": listing([path for pair in (*real, *validation, *made) for path in pair.files]),
         "test": {name: len(pairs) for name, pairs in tests.items()},
+        **reading([*real, *validation, *made]),
     }
-    depends = {"data": {"split", "limit", "limit_seed"}, "segment": None}
-    claim = Claim(out, config, depends, inputs, resume)
+    depends = {"data": {"split", "limit", "limit_seed", *READING}, "segment": None}
+    claim = Claim(out, config, depends, inputs, resume, earlier=lambda: begun_earlier(out, "segment"))
     if (out / "metrics.json").exists():
         return read_result(out)
 
+    claim.mark()
     held = load(validation, settings.resolution, out / "cache")
+    seen = load(real, settings.resolution, out / "cache")
+    require_lesions(seen.masks, data)
+    announce(data.decoding, data.path)
     batch_at = batches(
-        load(real, settings.resolution, out / "cache"),
+        seen,
         load(made, settings.resolution, out / "cache") if made else None,
         settings,
         [pair.name for pair in real],

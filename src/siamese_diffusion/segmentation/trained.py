@@ -8,12 +8,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from siamese_diffusion.config import SegmentConfig, load_config
+from siamese_diffusion.config import DataConfig, SegmentConfig, load_config
 from siamese_diffusion.data.images import Mask, Pixels, read_image, square
 from siamese_diffusion.errors import InputError, reason
 from siamese_diffusion.segmentation import networks
 from siamese_diffusion.segmentation.inference import at_size, probabilities
 from siamese_diffusion.tensors import read_state, require_finite
+
+WEIGHTS = "best.safetensors"
+"""The selected network, in its run's folder."""
 
 
 class TrainedNetwork(nn.Module):
@@ -23,10 +26,10 @@ class TrainedNetwork(nn.Module):
     >>> mask = network.predict("polyp.jpg")  # doctest: +SKIP
     """
 
-    def __init__(self, network: nn.Module, settings: SegmentConfig) -> None:
+    def __init__(self, network: nn.Module, settings: SegmentConfig, data: DataConfig) -> None:
         super().__init__()
         self.network = network.eval()
-        self.settings = settings
+        self.settings, self.data = settings, data
 
     @property
     def resolution(self) -> int:
@@ -49,9 +52,9 @@ class TrainedNetwork(nn.Module):
             InputError: the file cannot be read, or the array is no such image.
         """
         pixels = as_pixels(image)
-        squared = square(pixels, self.resolution)[None]
+        squared = square(pixels, self.resolution, self.data.fit)[None]
         found = probabilities(self.network, squared, 1, self.settings.correction, flips=flips)
-        return at_size(found[0], (pixels.shape[0], pixels.shape[1]))
+        return at_size(found[0], pixels.shape[:2], self.data.fit)
 
     def predict(self, image: Any, threshold: float = 0.5, flips: bool = False) -> Mask:
         """The mask that the network sees in an image, boolean (H, W); nowhere true where it sees no lesion.
@@ -70,17 +73,22 @@ def load_network(run: Path | str) -> TrainedNetwork:
         InputError: `run` is no finished run of `segment`, or its weights are damaged.
     """
     run = Path(run)
-    if not (run / "metrics.json").exists() or not (run / "best.safetensors").exists():
-        raise InputError(f"{run}: not a finished run of segment (it has no metrics.json and best.safetensors)")
-    state = read_state(run / "best.safetensors")
-    require_finite(state, run / "best.safetensors")
-    settings = load_config(run / "config.yaml").segment
-    network = networks.create(settings.network)
+    require_finished(run)
+    state = read_state(run / WEIGHTS)
+    require_finite(state, run / WEIGHTS)
+    config = load_config(run / "config.yaml")
+    network = networks.create(config.segment.network)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise InputError(f"{run / 'best.safetensors'}: cannot be loaded ({reason(error)})") from None
-    return TrainedNetwork(network, settings)
+        raise InputError(f"{run / WEIGHTS}: cannot be loaded ({reason(error)})") from None
+    return TrainedNetwork(network, config.segment, config.data)
+
+
+def require_finished(run: Path) -> None:
+    """Raise `InputError` unless `run` is a finished run of `segment`."""
+    if not (run / "metrics.json").exists() or not (run / WEIGHTS).exists():
+        raise InputError(f"{run}: not a finished run of segment (it has no metrics.json and {WEIGHTS})")
 
 
 def as_pixels(image: Any) -> Pixels:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from siamese_diffusion.config import Config, Values, build_config, load_config, merge
+from siamese_diffusion.config import Config, DataConfig, Values, build_config, load_config, merge
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.data.splits import require_disjoint, sets_for_testing, validation_list
@@ -41,15 +41,15 @@ class Cell:
         return f"{self.data}, {len(self.real)} pairs"
 
 
-def open_folders(source: DataSource) -> SourceFolders:
-    """Open the folders of a data set.
+def open_folders(source: DataSource, settings: DataConfig) -> SourceFolders:
+    """Open the folders of a data set, to be read as `settings` say.
 
     Raises:
         InputError: one is not there, or its manifest cannot be read.
     """
     assert source.test is not None
     assert source.images is not None
-    opened = {path: DataFolder(path) for path in {source.train, *source.test, source.images}}
+    opened = {path: DataFolder(path, settings=settings) for path in {source.train, *source.test, source.images}}
     return SourceFolders(opened[source.train], [opened[path] for path in source.test], opened[source.images])
 
 

@@ -14,7 +14,7 @@ from siamese_diffusion.config import Config, Values, build_config, load_config, 
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.studies.cells import Cell, given_run, make_cell, open_folders
 from siamese_diffusion.studies.spec import Arm, Study, nested
-from siamese_diffusion.studies.stages import Contents, Stage, settings_of
+from siamese_diffusion.studies.stages import FileHashes, Stage, settings_of
 
 ROUND_SEEDS = 10_000
 """Round k of a diffusion seed s is drawn with the sampling seed s + ROUND_SEEDS * k."""
@@ -90,7 +90,8 @@ def make_plan(study: Study, root: Path) -> Plan:
     plan = Plan(study, root.absolute())
     planner = _Planner(plan)
     for data, source in study.file.data.items():
-        folders = open_folders(source)
+        values = merge(study.values, nested(source.settings, study.origin))
+        folders = open_folders(source, build_config(values, f"{study.origin}: data.{data}").data)
         for limit in study.file.pairs:
             planner.add_cell(make_cell(study, data, source, folders, None if limit == "all" else limit))
     return plan
@@ -98,7 +99,7 @@ def make_plan(study: Study, root: Path) -> Plan:
 
 class _Planner:
     def __init__(self, plan: Plan) -> None:
-        self.plan, self.study, self.contents = plan, plan.study, Contents()
+        self.plan, self.study, self.hashes = plan, plan.study, FileHashes()
         self._stages: dict[str, Stage] = {}
 
     def add_cell(self, cell: Cell) -> None:
@@ -130,9 +131,9 @@ class _Planner:
             "segment",
             f"{cell.title}: segment, {network}, {arm.name}, seed {seed}",
             {
-                "real": self.contents.pairs(cell.real),
-                "validation": self.contents.pairs(cell.validation) if cell.validation is not None else None,
-                "test": {name: self.contents.pairs(pairs) for name, pairs in cell.tests.items()},
+                "real": self.hashes.pairs(cell.real),
+                "validation": self.hashes.pairs(cell.validation) if cell.validation is not None else None,
+                "test": {name: self.hashes.pairs(pairs) for name, pairs in cell.tests.items()},
                 "segment": settings_of(config, "segment", *([] if made else ["synthetic_share"])),
             },
             needs=(made.chosen,) if made else (),
@@ -171,7 +172,7 @@ class _Planner:
         values = merge(values, {"sample": {"seed": seed + ROUND_SEEDS * number}})
         config = self._config(values)
         depends: dict[str, Any] = {
-            "masks": self.contents.named([(pair.name, pair.mask.path) for pair in cell.real]),
+            "masks": self.hashes.masks(cell.real),
             "recipe": arm.recipe,
             "label": config.data.label,
             "sample": settings_of(config, "sample"),
@@ -179,7 +180,7 @@ class _Planner:
         needs: tuple[Stage, ...] = ()
         if arm.run is not None:
             checkpoint = given_run(arm, cell, config, seed)
-            weights = self.contents.folder(checkpoint / "pipeline", ("*.safetensors", "*.json", "*.txt"))
+            weights = self.hashes.folder(checkpoint / "pipeline", ("*.safetensors", "*.json", "*.txt"))
             depends["run"] = [weights, load_config(checkpoint / "config.yaml").data.resolution]
         else:
             needs = (self._trained(cell, arm, values, seed),)
@@ -200,7 +201,7 @@ class _Planner:
     def _trained(self, cell: Cell, arm: Arm, values: Values, seed: int) -> Stage:
         config = self._config(values)
         depends = {
-            "pairs": self.contents.pairs(cell.real),
+            "pairs": self.hashes.pairs(cell.real),
             "data": settings_of(config, "data", "split", "limit", "limit_seed"),
             "backbone": settings_of(config, "backbone"),
             "method": settings_of(config, "method"),
@@ -215,7 +216,7 @@ class _Planner:
             path = Path(given)
             patterns = ("*.safetensors", "*.bin", "*.json", "*.txt")
             inner = path / "backbone" if (path / "backbone").is_dir() else path
-            files = self.contents.files([path])[0] if path.is_file() else self.contents.folder(inner, patterns)
+            files = self.hashes.files([path])[0] if path.is_file() else self.hashes.folder(inner, patterns)
             depends["given"] = files
         else:
             depends["given"] = given
@@ -235,7 +236,7 @@ class _Planner:
             "backbone",
             f"{cell.data}: backbone, {len(images)} images",
             {
-                "images": self.contents.named([(image.path.name, image.path) for image in images]),
+                "images": self.hashes.images(images),
                 "data": settings_of(config, "data", "split", "limit", "limit_seed"),
                 "backbone": settings_of(config, "backbone"),
                 "pretrain": settings_of(config, "pretrain", "sample_every"),
@@ -259,8 +260,9 @@ class _Planner:
         return self._stage(
             "copy-paste",
             f"{cell.title}: paste round {number + 1}, {arm.name}, seed {seed}",
-            {"pairs": self.contents.pairs(cell.real), **arguments},
+            {"pairs": self.hashes.pairs(cell.real), **arguments},
             arguments={"pairs": self._manifest(cell.real), **arguments},
+            values=cell.values,
         )
 
     def _score(self, cell: Cell, drawn: Stage) -> Stage:
@@ -270,7 +272,7 @@ class _Planner:
             "score",
             f"{drawn.label}: mask fit",
             {
-                "real": self.contents.pairs(cell.real),
+                "real": self.hashes.pairs(cell.real),
                 "resolution": config.data.resolution,
                 "evaluate": settings_of(config, "evaluate", "fit_network", "fit_steps"),
             },
@@ -292,7 +294,7 @@ class _Planner:
             "judge",
             f"{cell.data}: judge, {len(pairs)} pairs",
             {
-                "pairs": self.contents.pairs(pairs),
+                "pairs": self.hashes.pairs(pairs),
                 "segment": settings_of(self._config(values), "segment", "synthetic_share"),
             },
             arguments={"train": self._manifest(pairs), "test": [], "synthetic": None},
@@ -300,7 +302,7 @@ class _Planner:
         )
 
     def _manifest(self, pairs: list[Pair]) -> Path:
-        folder = self.plan.root / "pairs" / self.contents.pairs(pairs)
+        folder = self.plan.root / "pairs" / self.hashes.pairs(pairs)
         self.plan.manifests[folder] = pairs
         return folder
 

@@ -41,7 +41,7 @@ class DataSource(Section):
         None, min_length=1, description="folders of test pairs; default: the test split of `train`"
     )
     images: Path | None = Field(None, description="images that the backbone learns from; default: those of `train`")
-    backbone: str = Field("small", description="small (trained here), sd15, a finished `pretrain` run, or a hub id")
+    backbone: str = Field("small", description="small (trained here), sd15, phantom, a finished `pretrain` run, or a hub id")
     settings: Settings = Field(default_factory=dict, description="for this data set")
 
 
@@ -52,7 +52,7 @@ class Seeds(Section):
     )
 
 
-class Judge(Section):
+class JudgeEntry(Section):
     pairs: Literal["arm", "all"] = Field("arm", description="trained on the row's own real training pairs, or on all")
     settings: Settings = Field(default_factory=dict, description="of `segment`, for the judge only")
 
@@ -73,6 +73,7 @@ class ArmEntry(Section):
 
 class StudyFile(Section):
     title: str = "Do synthetic pairs help segmentation?"
+    note: str = Field("", description="said at the top of the page and of table.md")
     preset: str | None = Field(None, description="preset that the settings start from")
     settings: Settings = Field(default_factory=dict, description="for everything")
     data: dict[Name, DataSource] = Field(min_length=1)
@@ -83,7 +84,7 @@ class StudyFile(Section):
     seeds: Seeds = Seeds()
     arms: Annotated[dict[Label, ArmEntry], BeforeValidator(_filled)] = Field(min_length=1)
     against: Label | None = Field(None, description="the arm that the others are compared with besides the real one")
-    judge: Judge = Judge()
+    judge: JudgeEntry = JudgeEntry()
     score: bool = Field(True, description="measure how well synthetic images obey their masks, filtered or not")
     metrics: list[str] = Field(["mDice", "mIoU"], min_length=1, description="of the table; the JSON and CSV have all")
     confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals")
@@ -106,7 +107,7 @@ def _first(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        models: list[type[BaseModel]] = [StudyFile, DataSource, Seeds, Judge, ArmEntry]
+        models: list[type[BaseModel]] = [StudyFile, DataSource, Seeds, JudgeEntry, ArmEntry]
         places = dict(zip(("", "data", "seeds", "judge", "arms"), models, strict=True))
         parent = places[str(first["loc"][0]) if len(first["loc"]) > 1 else ""]
         close = difflib.get_close_matches(str(first["loc"][-1]), parent.model_fields, n=1)

@@ -4,6 +4,7 @@ Paths are relative to the file. A setting that makes no difference where it stan
 """
 
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,6 +26,9 @@ from siamese_diffusion.studies.schema import ArmEntry, DataSource, StudyFile, pa
 METHODS: tuple[str, ...] = get_args(MethodConfig.model_fields["name"].annotation)
 KINDS = ("real", "copy-paste", *METHODS)
 METRICS = ("mDice", "mIoU", *FIGURES)
+
+SHIPPED = "phantom"
+"""The backbone that ships with the package, learned from phantoms; a folder of that name beside the file comes first."""
 
 _MANAGED = {
     "data.limit": "pairs",
@@ -264,15 +268,24 @@ def _network(name: str, flat: dict[str, Any], origin: str) -> Values:
 
 
 def _located(source: DataSource, folder: Path) -> DataSource:
+    """Paths of the file from where the file lies; what it leaves out lies with the training pairs."""
+
     def at(path: Path) -> Path:
         return (folder / path.expanduser()).absolute()
 
-    backbone = at(Path(source.backbone))
     return source.model_copy(
         update={
             "train": at(source.train),
             "test": [at(path) for path in source.test] if source.test else [at(source.train)],
             "images": at(source.images) if source.images else at(source.train),
-            "backbone": str(backbone) if backbone.exists() and source.backbone not in ("small", "sd15") else source.backbone,
+            "backbone": _backbone(source.backbone, at(Path(source.backbone))),
         }
     )
+
+
+def _backbone(name: str, path: Path) -> str:
+    if name in ("small", "sd15"):
+        return name
+    if path.exists():
+        return str(path)
+    return str(resources.files("siamese_diffusion") / "weights" / name) if name == SHIPPED else name

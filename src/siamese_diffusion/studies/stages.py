@@ -6,14 +6,14 @@ done exactly when its folder says so, whoever did it and when.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from siamese_diffusion.config import HARMLESS, Config, Values
+from siamese_diffusion.config import HARMLESS, READING, Config, Values, reading_settings
 from siamese_diffusion.data.hashing import hash_files
-from siamese_diffusion.data.pairs import Pair
+from siamese_diffusion.data.pairs import ImageFile, Pair, reading
 from siamese_diffusion.files import hash_json, read_json
 
 FORMAT = 1
@@ -65,8 +65,13 @@ class Stage:
         result: dict[str, Any] = read_json(self.folder / "done.json")["result"]
         return result
 
+    @property
+    def seconds(self) -> float:
+        """How long the attempt took that finished it."""
+        return float(read_json(self.folder / "done.json")["seconds"])
 
-class Contents:
+
+class FileHashes:
     """Hashes of files, each read once."""
 
     def __init__(self) -> None:
@@ -80,11 +85,36 @@ class Contents:
         return [self._known[path] for path in paths]
 
     def pairs(self, pairs: list[Pair]) -> str:
-        """One hash of names, images, masks and prompts."""
+        """One hash of names, images, masks and prompts, and of how they are read where that is not plain."""
         images = self.files([pair.image.path for pair in pairs])
-        masks = self.files([pair.mask.path for pair in pairs])
-        rows = zip(pairs, images, masks, strict=True)
-        return hash_json([[pair.name, image, mask, pair.prompt] for pair, image, mask in rows])
+        rows = zip(pairs, images, self._masks(pairs), strict=True)
+        found: list[Any] = [[pair.name, image, mask, pair.prompt] for pair, image, mask in rows]
+        return hash_json([*found, *([how] if (how := reading(pairs)) else [])])
+
+    def masks(self, pairs: list[Pair]) -> str:
+        """One hash of names and masks, and of how these are read."""
+        found: list[Any] = [[pair.name, mask] for pair, mask in zip(pairs, self._masks(pairs), strict=True)]
+        return hash_json([*found, *([how] if (how := reading(pairs)) else [])])
+
+    def images(self, images: list[ImageFile]) -> str:
+        """One hash of images by the names of their files, and of how these are read."""
+        digests = self.files([image.path for image in images])
+        found: list[Any] = [[image.path.name, digest] for image, digest in zip(images, digests, strict=True)]
+        return hash_json([*found, *([how] if (how := reading(images=images)) else [])])
+
+    def _masks(self, pairs: list[Pair]) -> list[str]:
+        """A hash of each mask: its file's, or one of all files that it is made of."""
+        self.files([path for pair in pairs for path in pair.mask.files])
+        return [self._mask(pair) for pair in pairs]
+
+    def _mask(self, pair: Pair) -> str:
+        source = pair.mask.source
+        contents = self.files(list(source.files))
+        if source.shapes is not None:  # a file of annotations is of many images
+            return hash_json([asdict(part) for part in source.shapes.parts])
+        if source.classes:
+            return hash_json([contents, source.classes])
+        return contents[0] if len(contents) == 1 else hash_json(contents)
 
     def named(self, named: list[tuple[str, Path]]) -> str:
         """One hash of names and files."""
@@ -102,6 +132,12 @@ def settings_of(config: Config, section: str, *leave_out: str) -> dict[str, Any]
     """The settings of a section that a result depends on, as JSON holds them."""
     exclude = {*HARMLESS, *leave_out}
     dumped: dict[str, Any] = config.model_dump(mode="json")[section]
+    if section == "data":  # which files these find is in the hashes of the files
+        exclude |= {"images", "masks"}
+    if section == "data":  # at their defaults these say what was so before they could be set
+        exclude |= READING - reading_settings(config.data).keys()
+    if dumped.get("aspect") == "square":
+        exclude.add("aspect")
     if "precision" in dumped and dumped["precision"] in ("auto", "fp32"):  # what it was called before it could be chosen:
         if section in ("sample", "evaluate"):  # the keys of stages done then stay what they are
             exclude.add("precision")

@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.files import read_json
 from siamese_diffusion.progress import say
 from siamese_diffusion.studies.page import write_pictures
+from siamese_diffusion.studies.place import tables_folder
 from siamese_diffusion.studies.plan import Plan, make_plan
 from siamese_diffusion.studies.spec import load_study
 from siamese_diffusion.studies.stages import Stage
@@ -26,7 +29,7 @@ def study(
     Args:
         config: the YAML file, see docs/study.md.
         out: the study's folder: `stages/KIND-KEY/`, `table.{md,csv,tex,json}`, `dose-*.png`, `grids/`, `report.html`.
-            The tables are rewritten after every segmentation run.
+            The tables are rewritten after every segmentation run. A second file's lie in `studies/NAME/`.
         data: data set of the file to the folder of training pairs, instead of the file's.
         workers: instead of the file's.
         dry_run: run nothing and write nothing; say for each stage whether it is done.
@@ -37,33 +40,51 @@ def study(
         `label`, `folder` and `state`: done, to run, or not needed (all that builds on it is done).
 
     Raises:
-        InputError: the file or the data are wrong, or a stage failed; the others are done then.
+        InputError: the file or the data are wrong, `out` holds anything but a study or lies among the data, or the tables of
+            two other files of the same name, or a stage failed; the others are done then.
         KeyboardInterrupt: interrupted; the same call goes on.
     """
-    plan = make_plan(load_study(config, data, workers), out)
+    loaded = load_study(config, data, workers)
+    for entry in loaded.file.data.values():
+        require_apart(out, data=[entry.train, *(entry.test or []), *([entry.images] if entry.images else [])])
+    besides = {config.name} if config.resolve().parent == out.resolve() else set()
+    claim = Claim(out, None, {}, {"command": "study"}, None, earlier=lambda: _is_earlier(out), besides=besides)
+    plan = make_plan(loaded, out)
     if dry_run:
         return _dry(plan)
-    write_tables(plan, out)
+    claim.write()
+    place = tables_folder(out, config)
+    if place != out:
+        say(f"{out} holds the tables of another study file; this one's go to {place}, and finished stages serve both")
+    write_tables(plan, place)
 
     def finished(stage: Stage) -> None:
         if stage.kind == "segment":
-            write_tables(plan, out)
+            write_tables(plan, place)
 
     try:
         failed = run_stages(plan, device, finished)
     finally:
-        write_pictures(plan, write_tables(plan, out), out)
+        write_pictures(plan, write_tables(plan, place), place)
     if failed:
         first = next(iter(failed.values()))
         more = f" (and {len(failed) - 1} more stages failed)" if len(failed) > 1 else ""
         raise InputError(f"{first}{more}")
-    say(f"the report: {out / 'report.html'}")
+    say(f"the report: {place / 'report.html'}")
     return {
-        "report": str(out / "report.html"),
-        "table": str(out / "table.md"),
+        "report": str(place / "report.html"),
+        "table": str(place / "table.md"),
         "runs": {"done": sum(run.stage.done for run in plan.runs), "planned": len(plan.runs)},
         "stages": len(plan.stages()),
     }
+
+
+def _is_earlier(out: Path) -> bool:
+    """Whether a folder without a mark is a study's of an earlier version: it has stages, or a table without any begun."""
+    if any(path.exists() for stage in out.glob("stages/*-*") for path in (stage / "stage.json", stage / ".lock")):
+        return True
+    table = read_json(out / "table.json") if (out / "table.json").exists() else None
+    return isinstance(table, dict) and {"rows", "runs"} <= table.keys()
 
 
 def _dry(plan: Plan) -> dict[str, Any]:

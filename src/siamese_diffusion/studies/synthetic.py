@@ -32,6 +32,7 @@ class SetTable(NamedTuple):
 
     title: str
     text: str
+    """What was measured, and how."""
     header: list[str]
     body: list[list[str]]
 
@@ -40,9 +41,10 @@ def synthetic_sets(plan: Plan) -> list[Row]:
     """A row for every synthetic set that is chosen.
 
     `wanted`, `considered` and `kept` are numbers of pairs. Of all pairs drawn, None where not measured: `drawn` and
-    `shuffled` are mean Dice of the judge's prediction with their own masks and with those of other pairs, `judge` its Dice
-    on real validation pairs; `gradient` and `sharpness` are edge strength and Laplacian variance as shares of the real
-    images'; `flagged` is the share that is suspiciously near to a training image, `false_alarms` the same of real images.
+    `shuffled` are mean Dice of the judge's prediction with their own masks and with those of other pairs, `drawn_low` and
+    `drawn_high` the interval of the first (95 %, bootstrap over the real masks), `judge` the judge's Dice on real
+    validation pairs; `gradient` and `sharpness` are edge strength and Laplacian variance as shares of the real images';
+    `flagged` is the share that is suspiciously near to a training image, `false_alarms` the same of real images.
     `against` is the mean difference in fit to the arm that the study names, see `_fit_difference`.
     """
     reference = {
@@ -67,6 +69,7 @@ def synthetic_sets(plan: Plan) -> list[Row]:
                 **{name: made.chosen.result[name] for name in ("wanted", "considered", "kept")},
                 "fit_kept": made.chosen.result["fit"],
                 "drawn": _mean(found, lambda result: result["fit"]["dice"]["mean"]),
+                **_fit_interval(made, bool(found)),
                 "shuffled": _mean(found, lambda result: result["fit"]["shuffled"]["mean"]),
                 "judge": _mean(found, lambda result: result["fit"]["judge"]["dice"]),
                 "gradient": _share(found, "gradient"),
@@ -129,10 +132,10 @@ def set_tables(rows: list[Row], file: StudyFile) -> list[SetTable]:
 def _obedience(rows: list[Row], means: list[Row], file: StudyFile) -> SetTable:
     text = (
         "A judge that was trained on real pairs only looks at each synthetic image. Fit is the Dice of what it finds "
-        "with the mask that the image is for; against shuffled masks it shows what chance gives; the judge's own Dice "
-        "is on real validation pairs."
+        "with the mask that the image is for, 0 to 100, with its 95 % bootstrap interval over the real masks; with shuffled "
+        "masks it shows what chance gives; the judge's own Dice is on real validation pairs."
     )
-    header = [*_WHOSE, "kept / considered", "fit of all drawn"]
+    header = [*_WHOSE, "kept", "fit of all drawn"]
     if file.against:
         header.append(f"fit - {file.against}")
         text += (
@@ -150,9 +153,11 @@ def _obedience(rows: list[Row], means: list[Row], file: StudyFile) -> SetTable:
         fit = _points(row["drawn"])
         if row.get("drawn_sd") is not None:
             fit += f" ± {_points(row['drawn_sd'])}"
+        elif row.get("drawn_low") is not None:
+            fit += f" [{_points(row['drawn_low'])}, {_points(row['drawn_high'])}]"
         figures = [fit, *([shown(row["against"])] if file.against else [])]
         figures += [_points(row[name]) for name in (*(["fit_kept"] if filtered else []), "shuffled", "judge")]
-        body.append([*_whose(row), f"{row['kept']:g} / {row['considered']:g}", *figures])
+        body.append([*_whose(row), f"{row['kept']:g} of {row['considered']:g}", *figures])
     return SetTable("Do the images obey their masks?", text, header, body)
 
 
@@ -168,6 +173,18 @@ def _likeness(rows: list[Row]) -> SetTable:
         shares = ["" if row[name] is None else f"{row[name]:.2f}" for name in ("gradient", "sharpness")]
         body.append([*_whose(row), *shares, _points(row["flagged"]), _points(row["false_alarms"])])
     return SetTable("Are they sharp, and are they new?", text, header, body)
+
+
+def _fit_interval(made: Made, scored: bool) -> Row:
+    """Of the fit of all pairs drawn; images for one real mask, of several rounds, count as one."""
+    if not scored:
+        return {"drawn_low": None, "drawn_high": None}
+    by_mask: dict[str, list[float]] = {}
+    for stage in made.scores:
+        for name, (dice, _) in read_fits(stage.folder / "fit.csv").items():
+            by_mask.setdefault(name, []).append(dice)
+    found = interval(np.array([statistics.fmean(by_mask[name]) for name in sorted(by_mask)]))
+    return {"drawn_low": found["low"], "drawn_high": found["high"]}
 
 
 def _fit_difference(made: Made, other: Made) -> dict[str, Any] | None:

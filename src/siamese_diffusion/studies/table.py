@@ -29,10 +29,10 @@ OVER_SETS = ("mean", "weighted")
 def collect(plan: Plan) -> list[Row]:
     """A row for every data set, number of pairs, network, test set and arm of which a run is done.
 
-    A row holds `data`, `pairs`, `network`, `test`, `arm`, `kind`, `family`, `ratio`, `min_fit`, `synthetic` (numbers of
-    synthetic pairs), `seeds`, `diffusion_seeds`, `steps`, and `metrics`: by name, `mean`, `sd` (None for one seed),
-    `values` by seed, and `paired` differences: `difference` to the real arm, and `against` the arm that the study names
-    (None for that arm itself, for `real`, and where no seed has both).
+    A row holds `data`, `pairs`, `network`, `test`, `images` (of the test set; None over several), `arm`, `kind`, `family`,
+    `ratio`, `min_fit`, `synthetic` (numbers of synthetic pairs), `seeds`, `diffusion_seeds`, `steps`, and `metrics`: by
+    name, `mean`, `sd` (None for one seed), `values` by seed, and `paired` differences: `difference` to the real arm, and
+    `against` the arm that the study names (None for that arm itself, for `real`, and where no seed has both).
     """
     groups: dict[tuple[str, int, str], dict[str, Results]] = {}
     for run in plan.runs:
@@ -80,7 +80,8 @@ def write_tables(plan: Plan, out: Path) -> list[Row]:
 def markdown(plan: Plan, rows: list[Row]) -> str:
     """The table as Markdown, a section for each data set and network, and what is known of the synthetic sets."""
     done = sum(run.stage.done for run in plan.runs)
-    lines = [f"# {plan.study.file.title}", "", f"{done} of {len(plan.runs)} segmentation runs are done.", ""]
+    said = [plan.study.file.note, ""] if plan.study.file.note else []
+    lines = [f"# {plan.study.file.title}", "", *said, f"{done} of {len(plan.runs)} segmentation runs are done.", ""]
     for (data, network), part in by_network(rows).items():
         header, body = cells(part, plan.study.file)
         lines += [f"## {data}, {network}", "", _line(header), "|" + "---|" * len(header)]
@@ -96,6 +97,12 @@ def by_network(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
     for row in rows:
         parts.setdefault((row["data"], row["network"]), []).append(row)
     return parts
+
+
+def overall(rows: list[Row]) -> list[Row]:
+    """Of the rows of a data set and network, those that stand for all test sets: of the only one, or of their mean."""
+    alone = len({row["test"] for row in rows}) == 1
+    return [row for row in rows if alone or row["test"] == OVER_SETS[0]]
 
 
 def cells(rows: list[Row], file: StudyFile) -> tuple[list[str], list[list[str]]]:
@@ -125,16 +132,19 @@ def cells(rows: list[Row], file: StudyFile) -> tuple[list[str], list[list[str]]]
 def note(rows: list[Row], file: StudyFile) -> str:
     """What the figures are, on which test set if there is one, and over which seeds."""
     tests = {row["test"] for row in rows}
-    where = f"Test set: {min(tests)}. " if len(tests) == 1 else ""
+    images = f", {rows[0]['images']} images" if rows[0]["images"] else ""
+    where = f"Test set: {min(tests)}{images}. " if len(tests) == 1 else ""
     seeds = sorted({seed for row in rows for seed in row["seeds"]})
     diffusion = sorted({seed for row in rows for seed in row["diffusion_seeds"]})
     steps = sorted({step for row in rows for step in row["steps"]})
     took = f"{steps[0]} optimisation steps in every run" if len(steps) == 1 else f"steps DIFFER between runs: {steps}"
     to = f"differences to real and to {file.against}" if file.against else "difference to real"
-    return (
-        f"{where}Figures x 100: mean ± standard deviation over segmentation seeds ({_list(seeds)}), {to} of the same seed "
-        f"[{100 * file.confidence:g} % t interval]. Diffusion seeds: {_list(diffusion) or 'none'}. {took}."
-    )
+    if len(seeds) > 1:
+        over = f"mean ± standard deviation over segmentation seeds ({_list(seeds)}), {to} of the same seed "
+        over += f"[{100 * file.confidence:g} % t interval]"
+    else:
+        over = f"of segmentation seed {_list(seeds)} alone, and {to}"
+    return f"{where}Figures x 100: {over}. Diffusion seeds: {_list(diffusion) or 'none'}. {took}."
 
 
 def _row(test: str, runs: Results, base: Results, against: Results, confidence: float) -> Row:
@@ -157,6 +167,7 @@ def _row(test: str, runs: Results, base: Results, against: Results, confidence: 
         "pairs": len(cell.real),
         "network": runs[0][0].network,
         "test": test,
+        "images": next(iter(reached.values())).get("count"),
         "arm": arm.name,
         "kind": arm.kind,
         "family": arm.family,

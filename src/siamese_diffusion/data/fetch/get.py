@@ -8,6 +8,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -68,7 +69,7 @@ def get_data(
             is returned as it is.
         accept_licence: the terms of the data set are accepted; else they are asked for on the terminal, if there is one.
         archives: files (or folders, unpacked already) to take instead of downloading anything.
-        keep: keep the downloaded archives in `OUT.downloads`.
+        keep: keep the downloaded archives in `OUT.downloads`; what was put there by hand is kept in any case.
 
     Returns:
         `name`, `out`, `pairs`, `splits` {name: count}, `files` [{file, address, bytes, sha256}], `licence`.
@@ -86,8 +87,7 @@ def get_data(
         raise InputError(f"--out {out}: is a file; name a folder")
     if (out / "source.json").exists():
         return _already(release, out)
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"--out {out}: is not empty; name another folder")
+    _require_empty(out)
     for path in archives:
         if not path.exists():
             raise InputError(f"--archive {path}: no such file or folder")
@@ -107,13 +107,39 @@ def get_data(
             path, address = fetch(archive, store, release)
             given.append(path)
             files.append(_describe(path, address))
+    _require_empty(out)  # it was, hours ago
     with whole_folder(out) as folder:
         found = _arrange(release, given, folder)
         result = {"name": release.name, "out": str(out), **found, "files": files, "licence": release.licence}
         write_json(folder / "source.json", {**result, "page": release.page, "cite": release.cite})
-    if not keep and not archives:
-        shutil.rmtree(store)
+    if not archives:
+        _clear(release, store, keep)
     return result
+
+
+def _require_empty(out: Path) -> None:
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"--out {out}: is not empty; name another folder")
+
+
+def _clear(release: Release, store: Path, keep: bool) -> None:
+    """Remove the archives that were fetched, which have a note beside them, and nothing that was put there by hand."""
+    for archive in release.archives:
+        path = store / archive.file
+        notes = [note for note in (beside(path), beside(_part(path))) if note.exists()]
+        if notes and not keep:
+            path.unlink(missing_ok=True)
+        for note in notes:
+            note.unlink()
+    if any(store.iterdir()):
+        say(f"kept in {store}: {', '.join(sorted(path.name for path in store.iterdir()))}")
+    else:
+        store.rmdir()
+
+
+def _part(path: Path) -> Path:
+    """Where an archive is written until it is whole."""
+    return path.with_name(f"{path.name}.part")
 
 
 def fetch(archive: Archive, store: Path, release: Release) -> tuple[Path, str | None]:
@@ -127,7 +153,7 @@ def fetch(archive: Archive, store: Path, release: Release) -> tuple[Path, str | 
         _verify(path, archive, path)
         return path, None
     store.mkdir(parents=True, exist_ok=True)
-    part = store / f"{archive.file}.part"
+    part = _part(path)
     reasons = []
     for address in archive.addresses:
         try:
@@ -137,7 +163,7 @@ def fetch(archive: Archive, store: Path, release: Release) -> tuple[Path, str | 
             continue
         _verify(part, archive, path)
         part.replace(path)
-        beside(part).unlink(missing_ok=True)
+        beside(part).replace(beside(path))  # it tells that the file is not the user's
         return path, address
     raise InputError(
         f"{archive.file} could not be fetched ({'; '.join(reasons)}): get it by hand from {release.page}, save it as {path} "
@@ -150,9 +176,11 @@ def _verify(path: Path, archive: Archive, final: Path) -> None:
         return
     digest = _sha256(path)
     if digest != archive.sha256:
-        aside = final.with_name(f"{final.name}.wrong")
+        names = (f"{final.name}.wrong{number or ''}" for number in count())
+        aside = next(final.with_name(name) for name in names if not final.with_name(name).exists())
         path.replace(aside)
-        beside(final.with_name(f"{final.name}.part")).unlink(missing_ok=True)
+        for note in (beside(final), beside(_part(final))):
+            note.unlink(missing_ok=True)
         raise InputError(
             f"{archive.file}: SHA-256 is {digest}, expected {archive.sha256}; set aside as {aside}. Run again to fetch it "
             "anew, or, if the provider has replaced the file, give every file of the data set with --archive"
@@ -243,7 +271,10 @@ class _Source(TypedDict):
 
 
 def _already(release: Release, out: Path) -> dict[str, Any]:
-    source = read_json(out / "source.json", _Source)
+    try:
+        source = read_json(out / "source.json", _Source)
+    except InputError:  # another program's
+        raise InputError(f"--out {out}: is not empty; name another folder") from None
     if source["name"] != release.name:
         raise InputError(f"--out {out}: holds {source['name']} already; name another folder")
     say(f"{out} holds {release.name} already")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from siamese_diffusion.data.layouts.listing import Listing, by_base_name, image_files, one_file_each
+from siamese_diffusion.data.layouts.listing import Listing, by_base_name, dead_links, image_files, one_file_each
 
 SUFFIX = "_segmentation"
 
@@ -23,4 +23,5 @@ def two_folders(images: Path, masks: Path) -> Listing:
     plain = [path for path in image_files(images) if images != masks or not path.stem.endswith(SUFFIX)]
     found, doubled = by_base_name(plain, SUFFIX)
     drawn, more = by_base_name(marked, SUFFIX)
-    return Listing("ISIC challenge", found, one_file_each(drawn), doubled=doubled + more)
+    links = [link for top in dict.fromkeys((images, masks)) for link in dead_links(top)]
+    return Listing("ISIC challenge", found, one_file_each(drawn), doubled=doubled + more, broken=links)

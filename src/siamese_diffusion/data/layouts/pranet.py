@@ -1,5 +1,6 @@
 """PraNet's release of five polyp sets: `TrainDataset/`, and `TestDataset/NAME/` for each test set."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from siamese_diffusion.data.layouts import isic, manifest, parallel, webdataset
@@ -17,7 +18,7 @@ def read(folder: Path) -> Listing | None:
     if training is None and not tests:
         return None
     own = training or Listing("PraNet test sets", {}, {})
-    return Listing(own.layout, own.images, own.masks, own.rows, own.doubled, own.broken, tests)
+    return replace(own, test_sets=tests)
 
 
 def _test_sets(top: Path) -> dict[str, Listing]:
