@@ -454,7 +454,7 @@ def test_pictures_are_a_column_a_mask_and_a_row_an_arm(
         "real": None,
         "siamese": {"masks": "random", "ratio": [1, 2]},
         "strict": {"kind": "siamese", "masks": "random", "min_fit": 0.0},
-        "mask-only": {"masks": "random"},
+        "mask-only": {"masks": "random", "ratio": 2},
         "exact": {"kind": "siamese", "masks": "real"},
         "copy-paste": None,
     }

@@ -61,7 +61,7 @@ def run(kept: Path) -> int:
             if canary.exists():
                 wrong = "A PROGRAM WAS RUN"
                 canary.unlink()
-            elif verdict == "read" and not case.name.startswith("check"):
+            elif verdict == "read" and not case.name.startswith("check") and poisons.UNHEEDED not in case.name:
                 wrong = wrong or "is taken"
             tried += 1
             if wrong is not None:
@@ -153,7 +153,7 @@ def cases(good: Path, canary: Path) -> Iterator[Case]:
             (f"sample, {part}, bin", f"{place}/{binary}.bin", SAMPLE, f"{place}/*.safetensors"),
         ]
     for name, file, arguments, without in weights:
-        for poison, content in poisons.weights(good / file, canary):
+        for poison, content in poisons.weights(canary, every=name == "import x.ckpt"):
             yield Case(f"{name}: {poison}", file, content, arguments, {}, without)
     for part in ("unet", "vae", "controlnet", "text_encoder", "tokenizer", "scheduler"):
         kinds = {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.json"}

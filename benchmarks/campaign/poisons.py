@@ -50,9 +50,9 @@ def _load_unsafely(path: str) -> Any:
     return pickle.loads(Path(path).read_bytes())
 
 
-def weights(path: Path, canary: Path) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of poisoned files of weights, whatever the file is called."""
-    for name, trap in traps(canary).items():
+def weights(canary: Path, every: bool = True) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of poisoned files of weights: with `every` trap there is, or with one in each kind of file."""
+    for name, trap in traps(canary).items() if every else [("os.system", traps(canary)["os.system"])]:
         for what, value in (
             ("alone", trap),
             ("in a state dict", {**STATE, "x": trap}),
@@ -102,7 +102,7 @@ def configurations(content: bytes, canary: Path) -> Iterator[tuple[str, bytes, d
     beside = {"evil.py": evil, "modeling_evil.py": evil}
     classes = ("AutoModel", "AutoConfig", "AutoTokenizer", "CLIPTextModel")
     yield "auto_map", json.dumps(values | {"auto_map": dict.fromkeys(classes, "evil.Evil")}).encode(), beside
-    yield "_class_name of the folder", json.dumps(values | {"_class_name": "evil.Evil"}).encode(), beside
+    yield f"a class's name, {UNHEEDED}", json.dumps(values | {"_class_name": "evil.Evil"}).encode(), beside
     yield "custom pipeline", json.dumps(values | {"custom_pipelines": {"x": "evil"}}).encode(), beside
     yield "quantization", json.dumps(values | {"quantization_config": {"quant_method": "evil.Evil"}}).encode(), beside
     yield "attention from a hub", json.dumps(values | {"attn_implementation": "evil/kernel"}).encode(), beside
@@ -115,6 +115,9 @@ def settings(canary: Path) -> Iterator[tuple[str, bytes]]:
     yield "name", b"data: !!python/name:os.system\n"
     yield "module", b"data: !!python/module:antigravity\n"
 
+
+UNHEEDED = "which nobody looks at"
+"""In the names of files that may be taken: the right class is known."""
 
 PROGRAMS = ("gs", "gswin32c", "gswin64c", "xv", "convert", "djpeg", "inkscape", "pdftoppm", "dwebp")
 """What a library of images may start."""

@@ -228,7 +228,7 @@ def _note(out: Path) -> dict[str, Any]:
     """What `inputs.json` says; nothing where it is not ours."""
     try:
         note = read_json(out / INPUTS)
-    except (InputError, OSError):
+    except Exception:  # whatever it is, it is not ours
         return {}
     if not isinstance(note, dict):
         return {}
@@ -262,7 +262,7 @@ def _is_whole_config(path: Path) -> bool:
     """Whether a file holds every section, as what is written here does and what a user writes need not."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except Exception:  # whatever it is, it is not ours
         return False
     sections = set(Config.model_fields) - {"evaluate"}  # the last one to come
     return isinstance(values, dict) and sections <= values.keys()

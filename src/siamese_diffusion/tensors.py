@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -57,7 +58,9 @@ def _read(path: Path, mapped: bool) -> Any:
     zipped = zipfile.is_zipfile(path)
     if zipped:
         _require_stored(path)
-    value = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and zipped)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of programs and old forms, which are refused or are none of the user's
+        value = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and zipped)
     _require_plain(value, path)
     return value
 
@@ -66,6 +69,8 @@ def _require_stored(path: Path) -> None:
     """`torch.save` never packs what it stores, so a file that grows when it is read is not its."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        raise InputError(f"{path}: cannot be read as weights (it is a TorchScript program, which would be run)")
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise InputError(f"{path}: cannot be read as weights (it is a ZIP file of packed files)")
     if sum(entry.file_size for entry in entries) > path.stat().st_size:

@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from siamese_diffusion.data.coding import VOID
 from siamese_diffusion.data.decoding import Decoding, MaskSource
@@ -145,7 +146,13 @@ def _is_flat(decoding: Decoding, path: Path, header: Header) -> bool:
         assert values is not None
         decoding.scaled(path, values, header)
         return False
-    extremes = open_image(path, decoding.settings.max_pixels).getextrema()
+    image = open_image(path, decoding.settings.max_pixels)
+    few = image.resize((min(16, image.width), min(16, image.height)), Image.Resampling.NEAREST)
+    return _alike(few) and _alike(image)
+
+
+def _alike(image: Image.Image) -> bool:
+    extremes = image.getextrema()
     bands = [extremes] if isinstance(extremes[0], int | float) else extremes
     return all(low == high for low, high in bands)
 

@@ -34,15 +34,17 @@ def losses(mask: Mask, squared: Mask, fit: Fit) -> Losses:
     """
     if not mask.any():
         return NO_LOSSES
-    count, parts, figures, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    left, top, across, down = cv2.boundingRect(mask.view(np.uint8))
+    inner = np.ascontiguousarray(mask[top : top + down, left : left + across]).view(np.uint8)
+    count, parts, figures, _ = cv2.connectedComponentsWithStats(inner, connectivity=8)
     areas = figures[1:, cv2.CC_STAT_AREA]
     large = areas >= min(SPECK, areas.max())
     height, width = mask.shape
     resolution = len(squared)
     if count == 2 and fit == "squash" and squared.sum() * height * width >= KEPT * areas[0] * resolution**2:
         return Losses(1, 0, 0)  # the common case, without a look at each pixel
-    rows, columns = np.nonzero(mask)
-    y, x, inside = _places(rows, columns, (height, width), resolution, fit)
+    rows, columns = np.nonzero(inner)
+    y, x, inside = _places(rows + top, columns + left, (height, width), resolution, fit)
     which = parts[rows, columns] - 1
     seen = inside & squared[y, x]
     lost = large & (np.bincount(which[seen], minlength=count - 1) < KEPT * areas)

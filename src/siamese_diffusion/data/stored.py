@@ -19,6 +19,9 @@ Form = Literal["grey", "palette", "colour", "alpha"]
 Raw = int | str
 """A stored value, or a colour as '#rrggbb'."""
 
+ALWAYS_LOSSY = frozenset({"JPEG", "MPO"})
+LOSSLESS = 4
+"""A file of another format that may be lossy or not is not where it holds so few values."""
 NEARLY_GREY = 16
 """Largest distance of the channels of a grey pixel: what a lossy format makes of it."""
 
@@ -86,6 +89,18 @@ def read_stored(path: Path, header: Header | None = None, coding: str = "auto", 
     header = header or read_header(path, max_pixels)
     if header.pages > 1:
         raise InputError(f"{path}: holds {header.pages} pages, and a mask is one; save each mask as a file of its own")
+    found = _read(path, header, coding, max_pixels)
+    if found.lossy and header.format not in ALWAYS_LOSSY and len(found.counts) <= LOSSLESS:
+        return replace(found, lossy=False)
+    return found
+
+
+def hexadecimal(colour: int) -> str:
+    """'#rrggbb' of 0xRRGGBB."""
+    return f"#{colour:06x}"
+
+
+def _read(path: Path, header: Header, coding: str, max_pixels: int) -> Stored:
     lossy = header.format in LOSSY
     if header.deep:
         values = deep_values(path, header, max_pixels)
@@ -109,11 +124,6 @@ def read_stored(path: Path, header: Header | None = None, coding: str = "auto", 
     if image.mode == "L":
         return Stored(path, "grey", np.asarray(image), "grey", lossy)
     return _grey_or_colour(path, to_rgb(image), image.mode, lossy)
-
-
-def hexadecimal(colour: int) -> str:
-    """'#rrggbb' of 0xRRGGBB."""
-    return f"#{colour:06x}"
 
 
 def _deep(path: Path, values: NDArray[np.float32], mode: str) -> Stored:

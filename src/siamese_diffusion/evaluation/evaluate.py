@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_diffusion.claim import Claim, begun_earlier, holds_run, listing, require_apart, visible
-from siamese_diffusion.config import Config, EvaluateConfig, update
+from siamese_diffusion.config import READING, Config, EvaluateConfig, update
 from siamese_diffusion.data.arrays import load_images
 from siamese_diffusion.data.decoding import plain_settings
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.hashing import hash_files
-from siamese_diffusion.data.pairs import Pair
+from siamese_diffusion.data.pairs import Pair, reading
 from siamese_diffusion.data.splits import held_out, own_test_pairs
 from siamese_diffusion.device import find_device, precision_on, set_tf32
 from siamese_diffusion.errors import InputError
@@ -158,7 +158,7 @@ def _claim(
     resume: bool,
 ) -> Claim:
     """The right to `out`, which holds nothing yet, or this evaluation as far as it got."""
-    depends: dict[str, set[str] | None] = {"data": {"split", "resolution"}}
+    depends: dict[str, set[str] | None] = {"data": {"split", "resolution", *READING}}
     depends["evaluate"] = set(EvaluateConfig.model_fields) - {"features"}  # noted as an option
     if judge is None:  # trained here
         depends["segment"] = None
@@ -172,6 +172,7 @@ def _claim(
         "precision": precision,
         **_counts(sets),
         "files": listing([path for pair in pairs for path in pair.files]),
+        **reading(pairs),
     }
     return Claim(out, config, depends, inputs, resume, earlier=lambda: _is_earlier(out, names, sets))
 

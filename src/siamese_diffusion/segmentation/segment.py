@@ -127,7 +127,7 @@ def _segment(
         **{name: counts[name] for name in ("real", "validation", "synthetic")},
         "files": listing([path for pair in (*real, *validation, *made) for path in pair.files]),
         "test": {name: len(pairs) for name, pairs in tests.items()},
-        **reading([*real, *validation, *made]),
+        **reading([*real, *validation, *made, *(pair for pairs in tests.values() for pair in pairs)]),
     }
     depends = {"data": {"split", "limit", "limit_seed", *READING}, "segment": None}
     claim = Claim(out, config, depends, inputs, resume, earlier=lambda: begun_earlier(out, "segment"))
