@@ -128,25 +128,25 @@ def test_an_interrupted_call_goes_on_to_the_same(network: Path, tmp_path: Path, 
     from siamese_diffusion.segmentation import predict as module
 
     folder = folder_of(tmp_path)
-    predict(network, folder, tmp_path / "whole", device="cpu", batch_size=1)
+    predict(network, folder, tmp_path / "whole", device="cpu", batch_size=2)
     write, calls = module._write_one, 0
 
     def dies(*args: object, **options: object) -> object:
         nonlocal calls
         calls += 1
-        if calls > 2:
+        if calls > 1:
             raise KeyboardInterrupt
         return write(*args, **options)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "_write_one", dies)
         with pytest.raises(KeyboardInterrupt):
-            predict(network, folder, tmp_path / "cut", device="cpu", batch_size=1)
+            predict(network, folder, tmp_path / "cut", device="cpu", batch_size=2)
     with pytest.raises(InputError, match="--resume"):
-        predict(network, folder, tmp_path / "cut", device="cpu", batch_size=1)
+        predict(network, folder, tmp_path / "cut", device="cpu", batch_size=2)
     with pytest.raises(InputError, match="--threshold"):
-        predict(network, folder, tmp_path / "cut", device="cpu", batch_size=1, threshold=0.7, resume=True)
-    predict(network, folder, tmp_path / "cut", device="cpu", batch_size=1, resume=True)
+        predict(network, folder, tmp_path / "cut", device="cpu", batch_size=2, threshold=0.7, resume=True)
+    predict(network, folder, tmp_path / "cut", device="cpu", batch_size=2, resume=True)
     files = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*") if path.is_file())
     assert len(files) > 6
     for path in files:
