@@ -262,18 +262,15 @@ def test_folders_are_squared_as_the_setting_says(tmp_path: Path, fit: Fit) -> No
 
 @pytest.mark.parametrize("fit", FITS)
 def test_predictions_are_scored_at_native_size_with_the_fit_undone(fit: Fit) -> None:
-    import torch
-
-    from siamese_diffusion.segmentation.predict import at_size
+    from siamese_diffusion.segmentation.inference import at_size
 
     each = scene(4, *WIDE)
-    probabilities = torch.from_numpy(square(each.large, 64, fit).astype(np.float32))
-    found = at_size(probabilities, WIDE, fit)
+    found = at_size(square(each.large, 64, fit).astype(np.float32), WIDE, fit)
     assert found.shape == WIDE
     wanted = each.large.copy()
     if fit == "crop":
         wanted[:, :16] = wanted[:, -16:] = False
-    assert ((found.numpy() > 0.5) ^ wanted).mean() < 0.02
+    assert ((found > 0.5) ^ wanted).mean() < 0.02
 
 
 def test_tiny_lesions_that_the_resolution_loses_are_counted(tmp_path: Path) -> None:

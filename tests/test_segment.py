@@ -15,8 +15,10 @@ from siamese_diffusion.errors import InputError
 from siamese_diffusion.segmentation import networks
 from siamese_diffusion.segmentation.batches import Arrays, batches, load
 from siamese_diffusion.segmentation.best_step import Selection
+from siamese_diffusion.segmentation.inference import probabilities
 from siamese_diffusion.segmentation.metrics import score
-from siamese_diffusion.segmentation.segment import load_network, predict, segment
+from siamese_diffusion.segmentation.segment import segment
+from siamese_diffusion.segmentation.trained import load_network
 
 SPLITS = {
     "train": [f"{i:03d}" for i in range(8)],
@@ -82,10 +84,10 @@ def test_it_learns_discs_and_the_saved_network_is_the_scored_one(
     assert metrics["test"]["discs"]["mDice"] > 0.8
     network = load_network(tmp_path / "run")
     arrays = load(DataFolder(data).pairs("test"), 32)
-    probabilities = predict(network, arrays.images, 1)
-    assert probabilities.shape == (2, 32, 32)
-    assert probabilities.dtype == np.float32
-    scores = score(torch.from_numpy(probabilities), torch.from_numpy(arrays.masks))
+    seen = probabilities(network, arrays.images, 1)
+    assert seen.shape == (2, 32, 32)
+    assert seen.dtype == np.float32
+    scores = score(torch.from_numpy(seen), torch.from_numpy(arrays.masks))
     assert float(scores.dice.mean()) == pytest.approx(metrics["test"]["discs"]["mDice"], abs=1e-3)
     weights = tmp_path / "run/best.safetensors"
     weights.write_bytes(weights.read_bytes()[:-5])
@@ -220,9 +222,9 @@ def test_scores_at_the_masks_own_size(disc_pairs: DiscPairs, tmp_path: Path) -> 
     inside, native = (runs[where]["test"]["large"] for where in ("input", "native"))
     assert inside["meanDic"] != native["meanDic"]
     network = load_network(tmp_path / "native")
-    probabilities = predict(network, load(DataFolder(large).pairs(), 32).images)
+    seen = probabilities(network, load(DataFolder(large).pairs(), 32).images)
     masks = load(DataFolder(large).pairs(), 48).masks
-    resized = torch.nn.functional.interpolate(torch.from_numpy(probabilities)[:, None], size=(48, 48), mode="bilinear")[:, 0]
+    resized = torch.nn.functional.interpolate(torch.from_numpy(seen)[:, None], size=(48, 48), mode="bilinear")[:, 0]
     assert score(resized, torch.from_numpy(masks), field=True).means() == pytest.approx(native, abs=1e-4)
 
 

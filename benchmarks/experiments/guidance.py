@@ -19,8 +19,8 @@ from siamese_diffusion.data.arrays import load_pairs
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.evaluation.metrics.appearance import statistics
 from siamese_diffusion.evaluation.metrics.mask_fit import pair_scores
-from siamese_diffusion.segmentation.predict import predict
-from siamese_diffusion.segmentation.segment import load_network
+from siamese_diffusion.segmentation.inference import probabilities
+from siamese_diffusion.segmentation.trained import load_network
 
 
 def drawn(run: Path, data: Path, judge: Path, at: str, arguments: argparse.Namespace) -> dict[str, float]:
@@ -35,7 +35,7 @@ def drawn(run: Path, data: Path, judge: Path, at: str, arguments: argparse.Names
         images, masks = load_pairs(DataFolder(out).pairs(), config.data.resolution)
     real, _ = load_pairs(DataFolder(data).pairs("val", arguments.count), config.data.resolution)
     ours, theirs = statistics(images), statistics(real)
-    seen = predict(load_network(judge), images)
+    seen = probabilities(load_network(judge).network, images)
     return {
         "edges": ours["gradient"] / theirs["gradient"],
         "sharpness": ours["sharpness"] / theirs["sharpness"],

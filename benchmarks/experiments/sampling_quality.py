@@ -35,7 +35,7 @@ from siamese_diffusion.evaluation.judge import Judge, embedder, judge_of
 from siamese_diffusion.evaluation.metrics.distances import kernel_distance
 from siamese_diffusion.evaluation.metrics.mask_fit import pair_scores
 from siamese_diffusion.files import write_json
-from siamese_diffusion.segmentation.predict import predict
+from siamese_diffusion.segmentation.inference import probabilities
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "speed"))  # images are drawn as where their speed is measured
 from drawing import STRAIGHTFORWARD, Sampler, Task
@@ -72,7 +72,7 @@ class Scale:
     def weigh(self, images: NDArray[np.uint8]) -> tuple[float, float]:
         """Mean Dice with the masks, and kernel distance to the real training images."""
         sized = np.stack([square(image, self.judge.resolution) for image in images])
-        fit = pair_scores(predict(self.judge.network, sized, 16), self.masks)["dice"].mean()
+        fit = pair_scores(probabilities(self.judge.network, sized, 16), self.masks)["dice"].mean()
         return float(fit), kernel_distance(self.real, self.features(sized)).estimate.value
 
 

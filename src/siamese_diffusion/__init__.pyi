@@ -14,7 +14,9 @@ from siamese_diffusion.evaluation.evaluate import evaluate as evaluate
 from siamese_diffusion.evaluation.filter import filter_ as filter_
 from siamese_diffusion.reader_study.rating import export_ratings as export_ratings
 from siamese_diffusion.reader_study.rating import score_ratings as score_ratings
+from siamese_diffusion.segmentation.predict import predict as predict
 from siamese_diffusion.segmentation.segment import segment as segment
+from siamese_diffusion.segmentation.trained import load_network as load_network
 from siamese_diffusion.studies.study import study as study
 
 __all__: list[str]

@@ -230,6 +230,36 @@ def segment(
     )
 
 
+@command(app)
+def predict(
+    network: Annotated[Path, Option(help="A finished run of `segment`.")],
+    images: Annotated[Path, Option(help="An image, a video, or a folder of images.")],
+    out: Out,
+    masks: Annotated[Path | None, Option(help="Folder of masks with the images' names, to score against.")] = None,
+    tta: Annotated[bool, Option("--tta", help="Average over four flips; takes four times as long.")] = False,
+    probability_maps: Annotated[bool, Option("--probability-maps", help="Write them too.")] = False,
+    overlays: Annotated[bool, Option(help="Write pictures with the outlines.")] = True,
+    threshold: Annotated[float, Option(help="Probability above which a pixel is lesion.")] = 0.5,
+    batch_size: Annotated[int, Option(help="Images in one pass.")] = 16,
+    resume: Resume = False,
+    device: Device = "auto",
+) -> Result:
+    """Draw the masks that a trained network sees in new images."""
+    return api.predict(
+        network=network,
+        images=images,
+        out=out,
+        masks=masks,
+        tta=tta,
+        probability_maps=probability_maps,
+        overlays=overlays,
+        threshold=threshold,
+        batch_size=batch_size,
+        resume=resume,
+        device=device,
+    )
+
+
 @command(app, goes_on=True)
 def study(
     config: Annotated[Path, Option(help="YAML file: data, arms, networks, seeds. See docs/study.md.")],

@@ -40,7 +40,7 @@ from siamese_diffusion.evaluation.scores import read_fits
 from siamese_diffusion.files import read_json, write_json, write_text, write_whole
 from siamese_diffusion.lock import hold
 from siamese_diffusion.progress import say
-from siamese_diffusion.segmentation.segment import WEIGHTS, require_finished
+from siamese_diffusion.segmentation.trained import WEIGHTS, require_finished
 
 RESULTS = frozenset({"config.yaml", "fit.csv", "novelty.csv", "worst.png", "report.html", "metrics.json"})
 """What is written at the end, in this order in earlier versions; now `config.yaml` is there from the beginning."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from siamese_diffusion import progress
-from siamese_diffusion.config import Config, load_config, update
+from siamese_diffusion.config import Config, update
 from siamese_diffusion.data.arrays import read_squared
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import Pair
@@ -23,7 +23,9 @@ from siamese_diffusion.device import find_device, precision_on
 from siamese_diffusion.evaluation.extractors import fingerprint
 from siamese_diffusion.evaluation.features import Extractor
 from siamese_diffusion.evaluation.metrics.mask_fit import Scores, pair_scores, shuffled_fit
-from siamese_diffusion.segmentation.segment import load_network, predict, read_result, segment
+from siamese_diffusion.segmentation.inference import probabilities
+from siamese_diffusion.segmentation.segment import read_result, segment
+from siamese_diffusion.segmentation.trained import load_network
 
 SHUFFLED = 2000
 """Fit to other pairs' masks is measured on no more pairs than this."""
@@ -45,7 +47,7 @@ class Judge:
     def see(self, pairs: Sequence[Pair]) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.float32]]:
         """Images (N, R, R, 3), masks (N, R, R) and predictions (N, R, R) in [0, 1]."""
         images, masks = read_squared(pairs, self.resolution)
-        return images, masks, predict(self.network, images, self.batch_size, precision=self.precision)
+        return images, masks, probabilities(self.network, images, self.batch_size, precision=self.precision)
 
 
 def judge_of(real: DataFolder, run: Path | None, out: Path, config: Config, resume: bool, device: str) -> Judge:
@@ -60,8 +62,8 @@ def judge_of(real: DataFolder, run: Path | None, out: Path, config: Config, resu
         unlimited = changed.model_copy(update={"data": changed.data.model_copy(update={"limit": None})})
         segment(real, out, [real] if own_test_pairs(real) else [], config=unlimited, resume=resume, device=device)
     where = find_device(device)
-    network = load_network(run).to(where)
-    settings = load_config(run / "config.yaml").segment
+    trained = load_network(run)
+    network, settings = trained.network.to(where), trained.settings
     precision = precision_on(where, config.evaluate.precision)
     return Judge(run, network, settings.resolution, settings.batch_size, where, precision)
 

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 from siamese_diffusion import loop, progress
 from siamese_diffusion.checkpoints import latest_checkpoint
 from siamese_diffusion.claim import Claim, begun_earlier, listing, require_apart
-from siamese_diffusion.config import READING, Config, SegmentConfig, load_config, update
+from siamese_diffusion.config import READING, Config, SegmentConfig, update
 from siamese_diffusion.data.arrays import forget, require_lesions
 from siamese_diffusion.data.decoding import announce, plain_settings
 from siamese_diffusion.data.folder import DataFolder
@@ -25,20 +25,15 @@ from siamese_diffusion.data.pairs import reading
 from siamese_diffusion.data.splits import require_disjoint, sets_for_testing, train_and_validation
 from siamese_diffusion.device import find_device, precision_on
 from siamese_diffusion.durable import clear_all
-from siamese_diffusion.errors import InputError, reason
+from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, require_kind, write_json
 from siamese_diffusion.lock import hold
 from siamese_diffusion.segmentation import networks
 from siamese_diffusion.segmentation.batches import batches, heaviest, load
 from siamese_diffusion.segmentation.best_step import Selection
+from siamese_diffusion.segmentation.inference import draw_samples, score_set, validate
 from siamese_diffusion.segmentation.losses import LOSSES
 from siamese_diffusion.segmentation.metrics import summary
-from siamese_diffusion.segmentation.predict import draw_samples, score_set, validate
-from siamese_diffusion.segmentation.predict import predict as predict  # those who use a run import it from here
-from siamese_diffusion.tensors import read_state, require_finite
-
-WEIGHTS = "best.safetensors"
-"""The selected network, in its run's folder."""
 
 
 class Segmenter(nn.Module):
@@ -225,29 +220,6 @@ def read_result(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = read_json(run / "metrics.json", dict[str, Any])
     require_kind(found, Result, str(run / "metrics.json"))
     return found
-
-
-def load_network(run: Path) -> nn.Module:
-    """The selected network of a finished run of `segment`, on the CPU, in eval mode.
-
-    Raises:
-        InputError: `run` is no finished run of `segment`, or its weights are torn or not finite.
-    """
-    require_finished(run)
-    state = read_state(run / WEIGHTS)
-    require_finite(state, run / WEIGHTS)
-    network = networks.create(load_config(run / "config.yaml").segment.network)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise InputError(f"{run / WEIGHTS}: cannot be loaded ({reason(error)})") from None
-    return network.eval()
-
-
-def require_finished(run: Path) -> None:
-    """Raise `InputError` unless `run` is a finished run of `segment`."""
-    if not (run / "metrics.json").exists() or not (run / WEIGHTS).exists():
-        raise InputError(f"{run}: not a finished run of segment (it has no metrics.json and {WEIGHTS})")
 
 
 class _Start(TypedDict):

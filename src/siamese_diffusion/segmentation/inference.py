@@ -1,0 +1,156 @@
+"""What a segmentation network sees in images, and its scores: part by part, so that few images are in memory at a time."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from siamese_diffusion import pictures, progress
+from siamese_diffusion.config import SegmentConfig
+from siamese_diffusion.data.arrays import read_squared
+from siamese_diffusion.data.images import Fit, padded_box
+from siamese_diffusion.data.pairs import MaskFile, Pair
+from siamese_diffusion.device import SIXTEEN_BITS, autocast
+from siamese_diffusion.errors import InputError
+from siamese_diffusion.files import write_text, write_whole
+from siamese_diffusion.segmentation.batches import Arrays
+from siamese_diffusion.segmentation.metrics import SetScores, join, score
+
+FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
+"""Axes of an image, channels first, that each flip reverses."""
+
+SHOWN = 8
+"""Validation pairs in `samples/`."""
+
+
+def probabilities(
+    network: nn.Module,
+    images: NDArray[np.uint8],
+    batch_size: int = 32,
+    correction: bool = False,
+    precision: str = "fp32",
+    flips: bool = False,
+) -> NDArray[np.float32]:
+    """Probabilities of the mask, where `network` lies and in its eval mode.
+
+    Args:
+        network: (B, 3, R, R) in [0, 1] -> (B, 1, R, R) logits.
+        images: uint8 (N, R, R, 3).
+        batch_size: images in one forward pass.
+        correction: apply SANet's probability correction, which changes no mask cut at 0.5.
+        precision: "bf16" or "fp16" run the network under autocast.
+        flips: average over the four flips of each image.
+
+    Returns:
+        float32 (N, R, R) in [0, 1].
+
+    Raises:
+        InputError: the network answers with a value that is not finite.
+    """
+    device = next(network.parameters()).device
+    training = network.training
+    network.eval()
+    parts = []
+    with torch.inference_mode(), autocast(device, precision):
+        for start in range(0, len(images), batch_size):
+            part = torch.from_numpy(np.array(images[start : start + batch_size])).to(device).movedim(3, 1) / 255.0
+            seen = [_seen(network, part.flip(axes), correction).flip(axes) for axes in (FLIPS if flips else FLIPS[:1])]
+            parts.append(torch.stack(seen).mean(0)[:, 0].cpu().numpy())
+    network.train(training)
+    if not all(np.isfinite(part).all() for part in parts):
+        remedy = f"precision = {precision}: set it to fp32, " if precision in SIXTEEN_BITS else ""
+        raise InputError(f"{remedy}the network answers with values that are not finite: they overflow, or it has diverged")
+    return np.concatenate(parts) if parts else np.empty(images.shape[:3], np.float32)
+
+
+def _seen(network: nn.Module, images: Tensor, correction: bool) -> Tensor:
+    """Probabilities (B, 1, R, R)."""
+    logits: Tensor = network(images).float()
+    if correction:
+        from siamese_diffusion.segmentation.colour import correct
+
+        logits = correct(logits)
+    return logits.sigmoid()
+
+
+def at_size(found: NDArray[np.float32], shape: tuple[int, ...], fit: Fit) -> NDArray[np.float32]:
+    """Probabilities (R, R) of a square at its image's `shape` (H, W); 0 where `crop` cut the image off."""
+    height, width = shape
+    side = min(height, width)
+    if fit == "pad":
+        rows, columns = padded_box(height, width, len(found))
+        found = found[rows, columns]
+    inner = (side, side) if fit == "crop" else (height, width)
+    resized = F.interpolate(torch.from_numpy(np.array(found))[None, None], size=inner, mode="bilinear")[0, 0].numpy()
+    if fit != "crop":
+        return np.asarray(resized)
+    whole = np.zeros((height, width), np.float32)
+    top, left = (height - side) // 2, (width - side) // 2
+    whole[top : top + side, left : left + side] = resized
+    return whole
+
+
+def _parts(count: int, batch_size: int) -> range:
+    """First places of parts of whole batches: an image is rounded with its batch, and few are in memory at a time."""
+    return range(0, count, batch_size * max(1, 256 // batch_size))
+
+
+def validate(network: nn.Module, pairs: Arrays, batch_size: int) -> tuple[SetScores, NDArray[np.float32]]:
+    """Scores of all pairs, and probabilities (SHOWN, R, R) of the first ones."""
+    scores, shown = [], []
+    parts = _parts(len(pairs.images), batch_size)
+    for start in parts:
+        images, masks = pairs.images[start : start + parts.step], pairs.masks[start : start + parts.step]
+        seen = probabilities(network, images, batch_size)
+        scores.append(score(torch.from_numpy(seen), torch.from_numpy(np.array(masks))))
+        shown.append(seen[: max(0, SHOWN - start)].copy())
+    return join(scores), np.concatenate(shown)
+
+
+def score_set(network: nn.Module, pairs: list[Pair], path: Path, settings: SegmentConfig) -> SetScores:
+    """Scores of a test set, also as a table, a line a pair, at `path`.
+
+    Raises:
+        InputError: a file cannot be read, or an image and its mask differ in size.
+    """
+    found = []
+    parts = _parts(len(pairs), settings.batch_size)
+    for start in progress.track(parts, f"testing on {path.stem}"):
+        part = pairs[start : start + parts.step]
+        images, masks = read_squared(part, settings.resolution)
+        seen = probabilities(network, images, settings.batch_size, settings.correction)
+        if settings.score_at == "native":
+            found += [_native(each, pair.mask) for each, pair in zip(seen, part, strict=True)]
+        else:
+            found.append(score(torch.from_numpy(seen), torch.from_numpy(masks), field=True))
+    scores = join(found)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    columns = scores.columns()
+    table.writerow(["name", *columns])
+    for pair, *values in zip(pairs, *columns.values(), strict=True):
+        table.writerow([pair.name, *(f"{value:.6f}" for value in values)])
+    write_text(path, text.getvalue())
+    return scores
+
+
+def _native(found: NDArray[np.float32], file: MaskFile) -> SetScores:
+    """Scores at the mask's own size; what was done to make its image square is undone."""
+    mask = file.read()
+    resized = at_size(found, mask.shape, file.decoding.settings.fit)
+    return score(torch.from_numpy(resized)[None], torch.from_numpy(mask)[None], field=True)
+
+
+def draw_samples(path: Path, pairs: Arrays, seen: NDArray[np.float32]) -> None:
+    """A picture of the first pairs: outlines of their masks, and of `seen`, probabilities (SHOWN, R, R) cut at one half."""
+    tiles = []
+    for image, mask, probability in zip(pairs.images[:SHOWN], pairs.masks[:SHOWN], seen, strict=True):
+        true = pictures.outline(image, mask, pictures.GREEN)
+        tiles.append(pictures.outline(true, probability > 0.5, pictures.MAGENTA))
+    rows = [tiles[i : i + 4] for i in range(0, len(tiles), 4)]
+    write_whole(path, pictures.grid(rows).save)

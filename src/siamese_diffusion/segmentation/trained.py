@@ -1,0 +1,103 @@
+"""A trained segmentation network, loaded and put to use on an image of any size."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from siamese_diffusion.config import DataConfig, SegmentConfig, load_config
+from siamese_diffusion.data.images import Mask, Pixels, read_image, square
+from siamese_diffusion.errors import InputError, reason
+from siamese_diffusion.segmentation import networks
+from siamese_diffusion.segmentation.inference import at_size, probabilities
+from siamese_diffusion.tensors import read_state, require_finite
+
+WEIGHTS = "best.safetensors"
+"""The selected network, in its run's folder."""
+
+
+class TrainedNetwork(nn.Module):
+    """The network of a finished run of `segment`, in eval mode.
+
+    >>> network = load_network(Path("runs/unet"))  # doctest: +SKIP
+    >>> mask = network.predict("polyp.jpg")  # doctest: +SKIP
+    """
+
+    def __init__(self, network: nn.Module, settings: SegmentConfig, data: DataConfig) -> None:
+        super().__init__()
+        self.network = network.eval()
+        self.settings, self.data = settings, data
+
+    @property
+    def resolution(self) -> int:
+        """Side in pixels of the squares that the network was trained on."""
+        return self.settings.resolution
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`images` (B, 3, R, R) in [0, 1] -> logits (B, 1, R, R)."""
+        logits: Tensor = self.network(images)
+        return logits
+
+    def probability(self, image: Any, flips: bool = False) -> NDArray[np.float32]:
+        """How probable the mask is at every pixel of an image, float32 (H, W) in [0, 1].
+
+        Args:
+            image: a file's path, a Pillow image, or an array uint8 (H, W), (H, W, 3).
+            flips: average over the image's four flips, which takes four times as long.
+
+        Raises:
+            InputError: the file cannot be read, or the array is no such image.
+        """
+        pixels = as_pixels(image)
+        squared = square(pixels, self.resolution, self.data.fit)[None]
+        found = probabilities(self.network, squared, 1, self.settings.correction, flips=flips)
+        return at_size(found[0], pixels.shape[:2], self.data.fit)
+
+    def predict(self, image: Any, threshold: float = 0.5, flips: bool = False) -> Mask:
+        """The mask that the network sees in an image, boolean (H, W); nowhere true where it sees no lesion.
+
+        Args:
+            image, flips: see `probability`, errors too.
+            threshold: probability from which a pixel belongs to the mask, 0 to 1.
+        """
+        return np.asarray(self.probability(image, flips) > threshold)
+
+
+def load_network(run: Path | str) -> TrainedNetwork:
+    """The selected network of a finished run of `segment`, on the CPU.
+
+    Raises:
+        InputError: `run` is no finished run of `segment`, or its weights are damaged.
+    """
+    run = Path(run)
+    require_finished(run)
+    state = read_state(run / WEIGHTS)
+    require_finite(state, run / WEIGHTS)
+    config = load_config(run / "config.yaml")
+    network = networks.create(config.segment.network)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(f"{run / WEIGHTS}: cannot be loaded ({reason(error)})") from None
+    return TrainedNetwork(network, config.segment, config.data)
+
+
+def require_finished(run: Path) -> None:
+    """Raise `InputError` unless `run` is a finished run of `segment`."""
+    if not (run / "metrics.json").exists() or not (run / WEIGHTS).exists():
+        raise InputError(f"{run}: not a finished run of segment (it has no metrics.json and {WEIGHTS})")
+
+
+def as_pixels(image: Any) -> Pixels:
+    """An image as uint8 (H, W, 3); see `TrainedNetwork.probability`, errors too."""
+    if isinstance(image, (str, Path)):
+        return read_image(Path(image))
+    if isinstance(image, Image.Image):
+        return np.array(image.convert("RGB"))
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
+        raise InputError(f"image: expected uint8 (H, W) or (H, W, 3), not {pixels.dtype} {pixels.shape}")
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
