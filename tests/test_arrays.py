@@ -18,13 +18,13 @@ from siamese_diffusion.config import Config, update
 from siamese_diffusion.data import arrays
 from siamese_diffusion.data.arrays import (
     array_file,
-    forget,
+    cache_key,
     load_images,
     load_pairs,
     map_images,
     map_pairs,
     read_squared,
-    stamp,
+    remove_arrays,
 )
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.diffusion import pretrain
@@ -79,7 +79,7 @@ def test_mapped_pairs_are_the_loaded_ones(disc_pairs: DiscPairs, tmp_path: Path,
     assert np.array_equal(map_pairs(pairs, 24, tmp_path / "cache")[0], loaded[0])
     with pytest.raises(AssertionError, match="read again"):
         map_pairs(pairs, 25, tmp_path / "cache")
-    forget(tmp_path / "cache")
+    remove_arrays(tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*.npy"))
     assert np.array_equal(mapped[0], loaded[0])  # an open map stays good
 
@@ -102,11 +102,11 @@ def test_a_shard_that_is_replaced_is_noticed(tmp_path: Path) -> None:
     pairs = DataFolder(tmp_path / "data").pairs()
     mapped = map_pairs(pairs, 4, tmp_path / "cache")
     assert np.array_equal(mapped[0], read_squared(pairs, 4)[0])
-    key = stamp([pair.image.path for pair in pairs])
+    key = cache_key([pair.image.path for pair in pairs])
     shard = pairs[0].image.path.parent
     os.utime(shard, ns=(0, shard.stat().st_mtime_ns + 1))
-    assert stamp([pair.image.path for pair in pairs]) != key
-    assert stamp([pair.image.path for pair in pairs][3:6]) == stamp([pair.image.path for pair in pairs][3:6])
+    assert cache_key([pair.image.path for pair in pairs]) != key
+    assert cache_key([pair.image.path for pair in pairs][3:6]) == cache_key([pair.image.path for pair in pairs][3:6])
 
 
 def test_a_bad_file_is_named_and_nothing_is_left(disc_pairs: DiscPairs, tmp_path: Path) -> None:

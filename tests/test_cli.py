@@ -19,7 +19,7 @@ import typer
 
 import siamese_diffusion
 from siamese_diffusion.cli import app, main
-from siamese_diffusion.files import space
+from siamese_diffusion.files import full_disk_named
 
 COMMANDS = (
     *("demo", "check", "phantoms", "pretrain", "train", "sample", "evaluate", "filter", "segment", "study"),
@@ -230,7 +230,7 @@ def test_no_command_advises_an_option_that_it_lacks(command: str, tmp_path: Path
         raise KeyboardInterrupt
 
     def full(*_: Any, **__: Any) -> Any:
-        with space(tmp_path / "x"):
+        with full_disk_named(tmp_path / "x"):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     known = options()

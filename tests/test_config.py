@@ -14,7 +14,7 @@ from siamese_diffusion.config import (
     update,
 )
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.network_recipes import RECIPES
+from siamese_diffusion.network_recipes import NETWORK_RECIPES
 
 
 def test_dump_reads_back(tmp_path: Path) -> None:
@@ -111,8 +111,8 @@ class TestNetworks:
     """What was set stays when the network changes; what came from its recipe goes with it."""
 
     def test_even_where_the_value_set_is_a_default_or_the_recipes(self) -> None:
-        config = load_config(None, ["segment.network=sanet", f"segment.steps={RECIPES['sanet']['steps']}"])
-        assert update(config, "segment", network="ctnet").segment.steps == RECIPES["sanet"]["steps"]
+        config = load_config(None, ["segment.network=sanet", f"segment.steps={NETWORK_RECIPES['sanet']['steps']}"])
+        assert update(config, "segment", network="ctnet").segment.steps == NETWORK_RECIPES["sanet"]["steps"]
         config = load_config(None, [f"segment.steps={Config().segment.steps}"])
         assert update(config, "segment", network="ctnet").segment.steps == Config().segment.steps
 

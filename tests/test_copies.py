@@ -11,7 +11,7 @@ from PIL import Image
 from siamese_diffusion.data.pairs import ImageFile
 from siamese_diffusion.data.phantom import phantom
 from siamese_diffusion.evaluation.features import FLIPS, features
-from siamese_diffusion.evaluation.metrics.copies import Archive, thumbnail, thumbnails
+from siamese_diffusion.evaluation.metrics.copies import CopySearch, thumbnail, thumbnails
 
 SIDE = 64
 Pixels = NDArray[np.uint8]
@@ -70,7 +70,7 @@ class World:
 
 def test_planted_copies_are_found_and_fresh_images_are_not(tmp_path: Path) -> None:
     world = World(tmp_path)
-    archive = Archive([world.describe(world.real, "real", True)])
+    archive = CopySearch([world.describe(world.real, "real", True)])
     calibration = archive.calibrate([world.describe(world.held, "held", False)], target=0.01)
     assert calibration.held_out
     assert len(calibration.measured.score) == 60
@@ -102,7 +102,7 @@ def one_hot_like(count: int, seed: int) -> NDArray[np.float64]:
 def test_ratio_is_the_distance_over_that_of_the_real_neighbours() -> None:
     real = one_hot_like(40, 0)
     queries = np.random.default_rng(1).normal(size=(6, 32))
-    found = Archive([real]).score([queries])
+    found = CopySearch([real]).score([queries])
 
     def unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True))
@@ -117,7 +117,7 @@ def test_ratio_is_the_distance_over_that_of_the_real_neighbours() -> None:
 def test_a_copy_of_an_image_that_the_training_set_holds_twice_is_still_found() -> None:
     real = one_hot_like(40, 0)
     real[7] = real[8]
-    found = Archive([real]).score([real[8]])
+    found = CopySearch([real]).score([real[8]])
     assert found.score[0] < 1e-3
 
 
@@ -125,7 +125,7 @@ def test_the_smaller_ratio_of_two_descriptions_counts_and_is_named() -> None:
     first, second = one_hot_like(30, 0), one_hot_like(30, 1)
     fresh_rows = np.random.default_rng(2).normal(size=(2, 32))
     queries = [np.stack([fresh_rows[0], first[4, 0]]), np.stack([second[9, 0], fresh_rows[1]])]
-    found = Archive([first, second]).score(queries)
+    found = CopySearch([first, second]).score(queries)
     assert found.description.tolist() == [1, 0]
     assert found.place.tolist() == [9, 4]
     assert found.score.max() < 1e-3
@@ -135,7 +135,7 @@ def test_the_smaller_ratio_of_two_descriptions_counts_and_is_named() -> None:
 def test_each_training_image_is_scored_without_itself() -> None:
     """So a set of unrelated images has scores near 1, and the threshold is no accident of finding oneself."""
     real = one_hot_like(60, 0)
-    calibration = Archive([real]).calibrate(None, target=0.05)
+    calibration = CopySearch([real]).calibrate(None, target=0.05)
     assert not calibration.held_out
     assert len(calibration.measured.score) == 30
     assert calibration.threshold > 0.7
@@ -144,5 +144,5 @@ def test_each_training_image_is_scored_without_itself() -> None:
 
 def test_too_few_training_images() -> None:
     with pytest.raises(ValueError, match="at least 4"):
-        Archive([one_hot_like(3, 0)])
-    assert Archive([one_hot_like(4, 0)]).score([one_hot_like(2, 1)[:, 0]]).score.shape == (2,)
+        CopySearch([one_hot_like(3, 0)])
+    assert CopySearch([one_hot_like(4, 0)]).score([one_hot_like(2, 1)[:, 0]]).score.shape == (2,)

@@ -26,7 +26,7 @@ def by_matrix_root(real: Array, synthetic: Array) -> float:
 
 @pytest.mark.parametrize(("n", "m", "width"), [(60, 45, 8), (300, 200, 5), (30, 200, 40), (20, 15, 64)])
 def test_frechet_is_that_of_the_matrix_root(n: int, m: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "LARGEST", 100)  # covariances are summed over blocks
+    monkeypatch.setattr(quality, "MOST_COMPARED", 100)  # covariances are summed over blocks
     real, synthetic = two_sets(n, m, width)
     found = quality.frechet(real, synthetic, resamples=2)
     # The matrix root of a singular product is itself only good to about 1e-4.
@@ -86,7 +86,7 @@ def test_cmmd_of_points_in_closed_form() -> None:
 
 
 def test_cmmd_is_the_mean_of_the_kernel_over_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "LARGEST", 17)
+    monkeypatch.setattr(quality, "MOST_COMPARED", 17)
     real, synthetic = two_sets(40, 30)
     a, b = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (real, synthetic))
 
@@ -158,7 +158,7 @@ def test_the_interval_of_large_sets_shrinks_with_their_root(monkeypatch: pytest.
     random = np.random.default_rng(0)
     real, synthetic = random.normal(1, 1, (4000, 3)), random.normal(1, 1, (4000, 3))
     whole = quality.similarity(real, synthetic)
-    monkeypatch.setattr(quality, "LARGEST", 200)
+    monkeypatch.setattr(quality, "MOST_COMPARED", 200)
     reduced = quality.similarity(real, synthetic)
     assert reduced.value == pytest.approx(whole.value)
     assert reduced.high - reduced.low == pytest.approx(whole.high - whole.low, rel=0.5)

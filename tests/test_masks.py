@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from siamese_diffusion.data.images import Mask
-from siamese_diffusion.data.masks import RECIPES, Recipe, transform_mask
+from siamese_diffusion.data.masks import MASK_RECIPES, Recipe, transform_mask
 from siamese_diffusion.errors import InputError
 
 RANDOM = ["flip-scale-shift", "flip-scale-shift-rotate"]
@@ -60,7 +60,7 @@ def test_area_and_place_are_as_recorded(recipe: str) -> None:
 
 
 def test_rotation_is_as_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RECIPES, "turn", Recipe("rotation only", rotation=45.0))
+    monkeypatch.setitem(MASK_RECIPES, "turn", Recipe("rotation only", rotation=45.0))
     for copy in range(8):
         result, drawn = transform_mask(_ellipse(), "turn", 0, "a", copy)
         y, x = (np.argwhere(result) - _centroid(result)).T
@@ -70,7 +70,7 @@ def test_rotation_is_as_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_flips_alone_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RECIPES, "flip", Recipe("flips only", flips=True))
+    monkeypatch.setitem(MASK_RECIPES, "flip", Recipe("flips only", flips=True))
     mask = _ellipse()
     mask[60:64, 80:100] = True
     for copy in range(12):
@@ -104,7 +104,7 @@ def test_an_empty_mask_stays_empty() -> None:
 
 
 def test_shift_is_a_share_of_each_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RECIPES, "shift", Recipe("shift only", shift=0.15))
+    monkeypatch.setitem(MASK_RECIPES, "shift", Recipe("shift only", shift=0.15))
     mask = np.zeros((64, 192), bool)
     mask[26:38, 80:110] = True
     result, drawn = transform_mask(mask, "shift", 0, "a", 0)

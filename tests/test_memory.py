@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from siamese_diffusion import memory
-from siamese_diffusion.memory import LARGEST, Live, fitting, free_bytes, powers_of_two
+from siamese_diffusion.memory import MOST_TOGETHER, Live, fitting, free_bytes, powers_of_two
 
 MIB = 2**20
 
@@ -24,10 +24,10 @@ def test_peak_counts_what_lives_at_once() -> None:
     assert live.bytes == 0
 
 
-@pytest.mark.parametrize(("free", "expected"), [(71 * MIB, 16), (69 * MIB, 8), (MIB, 1), (2**40, LARGEST)])
+@pytest.mark.parametrize(("free", "expected"), [(71 * MIB, 16), (69 * MIB, 8), (MIB, 1), (2**40, MOST_TOGETHER)])
 def test_half_of_the_free_memory_is_filled(monkeypatch: pytest.MonkeyPatch, free: int, expected: int) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda device: free)
-    assert fitting(work, powers_of_two(LARGEST), torch.device("cpu")) == expected
+    assert fitting(work, powers_of_two(MOST_TOGETHER), torch.device("cpu")) == expected
 
 
 def test_what_is_needed_besides_is_left_free(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from siamese_diffusion.config import Config, SegmentConfig, build_config, dump_config, load_config, update
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.network_recipes import RECIPES
+from siamese_diffusion.network_recipes import NETWORK_RECIPES
 from siamese_diffusion.optimizer import make_optimizer
 from siamese_diffusion.randomness import generator
 from siamese_diffusion.segmentation import networks
@@ -58,11 +58,11 @@ class TestSettings:
 
     @pytest.mark.parametrize("name", networks.names())
     def test_every_recipe_is_valid_and_every_value_of_it_can_be_overridden(self, name: str) -> None:
-        assert RECIPES.keys() <= set(networks.names())
+        assert NETWORK_RECIPES.keys() <= set(networks.names())
         plain = SegmentConfig()
         config = SegmentConfig(network=name)
-        assert name in RECIPES or config.model_dump(exclude={"network"}) == plain.model_dump(exclude={"network"})
-        for key, value in RECIPES.get(name, {}).items():
+        assert name in NETWORK_RECIPES or config.model_dump(exclude={"network"}) == plain.model_dump(exclude={"network"})
+        for key, value in NETWORK_RECIPES.get(name, {}).items():
             assert getattr(config, key) == value
             values = {"segment": {"network": name, key: getattr(plain, key)}}
             assert getattr(build_config(values, "test").segment, key) == getattr(plain, key)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from siamese_diffusion.evaluation.metrics.copies import Archive
+from siamese_diffusion.evaluation.metrics.copies import CopySearch
 
 
 def main(queries: int, keys: int, width: int, flips: int) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def main(queries: int, keys: int, width: int, flips: int) -> dict[str, Any]:
         made = drawn(Path(folder) / "synthetic.npy", (queries, 1, width), 1)[:, 0]
         before = peak()
         start = time.perf_counter()
-        archive = Archive([real])
+        archive = CopySearch([real])
         prepared = time.perf_counter()
         found = archive.score([made])
         searched = time.perf_counter()

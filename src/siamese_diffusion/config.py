@@ -26,8 +26,8 @@ from siamese_diffusion.settings import EvaluateConfig as EvaluateConfig
 from siamese_diffusion.settings import LoopConfig as LoopConfig
 from siamese_diffusion.settings import MethodConfig as MethodConfig
 from siamese_diffusion.settings import SampleConfig as SampleConfig
-from siamese_diffusion.settings import Section as Section
 from siamese_diffusion.settings import SegmentConfig as SegmentConfig
+from siamese_diffusion.settings import SettingsSection as SettingsSection
 from siamese_diffusion.settings import TrainConfig as TrainConfig
 from siamese_diffusion.settings import reading_settings as reading_settings
 from siamese_diffusion.settings import sections

@@ -1,6 +1,6 @@
 """Which device a command runs on, and in which precision.
 
-Unusual in it: `find_device` asks torch alone. accelerate keeps the first device and precision of a process for good, so
+Design note: `find_device` asks torch alone. accelerate keeps the first device and precision of a process for good, so
 `make_accelerator` clears that first: a study trains with several.
 """
 

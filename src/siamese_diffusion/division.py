@@ -98,7 +98,7 @@ def fitting_division(
         buffer.copy_(value)
     if accelerator.is_main_process:
         how = ", activations recomputed" if light else ""
-        progress.say(f"micro_batch auto: {micro} of {settings.batch_size} samples in one pass on {device}{how}")
+        progress.notify(f"micro_batch auto: {micro} of {settings.batch_size} samples in one pass on {device}{how}")
     return Division(micro, light)
 
 

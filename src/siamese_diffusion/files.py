@@ -54,7 +54,7 @@ def whole_file(path: Path, durable: bool = False) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = unfinished(path)
     try:
-        with space(path):
+        with full_disk_named(path):
             if path.suffix == WEIGHTS:
                 temporary.touch()
                 mode = temporary.stat().st_mode
@@ -71,7 +71,7 @@ def whole_file(path: Path, durable: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def one_at_a_time(folder: Path) -> Iterator[None]:
     """Be the only process in such a block for `folder`; the others wait, and then find what the first one wrote.
 
     The system drops the lock with the process, however that ends.
@@ -87,7 +87,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def space(path: Path) -> Iterator[None]:
+def full_disk_named(path: Path) -> Iterator[None]:
     """Name `path` when the disk is full; the libraries that write report that in their own ways, or as anything else."""
     try:
         yield
@@ -136,7 +136,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        with space(path):
+        with full_disk_named(path):
             yield temporary
             for weights in temporary.rglob(f"*{WEIGHTS}"):
                 share(weights, temporary.stat().st_mode)

@@ -42,7 +42,7 @@ def after_the_step() -> Iterator[Request]:
             raise KeyboardInterrupt
         request.asked = True
         again = "press Ctrl-C again" if number == signal.SIGINT else "asked to end (SIGTERM); a second one is"
-        progress.say(f"stopping after this step; {again} to stop at once")
+        progress.notify(f"stopping after this step; {again} to stop at once")
 
     with _handling(dict.fromkeys(STOPS, note)):
         try:

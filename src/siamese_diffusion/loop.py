@@ -1,6 +1,6 @@
 """One training loop for the backbone, the two diffusions and the segmentation networks.
 
-Unusual in it: nothing random is carried from step to step. `batch_at(step, rows)` is a pure function, and the global
+Design note: nothing random is carried from step to step. `batch_at(step, rows)` is a pure function, and the global
 random state is set from (seed, step) before every forward pass. So a checkpoint holds weights and optimiser state only,
 a resumed run is the same run bit for bit, and N processes draw the batches that one process would.
 """
@@ -163,7 +163,7 @@ class _Training:
         step = int(self.state["step"])
         if "since_log" in self.state:  # checkpoints of earlier versions lack it
             self.means.restore(self.state["since_log"], self.accelerator.device)
-        progress.say(f"going on from step {step} of {self.settings.steps}")
+        progress.notify(f"going on from step {step} of {self.settings.steps}")
         return step
 
     def prepare(self) -> None:

@@ -20,7 +20,7 @@ SHARE = {"cuda": 0.9}
 """Of the free memory that is filled; elsewhere half. The rest is for what is not counted: on a processor the workspaces of
 convolutions and other programs, on a GPU little."""
 
-LARGEST = 64
+MOST_TOGETHER = 64
 """More images together fill no device better, and a killed run loses more of them."""
 
 

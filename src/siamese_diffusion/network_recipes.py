@@ -16,7 +16,7 @@ _PRANET: dict[str, Any] = {
     "sample_every": 500,
     "checkpoint_every": 500,
 }
-RECIPES: dict[str, dict[str, Any]] = {
+NETWORK_RECIPES: dict[str, dict[str, Any]] = {
     "unet_plain": {
         "resolution": 224,
         "steps": 11_400,

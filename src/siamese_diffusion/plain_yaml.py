@@ -19,7 +19,7 @@ from siamese_diffusion.files import DEEPEST, read_text
 LONGEST = 1 << 18
 """Characters of a file of settings; a megabyte would take seconds to read."""
 
-LARGEST = 20_000
+HEAVIEST = 20_000
 """Values that a file may stand for, with every anchor written out where it is used."""
 
 _TAG = "tag:yaml.org,2002:"
@@ -105,8 +105,8 @@ class _Weight:
         self.above.add(id(node))
         weight = 1 + sum(self.of(inner) for inner in self._inside(node))
         self.above.remove(id(node))
-        if weight > LARGEST:
-            raise self._refusal(node, f"with its anchors written out it holds more than {LARGEST} values")
+        if weight > HEAVIEST:
+            raise self._refusal(node, f"with its anchors written out it holds more than {HEAVIEST} values")
         self.known[id(node)] = weight
         return weight
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def say(message: str) -> None:
+def notify(message: str) -> None:
     """One line to the user, on standard error."""
     from rich.console import Console
 

@@ -15,10 +15,10 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
-from siamese_diffusion.network_recipes import RECIPES
+from siamese_diffusion.network_recipes import NETWORK_RECIPES
 
 
-class Section(BaseModel):
+class SettingsSection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
@@ -68,7 +68,7 @@ MaskValue = int | float | str
 """A value of masks as it is stored, a colour by name or as '#rrggbb', or what the folder calls a label."""
 
 
-class DataConfig(Section):
+class DataConfig(SettingsSection):
     resolution: int = Field(96, ge=16, le=2048, description="side of the square images a model sees, in pixels")
     split: str | None = Field("train", description="list of splits.json that training uses; ignored without that file")
     max_pixels: int = Field(
@@ -147,7 +147,7 @@ def reading_settings(data: DataConfig, names: Iterable[str] = READING) -> dict[s
 _DATA_DEFAULTS = DataConfig().model_dump(mode="json")
 
 
-class BackboneConfig(Section):
+class BackboneConfig(SettingsSection):
     """The small backbone that is trained from scratch (Stable Diffusion brings its own shape)."""
 
     patch: int = Field(4, ge=2, le=16, description="down-sampling factor of the first stage, a power of two")
@@ -173,7 +173,7 @@ Precision = Annotated[Literal["auto", "fp32", "tf32", "bf16", "fp16"], BeforeVal
 PRECISION = "auto: bf16 on a GPU that has it, else fp32; fp32; tf32 (fp32 but for products); bf16 or fp16 (mixed)"
 
 
-class LoopConfig(Section):
+class LoopConfig(SettingsSection):
     """One optimisation: the same settings for the backbone, the two diffusions and a segmentation network."""
 
     steps: int = Field(3000, ge=1, description="optimiser steps")
@@ -232,7 +232,7 @@ class TrainConfig(DiffusionLoopConfig):
     )
 
 
-class MethodConfig(Section):
+class MethodConfig(SettingsSection):
     name: Literal["siamese", "mask-only", "adc"] = Field(
         "siamese", description="the two diffusions; ControlNet alone; or the authors' follow-up with its own teacher"
     )
@@ -247,7 +247,7 @@ class MethodConfig(Section):
     augmentation_timesteps: int = Field(200, ge=0, description="largest timestep whose samples count in L_a")
 
 
-class SampleConfig(Section):
+class SampleConfig(SettingsSection):
     scheduler: Literal["ddim", "dpm", "unipc"] = Field(
         "ddim", description="DDIM (eta 0), or DPM-Solver++ or UniPC (both of second order)"
     )
@@ -334,7 +334,7 @@ class SegmentConfig(LoopConfig):
         """What is not set comes from the network's recipe."""
         if not isinstance(values, dict):
             return handler(values)
-        settings = handler({**RECIPES.get(str(values.get("network")), {}), **values})
+        settings = handler({**NETWORK_RECIPES.get(str(values.get("network")), {}), **values})
         settings._set = frozenset(values)
         return settings
 
@@ -347,7 +347,7 @@ class SegmentConfig(LoopConfig):
         return {name: value for name, value in self if name in self._set or value != getattr(brought, name)}
 
 
-class EvaluateConfig(Section):
+class EvaluateConfig(SettingsSection):
     fit_network: str = Field("unet", description="network that judges whether an image obeys its mask")
     fit_steps: int = Field(600, ge=1, description="optimiser steps of that network, on real pairs only")
     features: str = Field("judge", description="extractors, separated by commas; the first one searches for copies too")
@@ -359,7 +359,7 @@ class EvaluateConfig(Section):
     seed: int = Field(0, ge=0, description="of subsets and resamples")
 
 
-class Config(Section):
+class Config(SettingsSection):
     data: DataConfig = DataConfig()
     backbone: BackboneConfig = BackboneConfig()
     pretrain: DiffusionLoopConfig = DiffusionLoopConfig(

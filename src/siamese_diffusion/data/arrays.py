@@ -1,6 +1,6 @@
 """Squared images and masks of many files as `.npy` files that are mapped into memory and never held there whole.
 
-Unusual in it: the files are written part by part and not through a memory map. The system kills a process that writes to a
+Design note: the files are written part by part and not through a memory map. The system kills a process that writes to a
 map on a full disk, and counts the pages that it has not written back as the process's memory.
 """
 
@@ -20,7 +20,7 @@ from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import ImageFile, MaskFile, Pair
 from siamese_diffusion.data.tars import is_member
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import alone, hash_json, whole_file
+from siamese_diffusion.files import hash_json, one_at_a_time, whole_file
 
 Images = NDArray[np.uint8]  # (N, R, R, 3)
 Masks = NDArray[np.bool_]  # (N, R, R)
@@ -73,9 +73,9 @@ def map_pairs(pairs: Sequence[Pair], resolution: int, cache: Path) -> tuple[Imag
     Raises:
         InputError: a file cannot be read, an image and its mask differ in size, or the disk is full.
     """
-    key = stamp([path for pair in pairs for path in pair.files], resolution, *_keys(pair.mask for pair in pairs))
+    key = cache_key([path for pair in pairs for path in pair.files], resolution, *_keys(pair.mask for pair in pairs))
     files = cache / f"images-{key}.npy", cache / f"masks-{key}.npy"
-    with alone(cache):
+    with one_at_a_time(cache):
         if not all(file.exists() for file in files):
             with array_file(files[0], len(pairs)) as add_images, array_file(files[1], len(pairs)) as add_masks:
                 for start in progress.track(range(0, len(pairs), CHUNK), "reading pairs"):
@@ -102,8 +102,8 @@ def require_lesions(masks: Masks, folder: DataFolder) -> None:
 
 def map_images(images: Sequence[ImageFile], resolution: int, cache: Path) -> Images:
     """The images (N, R, R, 3) of files without masks, as `map_pairs` does it; errors as there."""
-    file = cache / f"images-{stamp([image.path for image in images], resolution, *_keys(images))}.npy"
-    with alone(cache):
+    file = cache / f"images-{cache_key([image.path for image in images], resolution, *_keys(images))}.npy"
+    with one_at_a_time(cache):
         if not file.exists():
             with ThreadPoolExecutor() as pool, array_file(file, len(images)) as add:
                 for start in progress.track(range(0, len(images), CHUNK), "reading images"):
@@ -120,7 +120,7 @@ def _keys(files: Iterable[ImageFile | MaskFile]) -> list[dict[str, Any]]:
     return [key for key in keys if key]
 
 
-def forget(cache: Path) -> None:
+def remove_arrays(cache: Path) -> None:
     """Remove what `map_pairs` and `map_images` wrote; maps that are open stay good."""
     for kind in ("images", "masks"):
         for path in cache.glob(f"{kind}-*.npy"):
@@ -130,7 +130,7 @@ def forget(cache: Path) -> None:
                 continue
 
 
-def stamp(paths: Sequence[Path], *more: Any) -> str:
+def cache_key(paths: Sequence[Path], *more: Any) -> str:
     """A key of files that changes when one of them is replaced: of their paths, sizes and times, and of `more` JSON values.
 
     A member of an archive goes by its archive's size and time. A file that is not there counts too.

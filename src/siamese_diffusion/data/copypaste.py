@@ -1,7 +1,7 @@
 """Copy-paste: lesions cut from training pairs, varied, and blended into other training images.
 
 The classical augmentation that synthetic pairs have to beat (Ghiasi et al., arXiv:2012.07177; on polyps, Siamese-Diffusion's
-own comparison). Unusual in it: a pasted lesion keeps its surroundings. A band of its own mucosa or skin comes with it and
+own comparison). Design note: a pasted lesion keeps its surroundings. A band of its own mucosa or skin comes with it and
 is blended into the target, so that the seam lies outside the lesion and the mask stays exact.
 """
 
@@ -18,7 +18,7 @@ from siamese_diffusion import progress
 from siamese_diffusion.claim import Claim, listing
 from siamese_diffusion.data.arrays import Images, Masks, load_pairs
 from siamese_diffusion.data.images import Mask, Pixels
-from siamese_diffusion.data.masks import LEAST, RECIPES, Recipe
+from siamese_diffusion.data.masks import LEAST, MASK_RECIPES, Recipe
 from siamese_diffusion.data.pairs import Pair, prompt_of
 from siamese_diffusion.data.writer import PairWriter, written_earlier
 from siamese_diffusion.errors import InputError
@@ -101,8 +101,8 @@ def copy_paste(
     Raises:
         InputError: fewer than two pairs, no lesion that can be cut out, an unknown recipe, or an `out` in use.
     """
-    if recipe not in RECIPES:
-        raise InputError(f"mask recipe {recipe}: unknown; recipes: {', '.join(RECIPES)}")
+    if recipe not in MASK_RECIPES:
+        raise InputError(f"mask recipe {recipe}: unknown; recipes: {', '.join(MASK_RECIPES)}")
     if len(pairs) < 2:
         raise InputError("copy-paste needs at least two pairs")
     images, masks = load_pairs(pairs, resolution)
@@ -124,7 +124,7 @@ def copy_paste(
                 continue
             random = np.random.default_rng(_seed(seed, copy, pair.name))
             others = [i for i in sources if i != target] or sources
-            image, mask, paste = _paste_one(random, target, others, known, RECIPES[recipe], blend)
+            image, mask, paste = _paste_one(random, target, others, known, MASK_RECIPES[recipe], blend)
             told: dict[str, Any] = {"source": None, "transform": None}
             if paste is not None:
                 told = {"source": pairs[paste.source].name, "transform": {"recipe": recipe, **paste.transform}}

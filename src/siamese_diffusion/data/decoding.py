@@ -35,7 +35,7 @@ from siamese_diffusion.data.outlines import fill
 from siamese_diffusion.data.shapes import Shapes
 from siamese_diffusion.data.stored import Stored, read_stored
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.progress import say
+from siamese_diffusion.progress import notify
 
 T = TypeVar("T")
 
@@ -375,7 +375,7 @@ def announce(decoding: Decoding, folder: Path) -> None:
     """
     coding = decoding.coding
     if os.environ.get("RANK", "0") == "0" and (coding.notes or not coding.plain or decoding.settings.outline == "fill"):
-        say("; ".join([f"{folder}: masks are {coding.describe()}", *coding.notes]))
+        notify("; ".join([f"{folder}: masks are {coding.describe()}", *coding.notes]))
 
 
 def plain_settings(settings: DataConfig) -> DataConfig:

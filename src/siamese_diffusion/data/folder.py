@@ -26,7 +26,7 @@ from siamese_diffusion.data.photographs import photographs
 from siamese_diffusion.data.shards import find_shards
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, require_kind
-from siamese_diffusion.progress import say
+from siamese_diffusion.progress import notify
 
 Item = TypeVar("Item")
 
@@ -195,7 +195,7 @@ class DataFolder:
         """Say once what was matched otherwise than by equal names, and what was left out."""
         if self.listing is not None and not self._told:
             for note in self.listing.notes:
-                say(f"{self.path}: {note}")
+                notify(f"{self.path}: {note}")
         self._told = True
 
     @cached_property
@@ -247,7 +247,7 @@ class DataFolder:
         if meaning(self.path.name).role == "mask" and found and not photographs(found):
             raise InputError(f"{self.named}: holds masks, not images")
         if masks and found and not self._told:
-            say(f"{self.path}: left out, {len(masks)} files that are called masks; {len(found)} images remain")
+            notify(f"{self.path}: left out, {len(masks)} files that are called masks; {len(found)} images remain")
         return found
 
     def _require_masks(self, files: list[Path]) -> None:

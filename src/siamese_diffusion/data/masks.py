@@ -30,7 +30,7 @@ class Recipe:
     """At most this many degrees either way, about the lesion's centroid."""
 
 
-RECIPES: dict[str, Recipe] = {
+MASK_RECIPES: dict[str, Recipe] = {
     "none": Recipe("the mask as it is"),
     "flip-scale-shift": Recipe(
         "flips, scale 0.7 to 1.3 about the lesion's centroid, shift up to 0.15 of the side",
@@ -56,7 +56,7 @@ def transform_mask(mask: Mask, recipe: str, seed: int, name: str, copy: int) -> 
 
     Args:
         mask: bool (H, W); an empty one stays empty.
-        recipe: a key of `RECIPES`.
+        recipe: a key of `MASK_RECIPES`.
         seed: of the run.
         name: of the mask.
         copy: number of the variant of this mask.
@@ -68,11 +68,11 @@ def transform_mask(mask: Mask, recipe: str, seed: int, name: str, copy: int) -> 
     Raises:
         InputError: the recipe is unknown.
     """
-    if recipe not in RECIPES:
-        raise InputError(f"mask recipe {recipe}: unknown; recipes: {', '.join(RECIPES)}")
+    if recipe not in MASK_RECIPES:
+        raise InputError(f"mask recipe {recipe}: unknown; recipes: {', '.join(MASK_RECIPES)}")
     if recipe == "none":
         return mask, {"recipe": recipe}
-    chosen = RECIPES[recipe]
+    chosen = MASK_RECIPES[recipe]
     digest = hashlib.sha256(f"{seed}/{copy}/{name}".encode()).digest()
     random = np.random.default_rng(int.from_bytes(digest[:16], "big"))
     horizontal, vertical = (bool(chosen.flips and random.random() < 0.5) for _ in range(2))

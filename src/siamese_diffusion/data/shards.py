@@ -20,12 +20,12 @@ from siamese_diffusion.data.images import SUFFIXES, Mask, Pixels
 from siamese_diffusion.data.tars import base_name, index, member_name
 from siamese_diffusion.data.writer import made_here, writing
 from siamese_diffusion.errors import InputError, printable
-from siamese_diffusion.files import decode, parse_json, read_json, space, whole_file, write_json
+from siamese_diffusion.files import decode, full_disk_named, parse_json, read_json, whole_file, write_json
 
 FOLDER, MANIFEST = "shards", "shards.json"
 
 
-class Contents(NamedTuple):
+class ShardContents(NamedTuple):
     """Pairs of shards by name; images and masks as paths of members, see `tars`."""
 
     images: dict[str, Path]
@@ -42,12 +42,12 @@ def find_shards(folder: Path) -> list[Path]:
     return sorted((folder / FOLDER).glob("[!.]*.tar"))
 
 
-def read_shards(folder: Path) -> Contents:
+def read_shards(folder: Path) -> ShardContents:
     """What the shards of a folder hold; images and masks are not opened.
 
     The rows are read along. Where there is a manifest, its shards must be there with the pairs that it counts.
     """
-    found = Contents({}, {}, {}, [], [])
+    found = ShardContents({}, {}, {}, [], [])
     counts = {}
     for shard in find_shards(folder):
         before = len(found.images)
@@ -60,7 +60,7 @@ def read_shards(folder: Path) -> Contents:
     return found
 
 
-def _read_shard(shard: Path, found: Contents) -> None:
+def _read_shard(shard: Path, found: ShardContents) -> None:
     spans = index(shard)
     with shard.open("rb") as file:
         for member, span in spans.items():
@@ -149,7 +149,7 @@ class ShardWriter:
         row = {"prompt": prompt, **extra}
         with writing(f"{self.folder}: pair {name}"):
             path, archive, _ = self._open = self._open or self._next()
-            with space(path):
+            with full_disk_named(path):
                 for kind, content in (
                     ("image.png", _png(image)),
                     ("mask.png", _png(mask.astype(np.uint8) * 255)),
@@ -228,7 +228,7 @@ def read_shard_rows(folder: Path) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: a shard is damaged, which is the user's to delete, or two have one pair.
     """
-    found = Contents({}, {}, {}, [], [])
+    found = ShardContents({}, {}, {}, [], [])
     for shard in find_shards(folder):
         try:
             _read_shard(shard, found)
@@ -243,7 +243,7 @@ def read_shard_rows(folder: Path) -> dict[str, dict[str, Any]]:
 
 def shards_written_earlier(folder: Path) -> bool:
     """Whether a folder that bears no mark holds shards by an earlier version of this package: see `written_earlier`."""
-    found = Contents({}, {}, {}, [], [])
+    found = ShardContents({}, {}, {}, [], [])
     for shard in find_shards(folder):
         with suppress(InputError):  # a damaged one
             _read_shard(shard, found)

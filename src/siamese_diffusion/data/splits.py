@@ -7,7 +7,7 @@ import torch
 from siamese_diffusion.data.folder import SPLITS, DataFolder
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.progress import say
+from siamese_diffusion.progress import notify
 from siamese_diffusion.randomness import generator
 
 FEW = 4
@@ -40,7 +40,7 @@ def train_and_validation(
         if len(chosen) < 2:
             raise InputError(f"{folder.path}: needs at least two pairs, one of them for validation")
         if len(chosen) < FEW:
-            say(f"{folder.path}: {len(chosen)} pairs, some of them to pick the best step: scores will mean little")
+            notify(f"{folder.path}: {len(chosen)} pairs, some of them to pick the best step: scores will mean little")
         drawn = _drawn(folder, chosen, share, seed)
         both = list(enumerate(chosen))
         return [pair for i, pair in both if i not in drawn], [pair for i, pair in both if i in drawn]
@@ -54,7 +54,7 @@ def _drawn(folder: DataFolder, chosen: Sequence[Pair], share: float, seed: int) 
     for i, pair in enumerate(chosen):
         units.setdefault(f"group {pair.group}" if pair.group is not None else f"pair {i}", []).append(i)
     if len(units) == 1:
-        say(f"{folder.path}: all pairs are of one group, so pairs that pick the best step are of the group trained on")
+        notify(f"{folder.path}: all pairs are of one group, so pairs that pick the best step are of the group trained on")
         units = {str(i): [i] for i in range(len(chosen))}
     parts = list(units.values())
     wanted = min(len(chosen) - 1, max(1, round(share * len(chosen))))

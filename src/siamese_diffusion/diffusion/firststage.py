@@ -1,6 +1,6 @@
 """A linear first stage: principal components of image patches, with the interface of Stable Diffusion's VAE.
 
-Unusual in it: nothing is learned by gradient descent. The encoder projects each patch on its principal components,
+Design note: nothing is learned by gradient descent. The encoder projects each patch on its principal components,
 the decoder is a ridge regression of the patch on the 3x3 neighbouring latents, and both are fitted in seconds.
 """
 

@@ -1,6 +1,6 @@
 """Dense Hint Input (DHI): turns a hint image into features at latent resolution for the ControlNet.
 
-Unusual in it: there is no normalisation outside the patch merges, and the last convolution starts at zero, so that a
+Design note: there is no normalisation outside the patch merges, and the last convolution starts at zero, so that a
 new ControlNet leaves the backbone's prediction as it was. Source: arXiv 2505.06068, section 3.3.
 """
 

@@ -1,6 +1,6 @@
 """The cache of latents and prompt embeddings that training reads its batches from.
 
-Unusual in it: a sample is a pure function of (seed, step, row). Flips are cached as latents of their own, so the first
+Design note: a sample is a pure function of (seed, step, row). Flips are cached as latents of their own, so the first
 stage and the text encoder run once, before training, and can then leave the device.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from siamese_diffusion import progress
 from siamese_diffusion.config import DataConfig, LoopConfig
 from siamese_diffusion.data.arrays import Images, Masks, array_file, to_tensor
-from siamese_diffusion.files import alone
+from siamese_diffusion.files import one_at_a_time
 from siamese_diffusion.prefetch import Batch
 from siamese_diffusion.randomness import generator, rows_of_epochs
 
@@ -107,7 +107,7 @@ def build_latents(
         masks: (N, R, R) for labelled images.
         device: where `encode` runs.
     """
-    with alone(cache.parent):
+    with one_at_a_time(cache.parent):
         if not cache.exists():
             with array_file(cache, len(images)) as add:
                 for start in progress.track(range(0, len(images), ENCODED), "encoding images"):

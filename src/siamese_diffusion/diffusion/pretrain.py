@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from siamese_diffusion.claim import Claim, begun_earlier, listing, require_apart
 from siamese_diffusion.config import READING, READING_IMAGES, Config, update
-from siamese_diffusion.data.arrays import Images, forget, map_images, stamp, to_tensor
+from siamese_diffusion.data.arrays import Images, cache_key, map_images, remove_arrays, to_tensor
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import prompt_of, reading
 from siamese_diffusion.device import find_device, make_accelerator, precision_on
@@ -108,7 +108,7 @@ def _pretrain(images: Path | DataFolder, out: Path, config: Config, resume: bool
 
     # What the UNet learns from: latents, encoded once.
     how = config.data.model_dump(exclude=set(READING)) | reading(images=seen)
-    key = stamp(paths, how, config.backbone.model_dump(), config.pretrain.seed)
+    key = cache_key(paths, how, config.backbone.model_dump(), config.pretrain.seed)
     prompts = [prompt_of(config.data.label)] * len(arrays)
     cache = out / "cache" / f"latents-{key}.npy"
     latents = build_latents(
@@ -135,7 +135,7 @@ def _pretrain(images: Path | DataFolder, out: Path, config: Config, resume: bool
         "steps": config.pretrain.steps,
     }
     if accelerator.is_main_process:
-        forget(out / "cache")
+        remove_arrays(out / "cache")
         backbone.to("cpu").save(out / "backbone")
         write_json(out / "summary.json", result)
     PartialState().wait_for_everyone()  # the others are about to read it

@@ -1,6 +1,6 @@
 """Sampling: masks in, image-mask pairs out, by Mask-Diffusion alone.
 
-Unusual in it: an image depends on the seed, its mask's name and its copy number only, not on the batch it was drawn in,
+Design note: an image depends on the seed, its mask's name and its copy number only, not on the batch it was drawn in,
 so an interrupted run goes on exactly, and the work can be shared out in any way. While the device draws a batch, one
 thread reads the masks of the next and another writes the images of the last.
 """
@@ -22,7 +22,7 @@ from siamese_diffusion.config import Config, DataConfig, SampleConfig, update
 from siamese_diffusion.data.arrays import Images, Masks, to_images, to_tensor
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.images import Fit, Mask, Pixels, unsquare
-from siamese_diffusion.data.masks import RECIPES, transform_mask
+from siamese_diffusion.data.masks import MASK_RECIPES, transform_mask
 from siamese_diffusion.data.pairs import MaskFile, prompt_of
 from siamese_diffusion.data.shards import ShardWriter, read_shard_rows, shards_written_earlier
 from siamese_diffusion.data.writer import PairWriter, read_rows, written_earlier
@@ -34,7 +34,7 @@ from siamese_diffusion.diffusion.latents import mask_hint
 from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.lock import hold
-from siamese_diffusion.memory import LARGEST, fitting, free_bytes, powers_of_two
+from siamese_diffusion.memory import MOST_TOGETHER, fitting, free_bytes, powers_of_two
 from siamese_diffusion.randomness import generator
 
 FORMATS = ("folder", "webdataset")
@@ -300,10 +300,10 @@ def _fitting(probe: Callable[[int], None], engine: Accelerator, wanted: int) -> 
     """The batch that fits the memory of every process, and leaves none of them without work."""
     free = free_bytes(engine.device)
     share = max(1, wanted // engine.num_processes)
-    size = fitting(probe, powers_of_two(min(LARGEST, share)), engine.device)
+    size = fitting(probe, powers_of_two(min(MOST_TOGETHER, share)), engine.device)
     size = int(engine.gather(torch.tensor([size], device=engine.device)).min())
     if engine.is_main_process:
-        progress.say(f"batch_size auto: {size} images together ({free / 2**30:.1f} GiB free on {engine.device})")
+        progress.notify(f"batch_size auto: {size} images together ({free / 2**30:.1f} GiB free on {engine.device})")
     return size
 
 
@@ -339,8 +339,8 @@ def _require_own_rows(rows: Rows, wanted: Sequence[Wanted], origin: dict[str, An
 def _wanted(masks: Path | DataFolder, per_mask: int, recipe: str | None, config: Config) -> list[Wanted]:
     if per_mask < 1:
         raise InputError(f"--per-mask {per_mask}: must be at least 1")
-    if recipe is not None and recipe not in RECIPES:
-        raise InputError(f"--random-masks {recipe}: unknown; recipes: {', '.join(RECIPES)}")
+    if recipe is not None and recipe not in MASK_RECIPES:
+        raise InputError(f"--random-masks {recipe}: unknown; recipes: {', '.join(MASK_RECIPES)}")
     data = config.data
     return [
         Wanted(f"{name}-{copy:02d}" if per_mask > 1 else name, name, mask, copy, prompt_of(data.label))

@@ -1,6 +1,6 @@
 """Noise-consistent Siamese-Diffusion: two diffusions that share one ControlNet, and their loss terms.
 
-Unusual in it: Image-Diffusion's decoder D' is not a copy but the same blocks run with detached parameters, so its loss
+Design note: Image-Diffusion's decoder D' is not a copy but the same blocks run with detached parameters, so its loss
 reaches the ControlNet and never the decoder; the frozen encoder runs once for both; both hints pass through the
 ControlNet as one batch. Source: arXiv 2505.06068 (CVPR 2025); equations in the docstrings. The authors' follow-up, ADC
 (arXiv 2507.23652), gives Image-Diffusion a ControlNet and a decoder of its own and shares everything else.

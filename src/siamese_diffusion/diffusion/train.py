@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from siamese_diffusion import progress
 from siamese_diffusion.claim import Claim, begun_earlier, listing, require_apart
 from siamese_diffusion.config import READING, Config, TrainConfig, default_config, update
-from siamese_diffusion.data.arrays import forget, map_pairs, require_lesions, stamp, to_tensor
+from siamese_diffusion.data.arrays import cache_key, map_pairs, remove_arrays, require_lesions, to_tensor
 from siamese_diffusion.data.decoding import announce
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import prompt_of, reading
@@ -113,7 +113,7 @@ def _train(
     base.to(accelerator.device)
     files = [*(pair.image.path for pair in pairs), *_weights(backbone)]
     how = config.data.model_dump(exclude=set(READING)) | reading(pairs)
-    cache = out / "cache" / f"latents-{stamp(files, str(backbone), how)}.npy"
+    cache = out / "cache" / f"latents-{cache_key(files, str(backbone), how)}.npy"
     latents = build_latents(images, prompts, base.encode, base.embed, config.data.flip, cache, masks, accelerator.device)
     base.text_encoder.to("cpu")
     base.vae.to("cpu")
@@ -143,7 +143,7 @@ def _train(
         **_sizes(model),
     }
     if accelerator.is_main_process:
-        forget(out / "cache")
+        remove_arrays(out / "cache")
         save_pipeline(model, base.to("cpu"), out / "pipeline")
         write_json(out / "summary.json", result)
     PartialState().wait_for_everyone()
@@ -201,7 +201,7 @@ def _observe(
     base.vae.to("cpu")
     strength = model.hint_strength(_first_hints(latents).to(device))
     if strength < UNSEEN:
-        progress.say(
+        progress.notify(
             f"step {step}: the ControlNet does not see its masks (hint strength {strength:.1e}), so no image can obey "
             f"them. Its hint embedding has not begun to learn (more steps), or has died (lower train.hint_rate, now "
             f"{config.train.hint_rate:g})"

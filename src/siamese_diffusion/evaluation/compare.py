@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from siamese_diffusion.config import Config
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.evaluation.features import FLIP_NAMES, FLIPS, PLAIN, Extractor, contents, features
-from siamese_diffusion.evaluation.metrics.copies import Archive, Novelty, thumbnails
+from siamese_diffusion.evaluation.metrics.copies import CopySearch, Novelty, thumbnails
 from siamese_diffusion.evaluation.metrics.lpips import Distance, pair_distances
 from siamese_diffusion.evaluation.metrics.mask_fit import interval
 from siamese_diffusion.evaluation.metrics.panel import merge, panel, principal
@@ -44,8 +44,8 @@ class Comparison(NamedTuple):
     """Coordinates (n, 2) of the real, synthetic and held-out images on the first two principal components."""
 
 
-class Features:
-    """Features of the three sets, from the cache where they are there."""
+class CachedFeatures:
+    """CachedFeatures of the three sets, from the cache where they are there."""
 
     def __init__(self, sets: Sets, cache: Path, config: Config) -> None:
         self.images = [[pair.image for pair in part] for part in sets]
@@ -85,7 +85,7 @@ def compare(sets: Sets, extractors: Sequence[Extractor], lpips: Distance | None,
         InputError: an image cannot be read, or the disk is full.
     """
     seed = config.evaluate.seed
-    source = Features(sets, cache, config)
+    source = CachedFeatures(sets, cache, config)
     quality: dict[str, dict[str, Any]] = {}
     for number, extractor in enumerate(extractors):
         real, made, apart = source.of(extractor, flipped=number == 0)
@@ -98,7 +98,7 @@ def compare(sets: Sets, extractors: Sequence[Extractor], lpips: Distance | None,
 
     described = [extractors[0], thumbnails()]
     views = [first, source.of(described[1], flipped=True)]
-    archive = Archive([view[0] for view in views])
+    archive = CopySearch([view[0] for view in views])
     held = [view[2] for view in views] if sets.held_out else None
     calibration = archive.calibrate(held, config.evaluate.false_alarms, seed)
     names = [extractor.name for extractor in described]
@@ -145,7 +145,7 @@ def _below(rows: list[dict[str, Any]], threshold: float, kind: str) -> list[dict
     return [{kind: row["name"]} | {key: row[key] for key in ("real", "distance", "flip", "by")} for row in found]
 
 
-def _lpips(source: Features, distance: Distance, config: Config) -> dict[str, Any]:
+def _lpips(source: CachedFeatures, distance: Distance, config: Config) -> dict[str, Any]:
     real, made = (
         pair_distances(images, distance, config.data.resolution, seed=config.evaluate.seed) for images in source.images[:2]
     )

@@ -39,13 +39,13 @@ from siamese_diffusion.evaluation.metrics.mask_fit import RESAMPLES, Scores, int
 from siamese_diffusion.evaluation.scores import read_fits
 from siamese_diffusion.files import read_json, write_json, write_text, write_whole
 from siamese_diffusion.lock import hold
-from siamese_diffusion.progress import say
+from siamese_diffusion.progress import notify
 from siamese_diffusion.segmentation.trained import WEIGHTS, require_finished
 
 RESULTS = frozenset({"config.yaml", "fit.csv", "novelty.csv", "worst.png", "report.html", "metrics.json"})
 """What is written at the end, in this order in earlier versions; now `config.yaml` is there from the beginning."""
 
-LARGEST = 2000
+MOST_LOOKED_AT = 2000
 """Colour and texture statistics look at no more images of a kind than this."""
 
 
@@ -134,7 +134,7 @@ def evaluate(
         write_whole(out / "worst.png", gallery.best_and_worst(trusted, sets.synthetic, scores["dice"]).save)
         page.write(out / "report.html", metrics, sets, trusted, scores, own_scores, found, config)
         write_json(out / "metrics.json", metrics)  # last: with it the folder is finished
-        say(f"the report: {out / 'report.html'}")
+        notify(f"the report: {out / 'report.html'}")
         return metrics
 
 
@@ -221,8 +221,8 @@ def _names(listed: str) -> list[str]:
 
 def _some(pairs: Sequence[Pair], config: Config) -> NDArray[np.uint8]:
     """Images at the size that the generator was shown, so that sharpness is compared like with like."""
-    if len(pairs) > LARGEST:
-        order = np.random.default_rng(config.evaluate.seed).permutation(len(pairs))[:LARGEST]
+    if len(pairs) > MOST_LOOKED_AT:
+        order = np.random.default_rng(config.evaluate.seed).permutation(len(pairs))[:MOST_LOOKED_AT]
         pairs = [pairs[i] for i in sorted(order)]
     return load_images([pair.image for pair in pairs], config.data.resolution)
 
@@ -255,12 +255,12 @@ def _protocol(
         "precision": judge.precision,
         "seed": config.evaluate.seed,
         "intervals": f"95 %, bootstrap over images; {RESAMPLES} resamples for fit, {distances.RESAMPLES} for quality "
-        f"(40 for large Fréchet distances), at most {distances.LARGEST} images of a kind",
+        f"(40 for large Fréchet distances), at most {distances.MOST_COMPARED} images of a kind",
         "neighbours": "precision and recall 3, density and coverage 5, of at most "
         f"{distances.MANIFOLD} images of a kind; novelty {copies.NEIGHBOURS}",
         "novelty": f"{chosen[0].name} features and {copies.THUMBNAIL} px thumbnails, four flips of the real images",
         "shuffled": f"at most {SHUFFLED} pairs",
-        "appearance": f"at most {LARGEST} images of a kind at {config.data.resolution} px",
+        "appearance": f"at most {MOST_LOOKED_AT} images of a kind at {config.data.resolution} px",
     }
 
 

@@ -26,7 +26,7 @@ from siamese_diffusion.data.opening import image_size
 from siamese_diffusion.data.pairs import ImageFile
 from siamese_diffusion.errors import InputError, brief
 from siamese_diffusion.files import hash_json, read_json, require_kind, write_json, write_text
-from siamese_diffusion.progress import say, track
+from siamese_diffusion.progress import notify, track
 from siamese_diffusion.reader_study.agreement import alpha_interval, crossed_means, percentiles, wilson
 
 KEY_FORMAT = "siamese-diffusion rating key 1"
@@ -51,7 +51,7 @@ class Key(TypedDict):
     images: list[KeyImage]
 
 
-LARGEST = 512
+LARGEST_SIDE = 512
 """Side in pixels that images are not shown larger than by default."""
 
 
@@ -120,7 +120,7 @@ def export_ratings(
     if begun is None:
         write_json(out / KEY, key)  # first: a page without its key would be useless
     write_text(out / PAGE, page)
-    say(f"send {out / PAGE} to the readers, and keep {out / KEY} from them")
+    notify(f"send {out / PAGE} to the readers, and keep {out / KEY} from them")
     return {
         "page": str(out / PAGE),
         "key": str(out / KEY),
@@ -158,9 +158,9 @@ def _read_begun(out: Path, chosen: list[tuple[str, ImageFile]], inputs: dict[str
 def _make_key(folders: dict[str, Path], chosen: list[tuple[str, ImageFile]], inputs: dict[str, Any]) -> dict[str, Any]:
     """Names and an order for the images, which nobody can work out."""
     shortest = min(min(image_size(image.path)) for _, image in track(chosen, "measuring", len(chosen)))
-    side = inputs["--resolution"] or min(shortest, LARGEST)
+    side = inputs["--resolution"] or min(shortest, LARGEST_SIDE)
     if side > shortest:
-        say(f"note: an image has only {shortest} pixels; enlarged to {side} it may be told by its blur")
+        notify(f"note: an image has only {shortest} pixels; enlarged to {side} it may be told by its blur")
     order = list(chosen)
     secrets.SystemRandom().shuffle(order)
     return {

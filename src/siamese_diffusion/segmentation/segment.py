@@ -1,6 +1,6 @@
 """Train a segmentation network on real, or real and synthetic, pairs, and score it on test sets.
 
-Unusual in it: the epoch is picked on validation pairs, never on a test set, and an arm with synthetic pairs takes
+Design note: the epoch is picked on validation pairs, never on a test set, and an arm with synthetic pairs takes
 exactly as many optimisation steps as the arm without.
 """
 
@@ -18,7 +18,7 @@ from siamese_diffusion import loop, progress
 from siamese_diffusion.checkpoints import latest_checkpoint
 from siamese_diffusion.claim import Claim, begun_earlier, listing, require_apart
 from siamese_diffusion.config import READING, Config, SegmentConfig, update
-from siamese_diffusion.data.arrays import forget, require_lesions
+from siamese_diffusion.data.arrays import remove_arrays, require_lesions
 from siamese_diffusion.data.decoding import announce, plain_settings
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import reading
@@ -194,7 +194,7 @@ def _segment(
                 "mean": result["mean"],
                 "weighted": result["weighted"],
             }
-            forget(out / "cache")
+            remove_arrays(out / "cache")
             write_json(out / "metrics.json", metrics)
     return read_result(out)
 
@@ -238,7 +238,7 @@ def _begin(settings: SegmentConfig, out: Path) -> tuple[nn.Module, bool]:
         except InputError as error:
             if settings.pretrained != "auto":
                 raise
-            progress.say(f"{str(error).partition('; ')[0]}; {settings.network} starts from random weights")
+            progress.notify(f"{str(error).partition('; ')[0]}; {settings.network} starts from random weights")
         write_json(note, {"imagenet": network is not None})
     return network or _fresh(settings.network, False, settings.seed), network is not None
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import alone, read_json, write_json
+from siamese_diffusion.files import one_at_a_time, read_json, write_json
 
 RECORD = "study.json"
 """Names the file whose tables lie beside it, relative to the study's folder where it can be."""
@@ -24,7 +24,7 @@ def tables_folder(root: Path, file: Path) -> Path:
         InputError: both folders belong to other files of that name, or a record is not one.
     """
     places = (root, root / "studies" / file.stem)
-    with alone(root):
+    with one_at_a_time(root):
         for place in places:
             record = place / RECORD
             if not record.exists() or _same(file, root, _noted(record)):

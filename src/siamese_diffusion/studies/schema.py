@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from siamese_diffusion.config import Section
+from siamese_diffusion.config import SettingsSection
 from siamese_diffusion.errors import InputError
 
 
@@ -35,7 +35,7 @@ Label = Annotated[str, Field(pattern=r"^[^\s|][^|\r\n]*$", max_length=60)]
 Settings = Annotated[dict[str, Any], BeforeValidator(lambda value: value or {})]
 
 
-class DataSource(Section):
+class DataSource(SettingsSection):
     train: Path = Field(description="folder of real pairs")
     test: Annotated[list[Path] | None, BeforeValidator(_listed)] = Field(
         None, min_length=1, description="folders of test pairs; default: the test split of `train`"
@@ -45,19 +45,19 @@ class DataSource(Section):
     settings: Settings = Field(default_factory=dict, description="for this data set")
 
 
-class Seeds(Section):
+class Seeds(SettingsSection):
     segmentation: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(_listed)] = Field([0, 1, 2], min_length=1)
     diffusion: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(_listed)] = Field(
         [0], min_length=1, description="one for all segmentation seeds, or one for each"
     )
 
 
-class JudgeEntry(Section):
+class JudgeEntry(SettingsSection):
     pairs: Literal["arm", "all"] = Field("arm", description="trained on the row's own real training pairs, or on all")
     settings: Settings = Field(default_factory=dict, description="of `segment`, for the judge only")
 
 
-class ArmEntry(Section):
+class ArmEntry(SettingsSection):
     kind: str | None = Field(None, description="what the arm is; default: its name")
     masks: Literal["real", "random"] | None = Field(None, description="default: real; copy-paste: random")
     recipe: str = Field("flip-scale-shift", description="of data.masks, for random masks")
@@ -71,7 +71,7 @@ class ArmEntry(Section):
     settings: Settings = Field(default_factory=dict, description="of this arm")
 
 
-class StudyFile(Section):
+class StudyFile(SettingsSection):
     title: str = "Do synthetic pairs help segmentation?"
     note: str = Field("", description="said at the top of the page and of table.md")
     preset: str | None = Field(None, description="preset that the settings start from")

@@ -18,7 +18,7 @@ from siamese_diffusion.config import (
     read_preset,
     read_yaml,
 )
-from siamese_diffusion.data.masks import RECIPES
+from siamese_diffusion.data.masks import MASK_RECIPES
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.segmentation.pranet_metrics import FIGURES
 from siamese_diffusion.studies.schema import ArmEntry, DataSource, StudyFile, parse
@@ -210,8 +210,8 @@ def _arms(name: str, entry: ArmEntry, folder: Path, origin: str) -> list[Arm]:
     masks = entry.masks or ("random" if kind == "copy-paste" else "real")
     if "recipe" in given and masks == "real":
         raise InputError(f"{where}: recipe makes no difference to masks: real")
-    if entry.recipe not in RECIPES:
-        raise InputError(f"{where}: recipe {entry.recipe!r} is unknown; recipes: {', '.join(RECIPES)}")
+    if entry.recipe not in MASK_RECIPES:
+        raise InputError(f"{where}: recipe {entry.recipe!r} is unknown; recipes: {', '.join(MASK_RECIPES)}")
     if entry.oversample > 1 and entry.min_fit is None:
         raise InputError(f"{where}: oversample makes no difference without min_fit")
     if len(set(entry.ratio)) < len(entry.ratio):

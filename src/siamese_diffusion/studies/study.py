@@ -6,7 +6,7 @@ from typing import Any
 from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json
-from siamese_diffusion.progress import say
+from siamese_diffusion.progress import notify
 from siamese_diffusion.studies.page import write_pictures
 from siamese_diffusion.studies.place import tables_folder
 from siamese_diffusion.studies.plan import Plan, make_plan
@@ -55,7 +55,7 @@ def study(
     claim.write()
     place = tables_folder(out, config)
     if place != out:
-        say(f"{out} holds the tables of another study file; this one's go to {place}, and finished stages serve both")
+        notify(f"{out} holds the tables of another study file; this one's go to {place}, and finished stages serve both")
     write_tables(plan, place)
 
     def finished(stage: Stage) -> None:
@@ -70,7 +70,7 @@ def study(
         first = next(iter(failed.values()))
         more = f" (and {len(failed) - 1} more stages failed)" if len(failed) > 1 else ""
         raise InputError(f"{first}{more}")
-    say(f"the report: {place / 'report.html'}")
+    notify(f"the report: {place / 'report.html'}")
     return {
         "report": str(place / "report.html"),
         "table": str(place / "table.md"),
@@ -93,7 +93,7 @@ def _dry(plan: Plan) -> dict[str, Any]:
     for stage in plan.stages():
         state = "done" if stage.done else "to run" if stage.key in wanted else "not needed"
         stages.append({"kind": stage.kind, "label": stage.label, "folder": stage.folder.name, "state": state})
-        say(f"{state:<10} {stage.folder.name:<30} {stage.label}")
+        notify(f"{state:<10} {stage.folder.name:<30} {stage.label}")
     counts = {state: sum(entry["state"] == state for entry in stages) for state in ("done", "to run", "not needed")}
-    say(", ".join(f"{count} {state}" for state, count in counts.items()))
+    notify(", ".join(f"{count} {state}" for state, count in counts.items()))
     return {**{state.replace(" ", "_"): count for state, count in counts.items()}, "stages": stages}

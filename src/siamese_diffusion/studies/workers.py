@@ -14,7 +14,7 @@ from typing import Any
 from siamese_diffusion.data.layouts.manifest import row_of
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import write_jsonl
-from siamese_diffusion.progress import say
+from siamese_diffusion.progress import notify
 from siamese_diffusion.studies import worker_process
 from siamese_diffusion.studies.lock import StageLock
 from siamese_diffusion.studies.perform import finish, perform, prepare
@@ -66,7 +66,7 @@ def run_stages(plan: Plan, device: str, finished: Callable[[Stage], None]) -> di
             locked = _lock_one(ready) if len(running) < workers else None
             if locked is None:
                 if ready and not running and not told:
-                    say(f"another process is at work on: {ready[0].label}; waiting for it")
+                    notify(f"another process is at work on: {ready[0].label}; waiting for it")
                     told = True
                 time.sleep(0.2 if running else 1.0)
                 continue
@@ -76,7 +76,7 @@ def run_stages(plan: Plan, device: str, finished: Callable[[Stage], None]) -> di
                 lock.release()
                 finished(stage)
                 continue
-            say(f"[{total - len(wanted) + len(busy) + 1}/{total}] {stage.label}")
+            notify(f"[{total - len(wanted) + len(busy) + 1}/{total}] {stage.label}")
             if workers > 1 and stage.kind in COMMANDS:
                 running.append(_start(stage, lock, device, workers))
             elif _perform(stage, lock, device, failed):
@@ -157,7 +157,7 @@ def _conclude(work: Work, failed: dict[str, str]) -> None:
         if status == 0:
             seconds = time.monotonic() - work.begun
             finish(work.stage, seconds, None)
-            say(f"done in {seconds:.0f} s: {work.stage.label}")
+            notify(f"done in {seconds:.0f} s: {work.stage.label}")
         elif status in (INTERRUPTED, -signal.SIGINT, -signal.SIGTERM):
             raise KeyboardInterrupt
         else:
@@ -175,7 +175,7 @@ def _reason(log: Path, status: int) -> str:
 
 def _fail(stage: Stage, reason: str, failed: dict[str, str]) -> None:
     failed[stage.key] = f"{stage.label}: {reason}"
-    say(f"failed: {failed[stage.key]}")
+    notify(f"failed: {failed[stage.key]}")
 
 
 def _close(work: Work) -> None:
@@ -200,7 +200,7 @@ def _pool() -> Iterator[list[Work]]:
         yield running
     finally:
         if running:
-            say(f"stopping {len(running)} stages after their step; press Ctrl-C again to stop at once")
+            notify(f"stopping {len(running)} stages after their step; press Ctrl-C again to stop at once")
         try:
             for work in running:
                 work.process.send_signal(signal.SIGINT)

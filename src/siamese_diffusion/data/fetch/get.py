@@ -15,12 +15,12 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from siamese_diffusion.data.fetch.catalogue import RELEASES, Archive, Release
-from siamese_diffusion.data.fetch.transfer import GiveUpError, beside, transfer
+from siamese_diffusion.data.fetch.transfer import GiveUpError, part_record, transfer
 from siamese_diffusion.data.fetch.unpack import Limits, find_bsdtar, unpack
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, whole_folder, write_json, write_text
-from siamese_diffusion.progress import say
+from siamese_diffusion.progress import notify
 
 _SPARE = 256 << 20
 
@@ -126,13 +126,13 @@ def _clear(release: Release, store: Path, keep: bool) -> None:
     """Remove the archives that were fetched, which have a note beside them, and nothing that was put there by hand."""
     for archive in release.archives:
         path = store / archive.file
-        notes = [note for note in (beside(path), beside(_part(path))) if note.exists()]
+        notes = [note for note in (part_record(path), part_record(_part(path))) if note.exists()]
         if notes and not keep:
             path.unlink(missing_ok=True)
         for note in notes:
             note.unlink()
     if any(store.iterdir()):
-        say(f"kept in {store}: {', '.join(sorted(path.name for path in store.iterdir()))}")
+        notify(f"kept in {store}: {', '.join(sorted(path.name for path in store.iterdir()))}")
     else:
         store.rmdir()
 
@@ -163,7 +163,7 @@ def fetch(archive: Archive, store: Path, release: Release) -> tuple[Path, str | 
             continue
         _verify(part, archive, path)
         part.replace(path)
-        beside(part).replace(beside(path))  # it tells that the file is not the user's
+        part_record(part).replace(part_record(path))  # it tells that the file is not the user's
         return path, address
     raise InputError(
         f"{archive.file} could not be fetched ({'; '.join(reasons)}): get it by hand from {release.page}, save it as {path} "
@@ -179,7 +179,7 @@ def _verify(path: Path, archive: Archive, final: Path) -> None:
         names = (f"{final.name}.wrong{number or ''}" for number in count())
         aside = next(final.with_name(name) for name in names if not final.with_name(name).exists())
         path.replace(aside)
-        for note in (beside(final), beside(_part(final))):
+        for note in (part_record(final), part_record(_part(final))):
             note.unlink(missing_ok=True)
         raise InputError(
             f"{archive.file}: SHA-256 is {digest}, expected {archive.sha256}; set aside as {aside}. Run again to fetch it "
@@ -255,7 +255,7 @@ def _count(release: Release, sources: Sequence[Path], folder: Path) -> dict[str,
         raise InputError(f"{named}: not the whole of {release.name} ({reason}); expected {expected}") from None
     wanted = sum(release.pairs.values())
     if pairs != wanted:
-        say(f"note: {pairs} pairs, where {release.name} is known to have {wanted}")
+        notify(f"note: {pairs} pairs, where {release.name} is known to have {wanted}")
     return {"pairs": pairs, "splits": found}
 
 
@@ -277,12 +277,12 @@ def _already(release: Release, out: Path) -> dict[str, Any]:
         raise InputError(f"--out {out}: is not empty; name another folder") from None
     if source["name"] != release.name:
         raise InputError(f"--out {out}: holds {source['name']} already; name another folder")
-    say(f"{out} holds {release.name} already")
+    notify(f"{out} holds {release.name} already")
     return {key: dict(source)[key] for key in _Source.__annotations__}
 
 
 def _accept(release: Release, accepted: bool) -> None:
-    say(f"{release.title}\n  licence: {release.licence}\n  page:    {release.page}\n  cite:    {release.cite}")
+    notify(f"{release.title}\n  licence: {release.licence}\n  page:    {release.page}\n  cite:    {release.cite}")
     if accepted:
         return
     if not sys.stdin.isatty():

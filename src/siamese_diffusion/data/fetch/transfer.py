@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, write_json
-from siamese_diffusion.progress import bar, say
+from siamese_diffusion.progress import bar, notify
 
 TRIES = 6
 """Failures in a row, without a byte received, after which an address is given up."""
@@ -66,13 +66,13 @@ def transfer(address: str, part: Path) -> None:
         if failures >= TRIES:
             raise GiveUpError(f"{reason}, {TRIES} times")
         wait = min(60.0, max(wait, PAUSE * 2 ** max(0, failures - 1)))
-        say(f"{part.stem}: {reason}; trying again in {wait:.0f} s")
+        notify(f"{part.stem}: {reason}; trying again in {wait:.0f} s")
         time.sleep(wait)
 
 
 def _receive(opener: OpenerDirector, address: str, part: Path) -> bool:
     """One request, from where `part` ends; whether the file is complete after it."""
-    note = beside(part)
+    note = part_record(part)
     known = _read_note(note) if part.exists() else None
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "siamese-diffusion", "Accept-Encoding": "identity"}
@@ -152,6 +152,6 @@ class _Redirect(HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def beside(part: Path) -> Path:
+def part_record(part: Path) -> Path:
     """The file that says what `part` is a part of."""
     return part.with_name(part.name + ".json")

@@ -69,7 +69,7 @@ def thumbnails() -> Extractor:
     return Extractor("pixels", thumbnail, f"thumbnail-{THUMBNAIL}", "none", resolution=THUMBNAIL)
 
 
-class Archive:
+class CopySearch:
     """The training images that others are compared with.
 
     Args:

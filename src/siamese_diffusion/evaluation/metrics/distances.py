@@ -4,7 +4,7 @@ The figures compare distributions, not images. Sets of a few hundred mislead the
 grow; the kernel distance is unbiased at any size (Bińkowski et al., arXiv:1801.01401), so read that one first.
 
 Intervals are at 95 %, from resampling the images of both sets with replacement. A resample holds repeated images, which
-shifts some of the statistics, so the spread of the resamples is centred on the value. Of sets larger than `LARGEST`,
+shifts some of the statistics, so the spread of the resamples is centred on the value. Of sets larger than `MOST_COMPARED`,
 so many are resampled and the spread is scaled by the root of the sizes (m out of n bootstrap: Bickel et al., 1997).
 """
 
@@ -19,7 +19,7 @@ from siamese_diffusion.evaluation.metrics.neighbours import nearest, within
 Features = NDArray[np.floating[Any]]  # (N, D)
 Weights = NDArray[np.float64]  # (N,) how often each row counts
 
-LARGEST = 2000
+MOST_COMPARED = 2000
 RESAMPLES = 200
 MANIFOLD = 10_000
 """Precision, recall, density and coverage look at no more images than this of each set."""
@@ -116,10 +116,10 @@ def cmmd(real: Features, synthetic: Features, seed: int = 0, sigma: float = 10.0
 
     def mean_kernel(a: Features, b: Features) -> float:
         total = 0.0
-        for i in range(0, len(a), LARGEST):
-            block = _unit(_rows(a, slice(i, i + LARGEST)))
-            for j in range(0, len(b), LARGEST):
-                total += float(gauss(block, _unit(_rows(b, slice(j, j + LARGEST)))).sum())
+        for i in range(0, len(a), MOST_COMPARED):
+            block = _unit(_rows(a, slice(i, i + MOST_COMPARED)))
+            for j in range(0, len(b), MOST_COMPARED):
+                total += float(gauss(block, _unit(_rows(b, slice(j, j + MOST_COMPARED)))).sum())
         return total / len(a) / len(b)
 
     def gauss(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -214,8 +214,8 @@ def _rows(features: Features, which: Any) -> NDArray[np.float64]:
 
 
 def sample_rows(features: Features, seed: int, most: int | None = None) -> NDArray[np.float64]:
-    """At most `most` rows (default: `LARGEST`), in their order, drawn without replacement."""
-    most = most or LARGEST
+    """At most `most` rows (default: `MOST_COMPARED`), in their order, drawn without replacement."""
+    most = most or MOST_COMPARED
     if len(features) <= most:
         return _rows(features, slice(None))
     return _rows(features, np.sort(np.random.default_rng(seed).choice(len(features), most, replace=False)))
@@ -226,7 +226,7 @@ def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _mean_direction(features: Features) -> NDArray[np.float64]:
-    parts = [_unit(_rows(features, slice(i, i + LARGEST))).sum(0) for i in range(0, len(features), LARGEST)]
+    parts = [_unit(_rows(features, slice(i, i + MOST_COMPARED))).sum(0) for i in range(0, len(features), MOST_COMPARED)]
     return np.asarray(np.sum(parts, axis=0) / len(features))
 
 
@@ -240,10 +240,10 @@ def _moments(
     count, width = features.shape
     weight = np.ones(count) if weights is None else weights
     total = weight.sum()
-    blocks = [slice(i, i + LARGEST) for i in range(0, count, LARGEST)]
+    blocks = [slice(i, i + MOST_COMPARED) for i in range(0, count, MOST_COMPARED)]
     mean = np.sum([weight[block] @ _rows(features, block) for block in blocks], axis=0) / total
     root = np.sqrt(weight / (total - 1))[:, None]
-    if count <= max(width, 0 if other > width else LARGEST):
+    if count <= max(width, 0 if other > width else MOST_COMPARED):
         return mean, (_rows(features, slice(None)) - mean) * root
     covariance = np.zeros((width, width))
     for block in blocks:
@@ -291,7 +291,7 @@ def _bootstrap(
 ) -> Estimate:
     """The interval of `value`; `statistic` takes how often each row of the two (perhaps reduced) sets counts."""
     random = np.random.default_rng(seed)
-    sizes = [min(size, LARGEST) for size in (first, second)]
+    sizes = [min(size, MOST_COMPARED) for size in (first, second)]
     found = np.array(
         [
             statistic(*(np.bincount(random.integers(n, size=n), minlength=n).astype(float) for n in sizes))

@@ -1,6 +1,6 @@
 """The transformer encoders of Polyp-PVT (PVTv2-B2) and CTNet (MiT-B3), both from timm, which is under Apache-2.0.
 
-Unusual in it: MiT-B3 (SegFormer, arXiv:2105.15203) is PVTv2-B3 (arXiv:2106.13797) with an MLP ratio of 4 in every stage,
+Design note: MiT-B3 (SegFormer, arXiv:2105.15203) is PVTv2-B3 (arXiv:2106.13797) with an MLP ratio of 4 in every stage,
 so one implementation serves both, and none of NVIDIA's code, whose licence forbids commercial use, is needed.
 """
 
@@ -29,7 +29,7 @@ def mit_b3(pretrained: bool) -> nn.Module:
         from huggingface_hub import hf_hub_download
         from safetensors.torch import load_file
 
-        progress.say("MiT-B3's ImageNet weights are under the NVIDIA Source Code License: for non-commercial use only")
+        progress.notify("MiT-B3's ImageNet weights are under the NVIDIA Source Code License: for non-commercial use only")
         state = load_file(hf_hub_download("smp-hub/mit_b3.imagenet", "model.safetensors"))
         model.load_state_dict({timm_key(key): value for key, value in state.items() if not key.startswith("head.")})
     return model
