@@ -69,7 +69,7 @@ def test_later_settings_win(tmp_path: Path) -> None:
         ("- 1", "", "expected sections"),
         ("train: {steps: 3", "", "not valid YAML at line"),
         ("", "train.steps", "--set train.steps: expected section.key=value"),
-        ("", "train.steps=[1", "--set train.steps=.1: '.1' is not a YAML value"),
+        ("", "train.steps=[1", "--set train.steps=.1: not valid YAML at line 1"),
         ("", "trian.steps=3", "unknown setting trian .did you mean train"),
         ("", "train.steps=0", "train.steps = 0"),
         ("", "data.flip=sideways", "data.flip = 'sideways'"),
