@@ -200,6 +200,7 @@ CALLS: dict[str, tuple[str, list[str]]] = {
     "evaluate": ("evaluation.evaluate.evaluate", ["--real", "x", "--synthetic", "x", "--out", "x"]),
     "filter": ("evaluation.filter.filter_", ["--scores", "x", "--out", "x"]),
     "segment": ("segmentation.segment.segment", ["--train", "x", "--out", "x"]),
+    "predict": ("segmentation.predict.predict", ["--network", "x", "--images", "x", "--out", "x"]),
     "study": ("studies.study.study", ["--config", "x", "--out", "x"]),
     "import": ("diffusion.original.import_", ["x", "--out", "x"]),
     "export": ("diffusion.original.export", ["--checkpoint", "x", "--out", "x"]),
@@ -250,8 +251,16 @@ def test_no_command_advises_an_option_that_it_lacks(command: str, tmp_path: Path
 
 ADVISED = {
     "checkpoints": {"pretrain", "train", "evaluate", "segment"},
-    "claim": {"pretrain", "train", "sample", "evaluate", "filter", "segment"},  # where `resume` is not None
-    "console": {"pretrain", "train", "sample", "evaluate", "filter", "segment"},  # asks whether the command has it
+    "claim": {"pretrain", "train", "sample", "evaluate", "filter", "segment", "predict"},  # where `resume` is not None
+    "console": {
+        "pretrain",
+        "train",
+        "sample",
+        "evaluate",
+        "filter",
+        "segment",
+        "predict",
+    },  # asks whether the command has it
     "data.shards": {"sample"},
     "diffusion.checkpoint": {"train"},  # which it names
     "loop": {"pretrain", "train", "evaluate", "segment"},
