@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 from siamese_diffusion.checkpoints import latest_checkpoint
 from siamese_diffusion.config import Config, load_config
 from siamese_diffusion.data.check import check
+from siamese_diffusion.data.fetch import transfer
 from siamese_diffusion.data.fetch.unpack import Limits, unpack
 from siamese_diffusion.data.images import read_image
 from siamese_diffusion.data.opening import FORMATS, MAX_PIXELS, SUFFIXES, image_size
@@ -309,3 +310,17 @@ def test_what_a_user_keeps_beside_the_checkpoints_is_none(tmp_path: Path) -> Non
     for name in ("step-000002", "step-000012", "step-000012-mine", "step-best", "step-1000000"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
     assert latest_checkpoint(tmp_path) == tmp_path / "checkpoints/step-1000000"
+
+
+@pytest.mark.parametrize("text", ["²", "-1", "1.5", "9" * 30, "", None, " 5"])
+def test_a_server_s_number_that_is_none_is_not_believed(text: str | None) -> None:
+    assert transfer._whole_number(text) is None
+    assert transfer._whole_number("50") == 50
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"address": 1, "version": null, "size": 5}', '{"address": "a", "size": 5}'])
+def test_a_note_of_a_download_that_is_damaged_vouches_for_nothing(tmp_path: Path, content: str) -> None:
+    (tmp_path / "note.json").write_text(content)
+    assert transfer._read_note(tmp_path / "note.json") is None
+    (tmp_path / "note.json").write_text('{"address": "a", "version": null, "size": 5}')
+    assert transfer._read_note(tmp_path / "note.json") is not None

@@ -182,8 +182,8 @@ def _require_fit(parts: dict[str, Any]) -> None:
         if widths[0] != widths[1]:
             raise ValueError(f"the text encoder is {widths[0]} wide, the UNet wants {widths[1]}")
     if scheduler is not None:
-        alphas = scheduler.alphas_cumprod
-        if not bool(((alphas >= 0) & (alphas <= 1)).all()):  # NaN is neither
+        betas = scheduler.betas
+        if not bool(((betas >= 0) & (betas <= 1)).all()):  # NaN is neither
             raise ValueError("the scheduler's betas are not between 0 and 1")
 
 
