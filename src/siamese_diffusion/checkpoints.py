@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
-from siamese_diffusion.errors import InputError, WithheldError, refused
+from siamese_diffusion.errors import InputError, WithheldError, brief, refused
 from siamese_diffusion.files import read_json, whole_folder, write_json
 from siamese_diffusion.tensors import not_finite, read_state, read_tensors, require_finite
 
@@ -34,6 +34,10 @@ def latest_checkpoint(out: Path) -> Path | None:
 def _checkpoints(out: Path) -> list[Path]:
     """The checkpoints of a run. What a user copied to `step-best` or `step-000012-mine` is none, and is left alone."""
     return [path for path in (out / "checkpoints").glob("step-*") if re.fullmatch("step-[0-9]{6,18}", path.name)]
+
+
+def _name(step: int) -> str:
+    return f"step-{step:06d}"
 
 
 def _step(checkpoint: Path) -> int:
@@ -70,7 +74,7 @@ def save_checkpoint(
         average: of the weights, where there is one.
         keep: how many checkpoints stay.
     """
-    with whole_folder(out / "checkpoints" / f"step-{state['step']:06d}") as folder:
+    with whole_folder(out / "checkpoints" / _name(state["step"])) as folder:
         save_file(trained_state(module), folder / "model.safetensors")
         torch.save(optimizer.state_dict(), folder / "optimizer.pt")
         if average is not None:
@@ -92,6 +96,8 @@ def load_checkpoint(folder: Path, module: nn.Module, optimizer: Any, average: EM
     """
     try:
         state = read_json(folder / "state.json", State)
+        if folder.name != _name(state["step"]):
+            raise InputError(f"{folder / 'state.json'}: is of step {brief(str(state['step']))}, its folder of another")
         weights = read_state(folder / "model.safetensors")
         require_finite(weights, folder / "model.safetensors")
         _require_names(weights, trained_state(module), folder / "model.safetensors")

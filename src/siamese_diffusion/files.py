@@ -261,7 +261,7 @@ def _json(text: str) -> Any:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > 20:  # 64 bits and a sign
+    if len(digits) > 300:  # what no floating-point number reaches; 10^30 stands in many a tokenizer's file
         raise ValueError(f"the number {brief(digits, 24)} is too large")
     return int(digits)
 

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from siamese_diffusion.data.images import open_image
 from siamese_diffusion.errors import InputError
 
+MOST, FAR = 1 << 27, 1e7
+"""Pixels of the largest image that is drawn on, and how far off a corner may lie; NaN and infinity lie further."""
+
 Points = tuple[tuple[float, float], ...]
 Labels = NDArray[np.uint8]
 
@@ -50,6 +53,8 @@ class Shapes:
             InputError: the image cannot be read, or runs are not of its size.
         """
         width, height = self.size or open_image(self.image).size
+        if width * height > MOST:
+            raise InputError(f"{self.file}: says that {self.image.name} has {width} x {height} pixels, more than are drawn")
         drawn = np.zeros((height, width), np.uint8)
         for part in self.parts:
             drawn[self._area(part, height, width)] = 0 if part.hole else part.label
@@ -57,6 +62,8 @@ class Shapes:
 
     def _area(self, part: Shape, height: int, width: int) -> NDArray[np.bool_]:
         if part.runs is None:
+            if not all(abs(value) < FAR for points in part.polygons for corner in points for value in corner):
+                raise InputError(f"{self.file}: a shape on {self.image.name} has a corner that lies nowhere near it")
             areas = [fill(points, height, width) for points in part.polygons]
             return np.any(areas, axis=0) if areas else np.zeros((height, width), bool)
         if sum(part.runs) != height * width:

@@ -159,7 +159,32 @@ def load_parts(source: str | Path, parts: Sequence[str], option: str = "--backbo
     for part in loaded.values():
         if isinstance(part, nn.Module):
             part.float().eval()  # weights may be stored in half precision
+    with refused(what):
+        _require_fit(loaded)
     return loaded
+
+
+def _require_fit(parts: dict[str, Any]) -> None:
+    """Parts that were loaded together work together, which else their first use would show.
+
+    Raises:
+        ValueError: two do not.
+    """
+    unet, text_encoder, tokenizer, scheduler = (parts.get(name) for name in _PARTS[1:])
+    if text_encoder is not None and tokenizer is not None:
+        words, length = max(tokenizer.get_vocab().values()), tokenizer.model_max_length
+        if type(length) is not int or not 1 <= length <= text_encoder.config.max_position_embeddings:
+            raise ValueError(f"the tokenizer's model_max_length is {length}, more than the text encoder takes or no length")
+        if words >= text_encoder.config.vocab_size:
+            raise ValueError(f"the tokenizer has the word {words}, the text encoder {text_encoder.config.vocab_size} words")
+    if text_encoder is not None and unet is not None:
+        widths = text_encoder.config.hidden_size, unet.config.cross_attention_dim
+        if widths[0] != widths[1]:
+            raise ValueError(f"the text encoder is {widths[0]} wide, the UNet wants {widths[1]}")
+    if scheduler is not None:
+        betas = scheduler.betas
+        if not bool(((betas >= 0) & (betas <= 1)).all()):  # NaN is neither
+            raise ValueError("the scheduler's betas are not between 0 and 1")
 
 
 def _vae_class(where: str, what: str) -> Any:

@@ -81,11 +81,11 @@ def markdown(plan: Plan, rows: list[Row]) -> str:
     """The table as Markdown, a section for each data set and network, and what is known of the synthetic sets."""
     done = sum(run.stage.done for run in plan.runs)
     said = [plan.study.file.note, ""] if plan.study.file.note else []
-    lines = [f"# {plan.study.file.title}", "", *said, f"{done} of {len(plan.runs)} segmentation runs are done.", ""]
+    lines = [f"# {_plain(plan.study.file.title)}", "", *said, f"{done} of {len(plan.runs)} segmentation runs are done.", ""]
     for (data, network), part in by_network(rows).items():
         header, body = cells(part, plan.study.file)
-        lines += [f"## {data}, {network}", "", _line(header), "|" + "---|" * len(header)]
-        lines += [*(_line(row) for row in body), "", note(part, plan.study.file), ""]
+        lines += [f"## {_plain(f'{data}, {network}')}", "", _line(header), "|" + "---|" * len(header)]
+        lines += [*(_line(row) for row in body), "", _plain(note(part, plan.study.file)), ""]
     for title, text, header, body in set_tables(synthetic_sets(plan), plan.study.file):
         lines += [f"## {title}", "", text, "", _line(header), "|" + "---|" * len(header), *(_line(row) for row in body), ""]
     return "\n".join(lines)
@@ -229,7 +229,7 @@ def _latex(rows: list[Row], file: StudyFile) -> str:
     for (data, network), part in by_network(rows).items():
         header, body = cells(part, file)
         lines = [
-            f"% {data}, {network}. {note(part, file)}",
+            " ".join(f"% {data}, {network}. {note(part, file)}".split()),
             rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
             r"\toprule",
             " & ".join(_tex(cell) for cell in header) + r" \\",
@@ -243,21 +243,35 @@ def _latex(rows: list[Row], file: StudyFile) -> str:
     return "\n".join(parts)
 
 
+_TEX = str.maketrans(
+    {
+        **{letter: f"\\{letter}" for letter in "&%_#${}"},
+        "\\": r"\textbackslash{}",
+        "^": r"\textasciicircum{}",
+        "~": r"\textasciitilde{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+    }
+)
+
+
 def _tex(text: str) -> str:
-    for plain, escaped in (
-        ("\\", r"\textbackslash{}"),
-        ("&", r"\&"),
-        ("%", r"\%"),
-        ("_", r"\_"),
-        ("#", r"\#"),
-        ("$", r"\$"),
-    ):
-        text = text.replace(plain, escaped)
-    return re.sub(r"(^|[\s\[])-(?=\d)", r"\1$-$", text.replace("±", r"$\pm$").replace(" - ", " -- "))
+    """A cell as LaTeX shows it, whatever an arm, a data set or a test set is called."""
+    escaped = re.sub(r"(^|[\s\[])-(?=\d)", r"\1$-$", text.translate(_TEX).replace("±", r"$\pm$").replace(" - ", " -- "))
+    return "{}" + escaped if escaped.startswith(("[", "*")) else escaped  # after a line break these would be its argument
+
+
+_MARKDOWN = str.maketrans({letter: f"\\{letter}" for letter in "\\`*_<>|#~&"})
+
+
+def _plain(text: str) -> str:
+    """Text as Markdown shows it, in one line: a name is neither a table, nor a link, nor HTML."""
+    return " ".join(text.translate(_MARKDOWN).replace("](", "]\\(").split())
 
 
 def _line(row: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+    return "| " + " | ".join(map(_plain, row)) + " |"
 
 
 def _spread(figures: dict[str, Any]) -> str:

@@ -46,6 +46,9 @@ def read_file(path: Path, folder: Path) -> Listing | None:
     content = read_json(path)
     if not is_coco(content):
         return None
+    odd = _odd_key(content)
+    if odd is not None:
+        raise InputError(f"{path}: has an {odd} that is no number and no text")
     if not any(row.get("segmentation") for row in content["annotations"]):
         return None
     labels = {row["id"]: number for number, row in enumerate(_categories(content), start=1)}
@@ -85,6 +88,15 @@ def is_coco(content: Any) -> bool:
         isinstance(content.get(key), list) and all(isinstance(row, dict) for row in content[key])
         for key in ("images", "annotations")
     )
+
+
+def _odd_key(content: Mapping[str, Any]) -> str | None:
+    """A key by which rows are matched and that holds what cannot be matched."""
+    categories = content.get("categories")
+    rows = [*content["images"], *content["annotations"], *(categories if isinstance(categories, list) else [])]
+    keys = ("id", "image_id", "category_id")
+    wrong = (key for row in rows if isinstance(row, dict) for key in keys if isinstance(row.get(key), list | dict))
+    return next(wrong, None)
 
 
 def _may_be(path: Path) -> bool:
