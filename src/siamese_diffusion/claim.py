@@ -14,11 +14,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from siamese_diffusion.config import HARMLESS, Config, dump_config, load_config
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import hash_json, read_json, read_jsonl, write_json, write_text
+from siamese_diffusion.plain_yaml import read_plain_yaml
 
 CONFIG, INPUTS = "config.yaml", "inputs.json"
 PROGRAM = "siamese-diffusion"
@@ -228,7 +227,7 @@ def _note(out: Path) -> dict[str, Any]:
     """What `inputs.json` says; nothing where it is not ours."""
     try:
         note = read_json(out / INPUTS)
-    except Exception:  # whatever it is, it is not ours
+    except InputError:  # whatever it is, it is not ours
         return {}
     if not isinstance(note, dict):
         return {}
@@ -261,8 +260,8 @@ def _is_cache(folder: Path) -> bool:
 def _is_whole_config(path: Path) -> bool:
     """Whether a file holds every section, as what is written here does and what a user writes need not."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except Exception:  # whatever it is, it is not ours
+        values = read_plain_yaml(path)
+    except InputError:  # whatever it is, it is not ours
         return False
     sections = set(Config.model_fields) - {"evaluate"}  # the last one to come
     return isinstance(values, dict) and sections <= values.keys()

@@ -32,7 +32,7 @@ DEEPEST = 64
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
-WEIGHTS = ".safetensors"
+SAFETENSORS = ".safetensors"
 
 
 def write_whole(path: Path, write: Callable[[Path], object], durable: bool = False) -> None:
@@ -55,11 +55,11 @@ def whole_file(path: Path, durable: bool = False) -> Iterator[Path]:
     temporary = unfinished(path)
     try:
         with full_disk_named(path):
-            if path.suffix == WEIGHTS:
+            if path.suffix == SAFETENSORS:
                 temporary.touch()
                 mode = temporary.stat().st_mode
             yield temporary
-            if path.suffix == WEIGHTS:
+            if path.suffix == SAFETENSORS:
                 share(temporary, mode)
             if durable:
                 sync(temporary)
@@ -138,7 +138,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         with full_disk_named(path):
             yield temporary
-            for weights in temporary.rglob(f"*{WEIGHTS}"):
+            for weights in temporary.rglob(f"*{SAFETENSORS}"):
                 share(weights, temporary.stat().st_mode)
             sync_tree(temporary)
         put_in_place(temporary, path)
@@ -332,6 +332,15 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     except csv.Error as error:
         raise InputError(f"{path}: line {table.line_num} is not CSV ({reason(error)})") from None
     return rows
+
+
+def to_csv(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A table as CSV; None is an empty field."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(header)
+    table.writerows(rows)
+    return text.getvalue()
 
 
 def hash_json(value: Any) -> str:

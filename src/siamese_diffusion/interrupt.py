@@ -41,8 +41,8 @@ def after_the_step() -> Iterator[Request]:
             request.at_once = True
             raise KeyboardInterrupt
         request.asked = True
-        again = "press Ctrl-C again" if number == signal.SIGINT else "asked to end (SIGTERM); a second one is"
-        progress.notify(f"stopping after this step; {again} to stop at once")
+        why, again = ("", "press Ctrl-C again") if number == signal.SIGINT else ("SIGTERM: ", "send it again")
+        progress.notify(f"{why}stopping after this step; {again} to stop at once")
 
     with _handling(dict.fromkeys(STOPS, note)):
         try:

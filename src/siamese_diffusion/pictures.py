@@ -1,8 +1,9 @@
 """Pictures of image-mask pairs: outlines and captioned grids."""
 
+import io
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,13 @@ def grid(
             if captions:
                 draw.text((left, top + height + 1), captions[i][j], fill="black", font_size=font)
     return picture
+
+
+def png(image: Image.Image, **options: Any) -> bytes:
+    """An image as the content of a PNG file; `options` are Pillow's."""
+    content = io.BytesIO()
+    image.save(content, "PNG", **options)
+    return content.getvalue()
 
 
 def _enlarge(array: NDArray[T], factor: int) -> NDArray[T]:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from siamese_diffusion.config import READING_IMAGES, DataConfig, reading_settings
 from siamese_diffusion.data.alignment import Size, common_ratio, is_rounding, lay
 from siamese_diffusion.data.census import Census, take
-from siamese_diffusion.data.coding import VOID, Coding, decide, parse_values
+from siamese_diffusion.data.coding import VOID, Coding
+from siamese_diffusion.data.deciding import decide, parse_values
 from siamese_diffusion.data.images import (
     Header,
     Mask,
@@ -102,8 +103,9 @@ class Decoding:
     ) -> None:
         self.settings = settings or DataConfig()
         self.images, self.masks, self.pairs, self.names = images, masks, pairs, names or {}
-        self._censuses = Once(self._take_censuses)
-        self._coding = Once(lambda: self._decide(self._censuses()))
+        self._has_classes = any(source.classes or source.shapes is not None for source in masks)
+        """Whether labels are told by files or shapes, and not by the values of mask files."""
+        self._coding = Once(lambda: self._decide(self._take_censuses()))
         self._levels = Once(self._find_levels)
         self._scaled = Once(self._mostly_scaled)
 
@@ -115,11 +117,6 @@ class Decoding:
             InputError: no reading fits them, or several do, or they are outlines.
         """
         return self._coding()
-
-    @property
-    def censuses(self) -> Sequence[Census]:
-        """The sample that it was decided from."""
-        return self._censuses()
 
     @property
     def key(self) -> dict[str, Any]:
@@ -257,11 +254,6 @@ class Decoding:
         if self.masks:
             return self.coding.lesion(labels)
         return np.asarray((labels != 0) & (labels != VOID))
-
-    @property
-    def _has_classes(self) -> bool:
-        """Whether labels are told by files or shapes, and not by the values of mask files."""
-        return any(source.classes or source.shapes is not None for source in self.masks)
 
     def _chosen_classes(self) -> list[int] | None:
         """The labels of `data.foreground`; None for any."""

@@ -306,7 +306,7 @@ def _refuse(files: Iterable[Path], folder: Path, reason: str) -> None:
 
 def _by_hand(folder: Path, settings: DataConfig | None) -> Listing | None:
     """The pairs by `data.images` and `data.masks`; a folder that this package wrote needs no patterns."""
-    if settings is None or not (settings.images or settings.masks) or manifest.read(folder) or find_shards(folder):
+    if settings is None or not (settings.images or settings.masks) or manifest.find(folder) or find_shards(folder):
         return None
     return patterns.read(folder, settings.images, settings.masks)
 

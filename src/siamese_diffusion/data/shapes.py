@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_diffusion.data.images import open_image
+from siamese_diffusion.data.images import read_header
 from siamese_diffusion.errors import InputError
 
 MOST, FAR = 1 << 27, 1e7
@@ -52,7 +52,7 @@ class Shapes:
         Raises:
             InputError: the image cannot be read, or runs are not of its size.
         """
-        width, height = self.size or open_image(self.image).size
+        width, height = self.size or read_header(self.image).size
         if width * height > MOST:
             raise InputError(f"{self.file}: says that {self.image.name} has {width} x {height} pixels, more than are drawn")
         drawn = np.zeros((height, width), np.uint8)

@@ -21,6 +21,7 @@ from siamese_diffusion.data.tars import base_name, index, member_name
 from siamese_diffusion.data.writer import made_here, writing
 from siamese_diffusion.errors import InputError, printable
 from siamese_diffusion.files import decode, full_disk_named, parse_json, read_json, whole_file, write_json
+from siamese_diffusion.pictures import png
 
 FOLDER, MANIFEST = "shards", "shards.json"
 
@@ -151,8 +152,8 @@ class ShardWriter:
             path, archive, _ = self._open = self._open or self._next()
             with full_disk_named(path):
                 for kind, content in (
-                    ("image.png", _png(image)),
-                    ("mask.png", _png(mask.astype(np.uint8) * 255)),
+                    ("image.png", png(Image.fromarray(image))),
+                    ("mask.png", png(Image.fromarray(mask.astype(np.uint8) * 255))),
                     ("json", json.dumps(row).encode()),
                 ):
                     member = tarfile.TarInfo(member_name(name, kind))  # without time and owner: the same file every time
@@ -256,9 +257,3 @@ def shards_written_earlier(folder: Path) -> bool:
 def _is_own(path: Path) -> bool:
     """Whether a file has a name that `ShardWriter` gives, whole or while it writes."""
     return re.fullmatch(r"(\.\d+\.)?pairs-\d{4,}-\d{6,}\.tar", path.name) is not None
-
-
-def _png(pixels: Pixels) -> bytes:
-    content = BytesIO()
-    Image.fromarray(pixels).save(content, "PNG")
-    return content.getvalue()

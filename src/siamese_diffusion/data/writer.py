@@ -1,6 +1,5 @@
 """Write a folder of pairs: `images/`, `masks/` and `pairs.jsonl`."""
 
-import io
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from siamese_diffusion.claim import INPUTS, mark, marked_by
 from siamese_diffusion.data.images import Mask, Pixels
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_jsonl, write_jsonl, write_whole
+from siamese_diffusion.pictures import png
 
 MANIFEST = "pairs.jsonl"
 KINDS = ("images", "masks")
@@ -211,9 +211,7 @@ def _save(path: Path, picture: Image.Image) -> None:
     if not path.exists():
         write_whole(path, picture.save)
         return
-    content = io.BytesIO()
-    picture.save(content, "PNG")
-    if path.read_bytes() != content.getvalue():
+    if path.read_bytes() != png(picture):
         raise InputError(f"{path}: is there already, is another picture, and is not in {MANIFEST}; move it away")
 
 

@@ -1,9 +1,7 @@
 """The `evaluate` command: are synthetic images good, do they obey their masks, and are they new?"""
 
-import csv
-import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,7 +35,7 @@ from siamese_diffusion.evaluation.metrics import lpips as perceptual
 from siamese_diffusion.evaluation.metrics.appearance import appearance
 from siamese_diffusion.evaluation.metrics.mask_fit import RESAMPLES, Scores, interval
 from siamese_diffusion.evaluation.scores import read_fits
-from siamese_diffusion.files import read_json, write_json, write_text, write_whole
+from siamese_diffusion.files import read_json, to_csv, write_json, write_text, write_whole
 from siamese_diffusion.lock import hold
 from siamese_diffusion.progress import notify
 from siamese_diffusion.segmentation.trained import WEIGHTS, require_finished
@@ -208,7 +206,7 @@ def _fit(scores: dict[str, Scores], shuffled: dict[str, float], own: dict[str, A
 def _write_tables(out: Path, sets: Sets, scores: dict[str, Scores], found: Comparison) -> None:
     columns = {name: [f"{value:.6f}" for value in values] for name, values in scores.items()}
     names = [pair.name for pair in sets.synthetic]
-    _table(out / "fit.csv", ["name", *columns], zip(names, *columns.values(), strict=True))
+    write_text(out / "fit.csv", to_csv(["name", *columns], zip(names, *columns.values(), strict=True)))
     _novelty_table(out / "novelty.csv", found.nearest, found.novelty["threshold"])
 
 
@@ -273,12 +271,4 @@ def _novelty_table(path: Path, nearest: Sequence[dict[str, Any]], threshold: flo
         ]
         for row in nearest
     )
-    _table(path, [*names, "flagged"], rows)
-
-
-def _table(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(header)
-    table.writerows(rows)
-    write_text(path, text.getvalue())
+    write_text(path, to_csv([*names, "flagged"], rows))

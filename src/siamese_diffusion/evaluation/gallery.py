@@ -1,6 +1,5 @@
 """Pictures of what `evaluate` found: what the judge sees, and synthetic images beside their nearest real ones."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,7 +44,7 @@ def side_by_side(
         [f"score {row['distance']:.2f}" for row in rows],
         ["real" + ("" if row["flip"] == "none" else ", flipped") + f" ({row['by']})" for row in rows],
     ]
-    return png(pictures.grid([above, below], captions, font=16))
+    return pictures.png(pictures.grid([above, below], captions, font=16))
 
 
 def outlined(judge: Judge, pairs: Sequence[Pair]) -> list[NDArray[np.uint8]]:
@@ -64,10 +63,3 @@ def _enlarged(image: NDArray[np.uint8], side: int = 192) -> NDArray[np.uint8]:
 def _flipped(image: NDArray[np.uint8], flip: str) -> NDArray[np.uint8]:
     axes = tuple(axis + 2 for axis in FLIPS[FLIP_NAMES.index(flip)])  # -1 and -2 of (B, 3, H, W) are 1 and 0 of (H, W, 3)
     return np.ascontiguousarray(np.flip(image, axes)) if axes else image
-
-
-def png(image: Image.Image) -> bytes:
-    """The image as a PNG file."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="png")
-    return buffer.getvalue()

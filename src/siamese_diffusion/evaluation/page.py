@@ -143,7 +143,7 @@ def _fit(
         "Some of the worst pairs are the network's own mistakes: look at them.",
         figures=[
             Figure(
-                gallery.png(pictures.grid(rows, captions, font=16)),
+                pictures.png(pictures.grid(rows, captions, font=16)),
                 "Green: the mask asked for. Magenta: what the network sees.",
             ),
             Figure(histogram(series, "Dice"), "Dice of every pair."),

@@ -6,8 +6,6 @@ is resized to one size and encoded anew. `score_ratings` puts the readers' files
 """
 
 import base64
-import csv
-import io
 import json
 import secrets
 from collections.abc import Sequence
@@ -25,7 +23,8 @@ from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.opening import image_size
 from siamese_diffusion.data.pairs import ImageFile
 from siamese_diffusion.errors import InputError, brief
-from siamese_diffusion.files import hash_json, read_json, require_kind, write_json, write_text
+from siamese_diffusion.files import hash_json, read_json, require_kind, to_csv, write_json, write_text
+from siamese_diffusion.pictures import png
 from siamese_diffusion.progress import notify, track
 from siamese_diffusion.reader_study.agreement import alpha_interval, crossed_means, percentiles, wilson
 
@@ -314,9 +313,7 @@ def _draw(found: list[ImageFile], count: int, seed: tuple[int, int], folder: Pat
 
 
 def _encode(pixels: Any) -> str:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", optimize=True)
-    return base64.b64encode(file.getvalue()).decode()
+    return base64.b64encode(png(Image.fromarray(pixels), optimize=True)).decode()
 
 
 def _page(key: dict[str, Any], files: dict[str, ImageFile]) -> str:
@@ -376,12 +373,11 @@ def _read_sheet(path: Path, key: dict[str, Any]) -> tuple[str, dict[str, dict[st
 
 
 def _table(key: dict[str, Any], sheets: dict[str, dict[str, dict[str, Any]]]) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["reader", "source", "file", "id", "position", "rating", "answer", "seconds"])
+    header = ["reader", "source", "file", "id", "position", "rating", "answer", "seconds"]
+    rows = []
     for reader, sheet in sheets.items():
         for image in key["images"]:
             row = sheet[image["id"]]
             place = [reader, image["source"], image["file"], image["id"], row.get("position")]
-            table.writerow([*place, row["rating"], row["answer"], row.get("seconds")])
-    return text.getvalue()
+            rows.append([*place, row["rating"], row["answer"], row.get("seconds")])
+    return to_csv(header, rows)

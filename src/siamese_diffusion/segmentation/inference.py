@@ -1,7 +1,5 @@
 """What a segmentation network sees in images, and its scores: part by part, so that few images are in memory at a time."""
 
-import csv
-import io
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ from siamese_diffusion.data.images import Fit, padded_box
 from siamese_diffusion.data.pairs import MaskFile, Pair
 from siamese_diffusion.device import SIXTEEN_BITS, autocast
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import write_text, write_whole
+from siamese_diffusion.files import to_csv, write_text, write_whole
 from siamese_diffusion.segmentation.batches import Arrays
 from siamese_diffusion.segmentation.metrics import SetScores, join, score
 
@@ -129,13 +127,9 @@ def score_set(network: nn.Module, pairs: list[Pair], path: Path, settings: Segme
         else:
             found.append(score(torch.from_numpy(seen), torch.from_numpy(masks), field=True))
     scores = join(found)
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    columns = scores.columns()
-    table.writerow(["name", *columns])
-    for pair, *values in zip(pairs, *columns.values(), strict=True):
-        table.writerow([pair.name, *(f"{value:.6f}" for value in values)])
-    write_text(path, text.getvalue())
+    columns = {name: [f"{value:.6f}" for value in values] for name, values in scores.columns().items()}
+    rows = zip([pair.name for pair in pairs], *columns.values(), strict=True)
+    write_text(path, to_csv(["name", *columns], rows))
     return scores
 
 

@@ -4,9 +4,6 @@ Design note: images are read, looked at and written part by part, so that a thou
 part. A part is redone whole after a kill, since rounding depends on the images of a part.
 """
 
-import csv
-import io
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,7 +26,7 @@ from siamese_diffusion.data.images import SUFFIXES, Fit, Mask, Pixels, square
 from siamese_diffusion.data.pairs import ImageFile, MaskFile
 from siamese_diffusion.device import find_device
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import read_jsonl, write_json, write_text, write_whole
+from siamese_diffusion.files import read_jsonl, to_csv, to_json, write_json, write_text, write_whole
 from siamese_diffusion.lock import hold
 from siamese_diffusion.segmentation.inference import at_size, probabilities
 from siamese_diffusion.segmentation.metrics import SetScores, join, score
@@ -215,7 +212,7 @@ def _predict_all(
 ) -> tuple[list[dict[str, Any]], SetScores | None]:
     """Look at all images and write what is seen; what an earlier call has written is kept where nothing is scored."""
     rows = {row["name"]: row for row in read_jsonl(out / ROWS)} if (out / ROWS).exists() else {}
-    write_text(out / ROWS, "".join(json.dumps(row) + "\n" for row in rows.values()))
+    write_text(out / ROWS, "".join(to_json(row) + "\n" for row in rows.values()))
     for folder in ("masks", *(["overlays"] * options.overlays), *(["probabilities"] * options.maps)):
         (out / folder).mkdir(parents=True, exist_ok=True)
     scores: list[SetScores] = []
@@ -231,7 +228,7 @@ def _predict_all(
                 write = partial(_write_one, out, options=options, fit=trained.data.fit)
                 for row in pool.map(write, (name for name, _ in part), pixels, seen):
                     if row["name"] not in rows:
-                        file.write(json.dumps(row) + "\n")
+                        file.write(to_json(row) + "\n")
                     rows[row["name"]] = row
                 file.flush()
             shown.advance(task, len(part))
@@ -295,11 +292,5 @@ def _label_png(mask: Mask) -> Image.Image:
 
 
 def _write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(list(rows[0]))
-    for row in rows:
-        table.writerow(
-            ["" if value is None else f"{value:.6f}" if isinstance(value, float) else value for value in row.values()]
-        )
-    write_text(path, text.getvalue())
+    lines = ([f"{value:.6f}" if isinstance(value, float) else value for value in row.values()] for row in rows)
+    write_text(path, to_csv(list(rows[0]), lines))

@@ -11,6 +11,7 @@ from siamese_diffusion.config import Config, build_config, update
 from siamese_diffusion.data.copypaste import copy_paste
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.files import read_json, read_jsonl, write_json, write_text
+from siamese_diffusion.plain_yaml import read_plain_yaml
 from siamese_diffusion.studies.select import select
 from siamese_diffusion.studies.stages import COMMANDS, Stage
 
@@ -54,7 +55,7 @@ def prepare(stage: Stage) -> dict[str, Any]:
     noted, settings = stage.folder / "stage.json", stage.folder / "settings.yaml"
     arguments = {name: _plain(value) for name, value in stage.arguments.items()}
     if noted.exists() and settings.exists() and read_json(noted)["arguments"] == arguments:
-        values: dict[str, Any] = yaml.safe_load(settings.read_text(encoding="utf-8"))
+        values: dict[str, Any] = read_plain_yaml(settings)
         return values
     for path in stage.folder.iterdir():  # begun with folders that have moved since: what it wrote names the old ones
         if path.is_dir():

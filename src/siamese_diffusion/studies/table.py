@@ -5,15 +5,13 @@ is Student's t over seeds. It covers the spread between segmentation seeds, and 
 where each has a diffusion seed of its own; not the choice of the training pairs or of the test images.
 """
 
-import csv
-import io
 import re
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from siamese_diffusion.files import write_json, write_text
+from siamese_diffusion.files import to_csv, write_json, write_text
 from siamese_diffusion.studies.differences import paired, shown
 from siamese_diffusion.studies.plan import Plan, Run
 from siamese_diffusion.studies.schema import StudyFile
@@ -205,12 +203,10 @@ def _tested(result: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _csv(rows: list[Row]) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
     keys = ("data", "pairs", "network", "test", "arm", "kind", "ratio", "min_fit", "synthetic", "seeds", "diffusion_seeds")
     figures = ("mean", "sd", "difference", "difference_sd", "low", "high", "n")
     compared = ("against", "against_sd", "against_low", "against_high", "against_n")
-    table.writerow([*keys, "steps", "metric", *figures, *compared])
+    lines = []
     for row in rows:
         for name, metric in row["metrics"].items():
             values = [metric["mean"], metric["sd"]]
@@ -219,8 +215,8 @@ def _csv(rows: list[Row]) -> str:
                 values += [found.get(key) for key in ("mean", "sd", "low", "high", "n")]
             fixed = [_list(row[key]) if isinstance(row[key], list) else row[key] for key in keys]
             rounded = [f"{value:.6f}" if isinstance(value, float) else value for value in values]
-            table.writerow([*fixed, _list(row["steps"]), name, *rounded])
-    return text.getvalue()
+            lines.append([*fixed, _list(row["steps"]), name, *rounded])
+    return to_csv([*keys, "steps", "metric", *figures, *compared], lines)
 
 
 def _latex(rows: list[Row], file: StudyFile) -> str:

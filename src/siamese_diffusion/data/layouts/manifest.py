@@ -22,9 +22,14 @@ KINDS = {"pairs.jsonl": ("image", "mask"), "prompt.json": ("target", "source")}
 """Manifests, and their keys of the image and the mask."""
 
 
+def find(folder: Path) -> str | None:
+    """The name of a folder's manifest; None without one."""
+    return next((name for name in KINDS if (folder / name).exists()), None)
+
+
 def read(folder: Path) -> Listing | None:
     """A row a pair; a row that names a file which is not there is broken."""
-    name = next((name for name in KINDS if (folder / name).exists()), None)
+    name = find(folder)
     if name is None:
         return None
     image_key, mask_key = KINDS[name]
