@@ -110,7 +110,7 @@ def test_resumed_shards_are_the_undisturbed_ones(tmp_path: Path, killed_in: int)
         writer = shards.ShardWriter(Path({str(tmp_path / "cut")!r}), size=3)
         for number, name in enumerate(NAMES):
             if number == {killed_in}:
-                shards.png = lambda pixels: save(pixels) if pixels.ndim == 3 else os.kill(os.getpid(), signal.SIGKILL)
+                shards.png = lambda image: save(image) if image.mode == "RGB" else os.kill(os.getpid(), signal.SIGKILL)
             writer.write(name, *picture(name), "A photo of polyp", {{"seed": ord(name[0])}})
         """
     )
