@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from campaign import archives_in, pairs_in, results_in, settings_in, weights_in
 from campaign.entrance import Entrance
 from campaign.trials import Finding, attempt, damage, entrance_of, keep, silence
@@ -44,6 +46,7 @@ class Campaign(NamedTuple):
 def run(seed: int, trials: range, workers: int, kept: Path, entrances: Sequence[Entrance] = ENTRANCES) -> int:
     """Run the trials, tell what was found, and return the exit status."""
     begun = time.monotonic()
+    torch.set_num_threads(1)  # a fork has none of the threads that torch began before it, and waits for them for good
     with tempfile.TemporaryDirectory() as scratch:
         campaign = Campaign(seed, entrances, Path(scratch), kept.absolute())
         stand_in_for_bsdtar(campaign.good / "bin")
