@@ -3,8 +3,8 @@
     mutate    damaged input of every kind that is read: an `InputError` or a right answer, in 2 s and 1 GB
     pickles   programs in weights and configurations, at every entrance: none runs, and each is refused in one line
 
-Exit status 1 if anything else happens; the file that causes it is kept in `--keep`. A trial is drawn from the seed and its
-number alone, so that `--first N --count 1` does one again.
+Exit status 1 if anything else happens; the file that causes it is kept in `--keep`. A trial is drawn from the seed and
+its number alone, so that `--first N --count 1` does one again.
 """
 
 import argparse

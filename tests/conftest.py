@@ -15,7 +15,12 @@ DiscPairs = Callable[..., Path]
 Browser = Callable[..., str]
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-HEADLESS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")  # as root, and in a small container
+HEADLESS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+)  # as root, and in a small container
 QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
 
 
@@ -67,7 +72,14 @@ def browser(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Browser:
 
     def open_page(page: Path, *flags: str) -> str:
         folder = tmp_path_factory.mktemp("browser")
-        command = [chromium, *HEADLESS, *QUIET, f"--user-data-dir={folder / 'profile'}", *flags, page.resolve().as_uri()]
+        command = [
+            chromium,
+            *HEADLESS,
+            *QUIET,
+            f"--user-data-dir={folder / 'profile'}",
+            *flags,
+            page.resolve().as_uri(),
+        ]
         result = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, check=True, cwd=folder)
         return result.stdout
 

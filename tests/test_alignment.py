@@ -103,7 +103,9 @@ def test_masks_of_another_size_are_laid_on_their_images(tmp_path: Path, kind: st
 @pytest.mark.parametrize("size", [(SIDE, SIDE + 3), (SIDE - 3, SIDE), (40, 60), (49, 49)])
 def test_one_mask_of_a_strange_size_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
     build(tmp_path, lambda s: white(scene(0, *size).large) if s.number == 5 else white(s.large))
-    with pytest.raises(InputError, match=rf"masks/05\.png: is {size[1]} x {size[0]}, but its image .*05\.png is 64 x 64"):
+    with pytest.raises(
+        InputError, match=rf"masks/05\.png: is {size[1]} x {size[0]}, but its image .*05\.png is 64 x 64"
+    ):
         read(tmp_path)
     assert kinds(checked(tmp_path)) == ["size mismatch"]
 
@@ -145,7 +147,9 @@ def test_an_image_beyond_the_range_of_the_sample_is_named(tmp_path: Path, monkey
 def test_colours_of_16_bits_are_scaled_as_grey_is(tmp_path: Path) -> None:
     scenes = build(tmp_path, lambda s: white(s.large))
     for each in scenes:
-        assert cv2.imwrite(str(tmp_path / f"images/{each.number:02d}.png"), each.image[..., ::-1].astype(np.uint16) * 16)
+        assert cv2.imwrite(
+            str(tmp_path / f"images/{each.number:02d}.png"), each.image[..., ::-1].astype(np.uint16) * 16
+        )
     for each, pair in zip(scenes, opened(tmp_path).pairs(), strict=True):
         wanted = np.round(each.image.astype(float) * 16 * 255 / 4095)
         assert np.array_equal(pair.image.read(), wanted)
@@ -169,7 +173,8 @@ def test_hounsfield_units_need_a_window(tmp_path: Path, kind: Any) -> None:
     with pytest.raises(InputError, match=r"is flat: .*data\.window"):
         opened(tmp_path, "data.window=9000,10").pairs()[0].read()
     assert (
-        opened(tmp_path, "data.window=40,400").decoding.image_key != opened(tmp_path, "data.window=0,400").decoding.image_key
+        opened(tmp_path, "data.window=40,400").decoding.image_key
+        != opened(tmp_path, "data.window=0,400").decoding.image_key
     )
 
 

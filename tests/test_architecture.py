@@ -53,14 +53,18 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("siamese_diffusion"):
             for alias in node.names:
                 inner = (
-                    PACKAGE / str(node.module).replace(".", "/").removeprefix("siamese_diffusion").lstrip("/") / alias.name
+                    PACKAGE
+                    / str(node.module).replace(".", "/").removeprefix("siamese_diffusion").lstrip("/")
+                    / alias.name
                 )
                 whole = inner.with_suffix(".py").exists() or inner.is_dir()
                 yield f"{node.module}.{alias.name}" if whole else str(node.module)
 
 
 FILES = sorted(PACKAGE.rglob("*.py"))
-GRAPH = {name_of(path): {name.removeprefix("siamese_diffusion").lstrip(".") for name in imports(path)} for path in FILES}
+GRAPH = {
+    name_of(path): {name.removeprefix("siamese_diffusion").lstrip(".") for name in imports(path)} for path in FILES
+}
 
 
 def test_the_source_is_read() -> None:
@@ -101,7 +105,8 @@ def test_no_benchmark_imports_a_script() -> None:
     shared = sources.keys() - scripts
     assert shared == {"bench", "drawing", "held_out"}
     used = {
-        name: {str(node.module) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)} & sources.keys()
+        name: {str(node.module) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)}
+        & sources.keys()
         for name, source in sources.items()
     }
     assert used["train_step"] == {"bench"}

@@ -61,7 +61,9 @@ def test_no_half_file_is_left(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_mapped_pairs_are_the_loaded_ones(disc_pairs: DiscPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mapped_pairs_are_the_loaded_ones(
+    disc_pairs: DiscPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(arrays, "CHUNK", 5)
     pairs = DataFolder(disc_pairs()).pairs()
     mapped, loaded = map_pairs(pairs, 24, tmp_path / "cache"), load_pairs(pairs, 24)
@@ -151,12 +153,16 @@ def peak(call: Any) -> int:
     return most
 
 
-def test_memory_does_not_grow_with_the_data(disc_pairs: DiscPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_does_not_grow_with_the_data(
+    disc_pairs: DiscPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(arrays, "CHUNK", 4)
     few, many = DataFolder(disc_pairs(8, 16, "few")).pairs(), DataFolder(disc_pairs(64, 16, "many")).pairs()
     map_pairs(few, 128, tmp_path / "warm")
     one = 128 * 128 * 4
-    small, large = (peak(lambda pairs=pairs: map_pairs(pairs, 128, tmp_path / str(len(pairs)))) for pairs in (few, many))
+    small, large = (
+        peak(lambda pairs=pairs: map_pairs(pairs, 128, tmp_path / str(len(pairs)))) for pairs in (few, many)
+    )
     assert large < small + 8 * one  # while the arrays have 56 more
     images = np.load(next((tmp_path / "64").glob("images-*.npy")), mmap_mode="r")
 
@@ -187,7 +193,9 @@ def test_batches_of_mapped_pairs_are_those_of_loaded_ones(disc_pairs: DiscPairs,
                 assert value.stride() == other[key].stride()  # on which the rounding of a convolution depends
 
 
-def test_what_a_run_no_longer_needs_is_removed(disc_pairs: DiscPairs, tmp_path: Path, run: Path, backbone: Path) -> None:
+def test_what_a_run_no_longer_needs_is_removed(
+    disc_pairs: DiscPairs, tmp_path: Path, run: Path, backbone: Path
+) -> None:
     for folder in (run, backbone):
         assert [path.name[:8] for path in (folder / "cache").glob("*.npy")] == ["latents-"]
     data = disc_pairs()

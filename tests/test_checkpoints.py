@@ -52,7 +52,9 @@ def test_weights_that_are_not_there_do_not_stay_as_they_began(
     state = load_file(checkpoint / "model.safetensors")
     change(state)
     save_file(state, checkpoint / "model.safetensors")
-    with pytest.raises(InputError, match=r"model\.safetensors: does not fit these settings \((lacks|holds, besides,) 0\."):
+    with pytest.raises(
+        InputError, match=r"model\.safetensors: does not fit these settings \((lacks|holds, besides,) 0\."
+    ):
         load_checkpoint(checkpoint, *training())
 
 
@@ -69,11 +71,15 @@ def test_a_state_of_the_optimiser_of_another_shape_is_refused(checkpoint: Path) 
     state = torch.load(checkpoint / "optimizer.pt", weights_only=True)
     state["state"][0]["exp_avg"] = torch.zeros(1)
     torch.save(state, checkpoint / "optimizer.pt")
-    with pytest.raises(InputError, match=r"does not fit these settings \(exp_avg has the shape \[1\], its weight \[4, 3\]"):
+    with pytest.raises(
+        InputError, match=r"does not fit these settings \(exp_avg has the shape \[1\], its weight \[4, 3\]"
+    ):
         load_checkpoint(checkpoint, *training())
 
 
-@pytest.mark.parametrize("content", [[], {"state": 3, "param_groups": []}, {"x": 1}, {"state": {}, "param_groups": [[]]}])
+@pytest.mark.parametrize(
+    "content", [[], {"state": 3, "param_groups": []}, {"x": 1}, {"state": {}, "param_groups": [[]]}]
+)
 def test_an_optimiser_s_file_of_something_else_is_refused(checkpoint: Path, content: object) -> None:
     torch.save(content, checkpoint / "optimizer.pt")
     with pytest.raises(InputError, match="step-000007: does not fit these settings"):

@@ -73,7 +73,15 @@ def test_a_call_that_was_refused_before_it_made_anything_is_no_obstacle(tmp_path
 @pytest.mark.parametrize(
     "name",
     [
-        *("mine.png", "pairs.jsonl", "pipeline", "pretrain", "log.jsonl", "images/mine.png", "checkpoints/step-000001/x"),
+        *(
+            "mine.png",
+            "pairs.jsonl",
+            "pipeline",
+            "pretrain",
+            "log.jsonl",
+            "images/mine.png",
+            "checkpoints/step-000001/x",
+        ),
         *("config.yaml", "inputs.json", "cache/mine.npy", "cache/images.txt"),
     ],
 )
@@ -216,7 +224,9 @@ def test_a_folder_that_is_read_is_not_written_under_any_name(tmp_path: Path, mon
         Path("new"),  # where the masks of `data` really lie
         Path("deep/new"),
     ):
-        with pytest.raises(InputError, match=rf"^--out {out}: (is|lies inside) .*--train-data {data}.*name .*outside it$"):
+        with pytest.raises(
+            InputError, match=rf"^--out {out}: (is|lies inside) .*--train-data {data}.*name .*outside it$"
+        ):
             require_apart(out, train_data=data)
         with pytest.raises(InputError, match="--cache"):
             require_apart(out, "--cache", train_data=[tmp_path / "nothing", data])
@@ -250,8 +260,11 @@ COMMANDS: dict[str, Begin] = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_that_trains_refuses_before_it_writes(disc_pairs: DiscPairs, tmp_path: Path, command: str) -> None:
-    """A finished run, one without checkpoints, and a folder of something else: none is touched, whatever is asked for."""
+def test_every_command_that_trains_refuses_before_it_writes(
+    disc_pairs: DiscPairs, tmp_path: Path, command: str
+) -> None:
+    """A finished run, one without checkpoints, and a folder of something else: none is touched, whatever is asked
+    for."""
     config = build_config({**TINY, "segment": {"resolution": 32, "steps": 2}}, "tests")
     out, begin = tmp_path / "run", COMMANDS[command]
     data = disc_pairs()

@@ -226,7 +226,9 @@ def options() -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("command", CALLS)
-def test_no_command_advises_an_option_that_it_lacks(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_command_advises_an_option_that_it_lacks(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 

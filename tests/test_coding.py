@@ -153,7 +153,9 @@ def numbered(each: Scene) -> NDArray[np.uint8]:
     return np.asarray(each.large * (1 + np.indices(each.large.shape)[1] // 2 % 8), np.uint8)
 
 
-READ: dict[str, tuple[Callable[[Scene], Drawn], str, dict[str, Any], tuple[str, ...], Callable[[Scene], Boolean], str]] = {
+READ: dict[
+    str, tuple[Callable[[Scene], Drawn], str, dict[str, Any], tuple[str, ...], Callable[[Scene], Boolean], str]
+] = {
     # name: how it is drawn, suffix, options, settings, what is lesion, what `check` says
     "0 and 255": (lambda s: white(s.large), "png", {}, (), lambda s: s.large, "binary, 0 and 255"),
     "0 and 1": (lambda s: s.large.astype(np.uint8), "png", {}, (), lambda s: s.large, "binary, 0 and 1"),
@@ -168,7 +170,14 @@ READ: dict[str, tuple[Callable[[Scene], Drawn], str, dict[str, Any], tuple[str, 
     ),
     "stored in six ways": (as_busi, "png", {}, (), lambda s: s.large, "binary, 0 and 1 or 255"),
     "16 bits, 0 and 1": (lambda s: s.large.astype(np.uint16), "png", {}, (), lambda s: s.large, "binary, 0 and 1"),
-    "16 bits, white": (lambda s: s.large.astype(np.uint16) * 65535, "png", {}, (), lambda s: s.large, "binary, 0 and 255"),
+    "16 bits, white": (
+        lambda s: s.large.astype(np.uint16) * 65535,
+        "png",
+        {},
+        (),
+        lambda s: s.large,
+        "binary, 0 and 255",
+    ),
     "floats": (lambda s: s.large.astype(np.float32), "tif", {}, (), lambda s: s.large, "binary, 0 and 1"),
     "probabilities": (
         lambda s: (s.large * 0.5 + 0.3).astype(np.float32),
@@ -182,7 +191,14 @@ READ: dict[str, tuple[Callable[[Scene], Drawn], str, dict[str, Any], tuple[str, 
     "label 2": (lambda s: s.of(2, 0), "png", {}, (), lambda s: s.large & ~s.small, "label 2"),
     "label 100": (lambda s: s.of(100, 100), "png", {}, (), lambda s: s.both, "label 100"),
     "label 127": (lambda s: s.of(127, 127), "png", {}, (), lambda s: s.both, "label 127"),
-    "labels 128 and 255": (lambda s: s.of(128, 255), "png", {}, (), lambda s: s.both, "labels 128, 255; all are lesion"),
+    "labels 128 and 255": (
+        lambda s: s.of(128, 255),
+        "png",
+        {},
+        (),
+        lambda s: s.both,
+        "labels 128, 255; all are lesion",
+    ),
     "labels 50 and 100": (lambda s: s.of(50, 100), "bmp", {}, (), lambda s: s.both, "labels 50, 100; all are lesion"),
     "labels of 16 bits": (
         lambda s: s.labels.astype(np.uint16) * 1000,
@@ -258,7 +274,9 @@ READ: dict[str, tuple[Callable[[Scene], Drawn], str, dict[str, Any], tuple[str, 
         "binary, 0 and 255",
     ),
     "palettes that differ": (
-        lambda s: indexed(s.labels, [0, 0, 0, 255, 0, 0, 0, 255, 0] if s.number % 2 else [0, 0, 0, 0, 255, 0, 255, 0, 0]),
+        lambda s: indexed(
+            s.labels, [0, 0, 0, 255, 0, 0, 0, 255, 0] if s.number % 2 else [0, 0, 0, 0, 255, 0, 255, 0, 0]
+        ),
         "png",
         {},
         (),
@@ -307,7 +325,14 @@ READ: dict[str, tuple[Callable[[Scene], Drawn], str, dict[str, Any], tuple[str, 
         "colour #ff0000; void: #ffff00",
     ),
     "black, opaque": (lambda s: by_alpha(s.large, (0, 0, 0)), "png", {}, (), lambda s: s.large, "what is opaque"),
-    "white, opaque": (lambda s: by_alpha(s.large, (255, 255, 255)), "png", {}, (), lambda s: s.large, "binary, 0 and 255"),
+    "white, opaque": (
+        lambda s: by_alpha(s.large, (255, 255, 255)),
+        "png",
+        {},
+        (),
+        lambda s: s.large,
+        "binary, 0 and 255",
+    ),
     "a red veil": (lambda s: by_alpha(s.large, (255, 0, 0), 80), "png", {}, (), lambda s: s.large, "colour #ff0000"),
     "alpha asked for": (
         lambda s: np.dstack([white(s.small)] * 3 + [white(s.large)]),
@@ -412,7 +437,12 @@ REFUSED: dict[str, tuple[Callable[[Scene], Drawn], str, tuple[str, ...], str]] =
         ("data.foreground=3",),
         r"data\.foreground = 3: the masks hold 0 \(.*1 \(.*2 \(",
     ),
-    "no colour": (coloured, "png", ("data.foreground=reddish",), r"data\.foreground = reddish: expected a value, a colour"),
+    "no colour": (
+        coloured,
+        "png",
+        ("data.foreground=reddish",),
+        r"data\.foreground = reddish: expected a value, a colour",
+    ),
     "labels inverted": (lambda s: s.labels, "png", ("data.invert=true",), r"data\.invert: masks of two values"),
     "photographs": (lambda s: s.image, "png", (), r"masks/00\.png: .*not the colours of drawn masks.*photograph"),
     "photographs in JPEG": (lambda s: s.image, "jpg", (), r"not the colours of drawn masks.*photograph"),
@@ -481,7 +511,12 @@ MISFITS: dict[str, tuple[Callable[[Scene], Drawn], Callable[[Scene], Drawn], str
     # name: the others, the odd one, what is wrong with it, and the setting
     "an unknown label": (lambda s: s.labels, lambda s: s.of(1, 3), r"holds 3\b.*to hold 0, 1, 2", "labels"),
     "an unknown colour": (coloured, lambda s: coloured(s, (0, 0, 255)), r"holds #0000ff", "colours"),
-    "a photograph": (lambda s: white(s.large), lambda s: s.image, r"is in colours, and the other masks are grey", "binary"),
+    "a photograph": (
+        lambda s: white(s.large),
+        lambda s: s.image,
+        r"is in colours, and the other masks are grey",
+        "binary",
+    ),
     "a soft map": (
         lambda s: white(s.large),
         lambda s: cv2.GaussianBlur(white(s.large), (0, 0), 5),

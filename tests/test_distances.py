@@ -48,7 +48,9 @@ def test_kernel_distance_is_the_unbiased_sum_over_pairs() -> None:
     def kernel(x: Array, y: Array) -> float:
         return float((x @ y / 8 + 1) ** 3)
 
-    within = [np.mean([kernel(a, b) for i, a in enumerate(s) for j, b in enumerate(s) if i != j]) for s in (real, synthetic)]
+    within = [
+        np.mean([kernel(a, b) for i, a in enumerate(s) for j, b in enumerate(s) if i != j]) for s in (real, synthetic)
+    ]
     across = np.mean([kernel(a, b) for a in real for b in synthetic])
     found = quality.kernel_distance(real, synthetic, subsets=1, subset_size=6)
     assert found.estimate.value == pytest.approx(within[0] + within[1] - 2 * across)

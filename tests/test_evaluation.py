@@ -42,7 +42,8 @@ def config() -> Config:
 
 
 def fixed_embedder(judge: Judge) -> Extractor:
-    """In place of the judge's features: means of 8 x 8 parts of the image, rounded, so that they are the same everywhere."""
+    """In place of the judge's features: means of 8 x 8 parts of the image, rounded, so that they are the same
+    everywhere."""
 
     def embed(images: Tensor) -> Tensor:
         return nn.functional.avg_pool2d(images.float(), images.shape[-1] // 8).flatten(1).round() / 256
@@ -161,7 +162,9 @@ def test_filter_writes_the_pairs_above_a_threshold_with_their_lines(folders: dic
     for row in read_jsonl(tmp_path / "kept" / "pairs.jsonl"):
         assert row == rows[row["image"]]
         for part in ("image", "mask"):
-            kept, source = (np.asarray(Image.open(folder / row[part])) for folder in (tmp_path / "kept", folders["made"]))
+            kept, source = (
+                np.asarray(Image.open(folder / row[part])) for folder in (tmp_path / "kept", folders["made"])
+            )
             np.testing.assert_array_equal(kept, source)
     again = filter_(folders["out"], tmp_path / "kept", min_dice=threshold, drop_flagged=True, resume=True)
     assert again == result
@@ -182,7 +185,9 @@ def test_filter_refuses_what_it_cannot_do(folders: dict[str, Path], tmp_path: Pa
     assert not (tmp_path / "kept").exists()
 
 
-def test_several_extractors_and_lpips(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_extractors_and_lpips(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The command's own path through extractors whose weights cannot be had in a test."""
 
     def colours(name: str, device: torch.device) -> Extractor:
@@ -246,14 +251,20 @@ def test_shards_are_scored_and_filtered_as_a_folder_is(folders: dict[str, Path],
     with ShardWriter(tmp_path / "made", size=5) as writer:
         for pair in DataFolder(folders["made"]).pairs():
             writer.write(pair.name, *pair.read(), pair.prompt or "", pair.extra)
-    found = evaluate(folders["real"], tmp_path / "made", tmp_path / "out", config(), folders["out"] / "judge", device="cpu")
+    found = evaluate(
+        folders["real"], tmp_path / "made", tmp_path / "out", config(), folders["out"] / "judge", device="cpu"
+    )
     expected = read_json(folders["out"] / "metrics.json")
     for part in ("quality", "fit", "novelty", "appearance"):
         assert json.loads(json.dumps(found[part])) == expected[part]
     for scores, name in ((tmp_path / "out", "of-shards"), (folders["out"], "of-folder")):
         filter_(scores, tmp_path / name, drop_flagged=True)
     kept = [
-        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()}
+        {
+            path.relative_to(tmp_path / name): path.read_bytes()
+            for path in (tmp_path / name).rglob("*")
+            if path.is_file()
+        }
         for name in ("of-shards", "of-folder")
     ]
     assert len(kept[0]) > 1

@@ -45,7 +45,9 @@ def test_features_are_of_the_image_in_each_flip(images: list[ImageFile], tmp_pat
         np.testing.assert_array_equal(found[:, flip], corner)
 
 
-def test_the_cache_depends_on_content_weights_and_size_and_not_on_names(images: list[ImageFile], tmp_path: Path) -> None:
+def test_the_cache_depends_on_content_weights_and_size_and_not_on_names(
+    images: list[ImageFile], tmp_path: Path
+) -> None:
     calls: list[int] = []
     cache = tmp_path / "cache"
     features(images, corners(calls), cache, 24, batch_size=8)
@@ -105,7 +107,9 @@ def test_local_timm_weights_with_or_without_a_classifier(tmp_path: Path) -> None
     size = model.default_cfg["input_size"][-1]
     with torch.inference_mode():
         found = extractor.embed(batch)
-        large = torch.nn.functional.interpolate(batch / 255, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)
+        large = torch.nn.functional.interpolate(batch / 255, size=(size, size), mode="bicubic", antialias=True).clamp(
+            0, 1
+        )
         mean, std = (torch.tensor(model.default_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
         expected = model.forward_head(model.forward_features((large - mean) / std), pre_logits=True)
     torch.testing.assert_close(found, expected)

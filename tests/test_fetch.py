@@ -144,7 +144,9 @@ def offer(server: Server, monkeypatch: pytest.MonkeyPatch) -> Offer:
         for file, body in bodies.items():
             server.files[f"/{file}"] = body
         fake = tuple(
-            Archive(file, (f"{server.address}/{file}",), len(body), hashlib.sha256(body).hexdigest() if checksums else None)
+            Archive(
+                file, (f"{server.address}/{file}",), len(body), hashlib.sha256(body).hexdigest() if checksums else None
+            )
             for file, body in bodies.items()
         )
         release = dataclasses.replace(known, archives=fake)
@@ -190,7 +192,9 @@ def test_cut_connection_is_taken_up_where_it_broke(tmp_path: Path, offer: Offer,
     assert [path.name for path in (tmp_path / "k.downloads").iterdir()] == ["kvasir-seg.zip"]
 
 
-def test_interrupted_command_goes_on(tmp_path: Path, offer: Offer, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_command_goes_on(
+    tmp_path: Path, offer: Offer, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     offer("kvasir-seg", {"kvasir-seg.zip": zipped(KVASIR)})
     server.cut = [1500]
 
@@ -342,7 +346,9 @@ def test_second_address_serves_when_the_first_does_not(
 
 
 def polyps() -> dict[str, bytes]:
-    train = {f"TrainDataset/{part}/{i}.png": picture(i, mask=part == "mask") for i in range(4) for part in ("image", "mask")}
+    train = {
+        f"TrainDataset/{part}/{i}.png": picture(i, mask=part == "mask") for i in range(4) for part in ("image", "mask")
+    }
     test = {
         f"TestDataset/{name}/{part}/{i}.png": picture(i, mask=part == "masks")
         for i in range(2)
@@ -371,7 +377,9 @@ def isic(year: int) -> dict[str, bytes]:
         for i in range(first, first + 2):
             number += 1
             if truth:
-                members[f"{top}/ISIC_{i:07d}_{'S' if year == 2016 else 's'}egmentation.png"] = picture(i % 10, mask=True)
+                members[f"{top}/ISIC_{i:07d}_{'S' if year == 2016 else 's'}egmentation.png"] = picture(
+                    i % 10, mask=True
+                )
             else:
                 members[f"{top}/ISIC_{i:07d}.jpg"] = picture(number, "JPEG")
                 members[f"{top}/ISIC_{i:07d}_superpixels.png"] = picture(number)
@@ -379,7 +387,9 @@ def isic(year: int) -> dict[str, bytes]:
     return bodies
 
 
-@pytest.mark.parametrize(("year", "expected"), [(2016, {"train": 2, "test": 2}), (2018, {"train": 2, "val": 2, "test": 2})])
+@pytest.mark.parametrize(
+    ("year", "expected"), [(2016, {"train": 2, "test": 2}), (2018, {"train": 2, "val": 2, "test": 2})]
+)
 def test_isic_gets_its_splits(tmp_path: Path, offer: Offer, year: int, expected: dict[str, int]) -> None:
     offer(f"isic{year}", isic(year))
     out = tmp_path / "isic"

@@ -21,7 +21,10 @@ from siamese_diffusion.files import to_json, whole_folder, write_json, write_jso
 
 @pytest.mark.parametrize(
     "error",
-    [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("I/O error: No space left on device (os error 28)")],
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+    ],
 )
 def test_a_full_disk_is_named_and_loses_nothing(tmp_path: Path, error: Exception) -> None:
     path = tmp_path / "state.json"

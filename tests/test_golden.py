@@ -109,7 +109,9 @@ def test_gradients(model: SiameseDiffusion, step: int) -> None:
     parameters = under_their_names(model)
     trained = sorted(name for name, parameter in parameters.items() if parameter.requires_grad)
     assert len(trained) == 340
-    norms = [gradient.norm() if (gradient := parameters[name].grad) is not None else torch.zeros(()) for name in trained]
+    norms = [
+        gradient.norm() if (gradient := parameters[name].grad) is not None else torch.zeros(()) for name in trained
+    ]
     torch.testing.assert_close(torch.stack(norms), recorded["grad_norms"], rtol=1e-4, atol=1e-6)
     compared = [name.removeprefix("grad.") for name in recorded if name.startswith("grad.")]
     assert len(compared) == 14
@@ -145,7 +147,9 @@ def test_one_step_of_adamw(model: SiameseDiffusion) -> None:
     for key, expected in recorded.items():
         name = key.removeprefix("after_step.")
         step, theirs = parameters[name].detach() - before[name], expected - before[name]
-        assert float((step - theirs).norm()) <= 3e-3 * float(theirs.norm())  # fp32 resolves a weight to 1e-3 of its step
+        assert float((step - theirs).norm()) <= 3e-3 * float(
+            theirs.norm()
+        )  # fp32 resolves a weight to 1e-3 of its step
 
 
 def test_round_trip_is_exact(model: SiameseDiffusion) -> None:

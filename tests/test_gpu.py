@@ -1,4 +1,5 @@
-"""What only a GPU shows: the recorded numbers there, no waiting in a step, what fits its memory, and every command on it."""
+"""What only a GPU shows: the recorded numbers there, no waiting in a step, what fits its memory, and every command on
+it."""
 
 import gc
 import json
@@ -40,7 +41,8 @@ GIB = 2**30
 CUDA = torch.device("cuda", 0)
 
 HALF = {"bf16": 0.03, "fp16": 0.01}
-"""How far, as a share of the value, losses and gradients in 16 bits may be from those in 32: bf16 has 8 bits of mantissa."""
+"""How far, as a share of the value, losses and gradients in 16 bits may be from those in 32: bf16 has 8 bits of
+mantissa."""
 
 
 @pytest.fixture
@@ -83,7 +85,9 @@ def test_recorded_losses_and_gradients(monkeypatch: pytest.MonkeyPatch, step: in
     losses, recorded = losses_at(model, step)
     assert isinstance(losses, Losses)
     for term in ("mask", "image", "consistency"):
-        assert float(getattr(losses, term)) == pytest.approx(float(recorded[f"loss.{term}.per_sample"].mean()), 1e-4, 1e-8)
+        assert float(getattr(losses, term)) == pytest.approx(
+            float(recorded[f"loss.{term}.per_sample"].mean()), 1e-4, 1e-8
+        )
     assert float(losses.total) == pytest.approx(float(recorded["loss.total"]), rel=1e-4)
     if "grad_norm.global" in recorded:
         losses.total.backward()
@@ -114,7 +118,8 @@ def test_losses_and_gradients_in_16_bits(monkeypatch: pytest.MonkeyPatch, precis
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
 def test_sampling_in_every_precision(precision: str) -> None:
-    """The recorded latents of 50 guided steps; in 16 bits as near as 8 or 11 bits of mantissa, nine times over, allow."""
+    """The recorded latents of 50 guided steps; in 16 bits as near as 8 or 11 bits of mantissa, nine times over,
+    allow."""
     set_tf32(CUDA, precision)
     model = golden().eval()
     if precision in SIXTEEN_BITS:
@@ -148,7 +153,8 @@ class Watched(nn.Module):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_no_step_waits_for_the_device(tmp_path: Path, precision: str) -> None:
-    """Copies to the device, forward, backward, clipping, optimiser and average; the last step, which is logged, may wait."""
+    """Copies to the device, forward, backward, clipping, optimiser and average; the last step, which is logged, may
+    wait."""
     settings = LoopConfig.model_validate(
         {"steps": 8, "batch_size": 2, "clip": 1.0, "ema": 0.9, "log_every": 100, "precision": precision, "workers": 1}
     )
@@ -190,7 +196,9 @@ def test_a_resumed_run_has_the_weights_of_an_undisturbed_one(tmp_path: Path, det
         run(cut, killed, settings.model_copy(update={"workers": 0}), tmp_path / "cut", device="cuda:0")
     resumed = tiny_siamese()
     run(resumed, batch_at, settings, tmp_path / "cut", resume=True, device="cuda:0")
-    differing = [name for name, value in whole.state_dict().items() if not torch.equal(value, resumed.state_dict()[name])]
+    differing = [
+        name for name, value in whole.state_dict().items() if not torch.equal(value, resumed.state_dict()[name])
+    ]
     assert differing == []
 
 
@@ -278,7 +286,9 @@ def test_train_sample_evaluate_and_segment(tmp_path: Path, pairs: Path, backbone
 def test_a_study(tmp_path: Path) -> None:
     make_phantoms(tmp_path / "phantoms", 12, 32, seed=3)
     names = [pair.name for pair in DataFolder(tmp_path / "phantoms").pairs()]
-    (tmp_path / "phantoms/splits.json").write_text(json.dumps({"train": names[:6], "val": names[6:9], "test": names[9:]}))
+    (tmp_path / "phantoms/splits.json").write_text(
+        json.dumps({"train": names[:6], "val": names[6:9], "test": names[9:]})
+    )
     steps = {"steps": 2, "batch_size": 4, "warmup": 1, "sample_every": 2, "checkpoint_every": 2, "log_every": 1}
     values = {
         "settings": {

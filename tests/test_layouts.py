@@ -1,4 +1,5 @@
-"""Which files belong together: layouts of public releases and of users' own folders, each rebuilt small, read or refused."""
+"""Which files belong together: layouts of public releases and of users' own folders, each rebuilt small, read or
+refused."""
 
 import csv
 import json
@@ -127,7 +128,9 @@ def clinic_in_two_formats(folder: Path) -> dict[str, Any]:
 def bkai(folder: Path) -> dict[str, Any]:
     build(folder, ["train/x.jpeg", "train/y.jpeg", "test/z.jpeg"], [])
     for name in "xy":
-        save(folder / f"train_gt/{name}.jpeg", disc(seed_of(f"train_gt/{name}.jpeg")).astype(np.uint8) * 255, quality=100)
+        save(
+            folder / f"train_gt/{name}.jpeg", disc(seed_of(f"train_gt/{name}.jpeg")).astype(np.uint8) * 255, quality=100
+        )
     (folder / "sample_submission.csv").write_text("ImageId,EncodedPixels\nx,1 2\n")
     return {"names": ["x", "y"], "notes": r"left out, 1 images.*test \(1\)", "masks": False}
 
@@ -177,7 +180,9 @@ def isic(year: str) -> Callable[[Path], dict[str, Any]]:
             save(folder / images / f"{names[0]}_superpixels.png", photograph(1))
             (folder / images / "ATTRIBUTION.txt").write_text("x")
             splits[split] = names
-        (folder / "ISIC-2017_Training_Part3_GroundTruth.csv").write_text("image_id,melanoma\nISIC_0000,0.0\nISIC_0001,1.0\n")
+        (folder / "ISIC-2017_Training_Part3_GroundTruth.csv").write_text(
+            "image_id,melanoma\nISIC_0000,0.0\nISIC_0001,1.0\n"
+        )
         return {"names": sorted(name for names in splits.values() for name in names), "splits": splits}
 
     return make
@@ -189,7 +194,8 @@ def busi(folder: Path) -> dict[str, Any]:
     build(
         folder,
         [f"{top}/{kind}/{kind} ({i}).png" for kind in kinds for i in (1, 2)],
-        [f"{top}/{kind}/{kind} ({i})_mask.png" for kind in kinds for i in (1, 2)] + [f"{top}/benign/benign (2)_mask_1.png"],
+        [f"{top}/{kind}/{kind} ({i})_mask.png" for kind in kinds for i in (1, 2)]
+        + [f"{top}/benign/benign (2)_mask_1.png"],
     )
     return {"names": [f"{kind} ({i})" for kind in kinds for i in (1, 2)], "joined": {"benign (2)": 2}}
 
@@ -560,7 +566,10 @@ def square(i: int) -> NDArray[np.bool_]:
 
 TABLES: dict[str, tuple[str, str]] = {
     "commas": ("data.csv", "image,mask\na/0.png,b/m0.png\na/1.png,b/m1.png\n"),
-    "semicolons, BOM and backslashes": ("files.csv", "﻿Image Path;Mask Path\r\na\\0.png;b\\m0.png\r\na\\1.png;b\\m1.png\r\n"),
+    "semicolons, BOM and backslashes": (
+        "files.csv",
+        "﻿Image Path;Mask Path\r\na\\0.png;b\\m0.png\r\na\\1.png;b\\m1.png\r\n",
+    ),
     "tabs": ("data.tsv", "img\tgt\na/0.png\tb/m0.png\na/1.png\tb/m1.png\n"),
     "no heading": ("list.csv", "a/0.png,b/m0.png\na/1.png,b/m1.png\n"),
     "another machine's paths": (
@@ -569,10 +578,14 @@ TABLES: dict[str, tuple[str, str]] = {
     ),
     "names in another case": ("t.csv", "id,image,mask\n7,A/0.PNG,B/M0.png\n8,a/1.png,b/m1.png\n"),
     "no extensions": ("t.csv", "image,mask,age\na/0,b/m0,30\na/1,b/m1,31\n"),
-    "pairs.csv": ("pairs.csv", "image,mask,patient,caption\na/0.png,b/m0.png,p1,A polyp\na/1.png,b/m1.png,p1,A polyp\n"),
+    "pairs.csv": (
+        "pairs.csv",
+        "image,mask,patient,caption\na/0.png,b/m0.png,p1,A polyp\na/1.png,b/m1.png,p1,A polyp\n",
+    ),
     "the hub's": (
         "metadata.jsonl",
-        '﻿{"file_name": "a/0.png", "mask_file_name": "b/m0.png"}\n{"file_name": "a/1.png", "mask_file_name": "b/m1.png"}\n',
+        '﻿{"file_name": "a/0.png", "mask_file_name": "b/m0.png"}\n'
+        '{"file_name": "a/1.png", "mask_file_name": "b/m1.png"}\n',
     ),
 }
 
@@ -634,9 +647,15 @@ def coco(folder: Path, form: str, name: str = "annotations.json", numbers: Itera
             "runs": {"counts": runs, "size": list(SIZE)},
             "compressed runs": {"counts": compress(runs), "size": list(SIZE)},
         }[form]
-        rows.append({"id": i, "image_id": i, "category_id": 7, "segmentation": drawn, "iscrowd": int(form != "polygon")})
+        rows.append(
+            {"id": i, "image_id": i, "category_id": 7, "segmentation": drawn, "iscrowd": int(form != "polygon")}
+        )
     images = [{"id": i, "file_name": f"{i}.png", "height": SIZE[0], "width": SIZE[1]} for i in [*numbers]]
-    content = {"images": images, "annotations": rows, "categories": [{"id": 7, "name": "polyp"}, {"id": 9, "name": "x"}]}
+    content = {
+        "images": images,
+        "annotations": rows,
+        "categories": [{"id": 7, "name": "polyp"}, {"id": 9, "name": "x"}],
+    }
     (folder / name).write_text(json.dumps(content))
 
 
@@ -762,7 +781,11 @@ def test_patterns(tmp_path: Path) -> None:
     build(tmp_path, ["day1/cam/junk.jpg"], [])
     settings = DataConfig(images="day*/cam/[0-9]*.jpg", masks="drawn/**/*.png")
     pairs = DataFolder(tmp_path, settings=settings).pairs()
-    assert [(pair.name, pair.group) for pair in pairs][:3] == [("day1-1", "day1"), ("day1-2", "day1"), ("day2-1", "day2")]
+    assert [(pair.name, pair.group) for pair in pairs][:3] == [
+        ("day1-1", "day1"),
+        ("day1-2", "day1"),
+        ("day2-1", "day2"),
+    ]
     require_whole(tmp_path, pairs)
     with pytest.raises(InputError, match=r"data\.masks = nothing/\*: matches no image file"):
         DataFolder(tmp_path, settings=DataConfig(masks="nothing/*"))
@@ -776,7 +799,9 @@ def test_nothing_fits(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         DataFolder(tmp_path, "--data").pairs()
     text = str(error.value)
-    assert text.startswith(f"--data {tmp_path}: no image-mask pairs found; it holds left/ (2 .png), right/ (2 .png, 1 .dcm)")
+    assert text.startswith(
+        f"--data {tmp_path}: no image-mask pairs found; it holds left/ (2 .png), right/ (2 .png, 1 .dcm)"
+    )
     lines = text.splitlines()[1:]
     assert lines == ["image,mask", "left/a.png,right/c.png", "left/b.png,right/d.png"]
     (tmp_path / "pairs.csv").write_text("\n".join(lines))

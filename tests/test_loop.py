@@ -247,7 +247,9 @@ def test_batch_that_cannot_be_split(tmp_path: Path) -> None:
 
 
 def test_learns(tmp_path: Path) -> None:
-    settings = SETTINGS.model_copy(update={"steps": 100, "learning_rate": 0.05, "log_every": 20, "checkpoint_every": 100})
+    settings = SETTINGS.model_copy(
+        update={"steps": 100, "learning_rate": 0.05, "log_every": 20, "checkpoint_every": 100}
+    )
     run(Linear(), batch_at, settings, tmp_path, device="cpu")
     losses = [row["total"] for row in read_jsonl(tmp_path / "log.jsonl")]
     assert losses[-1] < 0.2 * losses[0]
@@ -307,7 +309,13 @@ def test_no_gradient_outlives_the_backward_pass(tmp_path: Path) -> None:
             first.register_hook(lambda _: seen.append(last.grad is not None))
             return out
 
-    run(Watched(), batch_at, SETTINGS.model_copy(update={"clip": None, "release_gradients": True}), tmp_path, device="cpu")
+    run(
+        Watched(),
+        batch_at,
+        SETTINGS.model_copy(update={"clip": None, "release_gradients": True}),
+        tmp_path,
+        device="cpu",
+    )
     assert set(seen) == {0}
 
 
@@ -325,7 +333,8 @@ def test_batches_made_by_other_processes_are_the_same(tmp_path: Path) -> None:
 
 
 def test_processes_that_make_batches_end_with_the_loop(tmp_path: Path) -> None:
-    """They ignore signals to the group: nothing but their loop's end stops them, though what was raised holds its frames."""
+    """They ignore signals to the group: nothing but their loop's end stops them, though what was raised holds its
+    frames."""
 
     class KilledError(Exception):
         pass
@@ -345,7 +354,8 @@ def test_processes_that_make_batches_end_with_the_loop(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_whole_group_lets_the_step_end(tmp_path: Path, number: signal.Signals) -> None:
-    """As a terminal and a batch system send it: the step is of two passes, whose second batch others still have to make."""
+    """As a terminal and a batch system send it: the step is of two passes, whose second batch others still have to
+    make."""
     script = textwrap.dedent(
         f"""
         import sys, time

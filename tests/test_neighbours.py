@@ -48,4 +48,6 @@ def test_a_near_copy_far_from_the_origin_keeps_its_small_distance() -> None:
     keys = np.random.default_rng(3).normal(1000, 1, (50, 64)).astype(np.float32)
     found = nearest(keys + np.float32(0.001), keys)
     np.testing.assert_array_equal(found.place[:, 0], np.arange(50))
-    np.testing.assert_allclose(found.distance[:, 0], np.linalg.norm((keys + np.float32(0.001)) - keys, axis=1), rtol=0.1)
+    np.testing.assert_allclose(
+        found.distance[:, 0], np.linalg.norm((keys + np.float32(0.001)) - keys, axis=1), rtol=0.1
+    )

@@ -61,7 +61,9 @@ class TestSettings:
         assert NETWORK_RECIPES.keys() <= set(networks.names())
         plain = SegmentConfig()
         config = SegmentConfig(network=name)
-        assert name in NETWORK_RECIPES or config.model_dump(exclude={"network"}) == plain.model_dump(exclude={"network"})
+        assert name in NETWORK_RECIPES or config.model_dump(exclude={"network"}) == plain.model_dump(
+            exclude={"network"}
+        )
         for key, value in NETWORK_RECIPES.get(name, {}).items():
             assert getattr(config, key) == value
             values = {"segment": {"network": name, key: getattr(plain, key)}}
@@ -119,7 +121,9 @@ class TestBatches:
             torch.testing.assert_close(sizes[0]["images"][..., 0, 0], sizes[1]["images"][..., 0, 0])
 
     def test_sizes_are_drawn_by_their_weights_and_from_the_step_alone(self) -> None:
-        settings = self.settings(multiscale="drawn", scales=(0.5, 1.0), scale_weights=(0.2, 0.8), steps=300, batch_size=1)
+        settings = self.settings(
+            multiscale="drawn", scales=(0.5, 1.0), scale_weights=(0.2, 0.8), steps=300, batch_size=1
+        )
         batch_at = batches(self.arrays(), None, settings)
         sides = [batch_at(step, range(1))["images"].shape[-1] for step in range(300)]
         assert set(sides) == {32, 64}
@@ -139,7 +143,9 @@ class TestBatches:
             ("polyp_pvt", 96, {64, 96, 128}),
         ):
             settings = SegmentConfig(network=name, resolution=resolution, batch_size=1, steps=40, colour_exchange=0)
-            image = Arrays(np.zeros((1, resolution, resolution, 3), np.uint8), np.zeros((1, resolution, resolution), bool))
+            image = Arrays(
+                np.zeros((1, resolution, resolution, 3), np.uint8), np.zeros((1, resolution, resolution), bool)
+            )
             batch_at = batches(image, None, settings)
             assert {batch_at(step, range(1))["images"].shape[-1] for step in range(40)} == expected
 
@@ -239,7 +245,9 @@ class TestTraining:
         step = torch.optim.AdamW.step
 
         def watched(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
-            gradients = [entry.grad for group in self.param_groups for entry in group["params"] if entry.grad is not None]
+            gradients = [
+                entry.grad for group in self.param_groups for entry in group["params"] if entry.grad is not None
+            ]
             largest.append(max(float(gradient.abs().max()) for gradient in gradients))
             return step(self, *args, **kwargs)
 
@@ -293,7 +301,11 @@ class TestTraining:
 
 @pytest.mark.parametrize("online", [True, False])
 def test_imagenet_weights_where_they_can_be_had(
-    online: bool, disc_pairs: DiscPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    online: bool,
+    disc_pairs: DiscPairs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     data = disc_pairs(splits=SPLITS)
     asked: list[bool] = []
@@ -301,7 +313,9 @@ def test_imagenet_weights_where_they_can_be_had(
     def create(name: str, pretrained: bool = False) -> nn.Module:
         asked.append(pretrained)
         if pretrained and not online:
-            raise InputError("segment.pretrained: the ImageNet weights of sanet cannot be downloaded (no route); set ...")
+            raise InputError(
+                "segment.pretrained: the ImageNet weights of sanet cannot be downloaded (no route); set ..."
+            )
         return Pixelwise()
 
     monkeypatch.setattr(networks, "create", create)

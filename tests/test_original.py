@@ -123,13 +123,16 @@ def test_plain_stable_diffusion_file_as_backbone(tmp_path: Path) -> None:
     model = assemble(loaded, Config())
     assert torch.equal(model.controlnet.conv_in.weight, loaded.unet.conv_in.weight)
     assert torch.equal(
-        model.controlnet.mid_block.resnets[0].conv1.weight, state["model.diffusion_model.middle_block.0.in_layers.2.weight"]
+        model.controlnet.mid_block.resnets[0].conv1.weight,
+        state["model.diffusion_model.middle_block.0.in_layers.2.weight"],
     )
     assert not any(block.weight.any() for block in model.controlnet.controlnet_down_blocks)
 
 
 @pytest.mark.parametrize("killed_in", ["save_pipeline", "write_json"])
-def test_an_import_that_was_cut_short_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: str) -> None:
+def test_an_import_that_was_cut_short_begins_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: str
+) -> None:
     file, config = save(weights(), tmp_path / "x.ckpt"), build_config(SETTINGS, "test")
 
     def stop(*_: object) -> None:

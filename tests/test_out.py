@@ -1,4 +1,5 @@
-"""What `--out` may be: every command in every other command's folder, in folders that are read, and in the user's own."""
+"""What `--out` may be: every command in every other command's folder, in folders that are read, and in the user's
+own."""
 
 import functools
 import io
@@ -158,7 +159,9 @@ def commands_of(sources: dict[str, Path], root: Path) -> dict[str, Command]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_no_command_touches_what_another_one_made(name: str, sources: dict[str, Path], finished: dict[str, Path]) -> None:
+def test_no_command_touches_what_another_one_made(
+    name: str, sources: dict[str, Path], finished: dict[str, Path]
+) -> None:
     """Nor what it made itself, unless it is to go on with it; refused in one line, which never advises to resume it."""
     command = commands_of(sources, finished["train"].parent)[name]
     for other, folder in finished.items():
@@ -176,7 +179,9 @@ def test_no_command_touches_what_another_one_made(name: str, sources: dict[str, 
             assert tree(folder) == before, other
 
 
-@pytest.mark.parametrize("name", ["phantoms", "rate score", "data get", "sample", "sample in shards", "filter", "evaluate"])
+@pytest.mark.parametrize(
+    "name", ["phantoms", "rate score", "data get", "sample", "sample in shards", "filter", "evaluate"]
+)
 def test_the_same_call_again_changes_nothing(
     name: str, sources: dict[str, Path], finished: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -244,7 +249,13 @@ def test_no_command_writes_into_what_it_reads(
     }
     for option, (folder, call) in calls.items():
         before = tree(folder)
-        for out in (folder, folder / "new", folder / "new/new", folder / "images/new", folder / "../" / folder.name / "new"):
+        for out in (
+            folder,
+            folder / "new",
+            folder / "new/new",
+            folder / "images/new",
+            folder / "../" / folder.name / "new",
+        ):
             with pytest.raises(InputError, match=r"(is the folder of|lies inside)") as refused:
                 call(out)
             assert f"{option.split()[-1]}" in str(refused.value)
@@ -291,7 +302,9 @@ def test_pairs_of_an_earlier_version_are_gone_on_with(
         else:
             rows = read_jsonl(out / "pairs.jsonl")
             (out / rows[0]["image"]).unlink()  # deleted
-            (out / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]))  # killed before the last
+            (out / "pairs.jsonl").write_text(
+                "".join(json.dumps(row) + "\n" for row in rows[:-1])
+            )  # killed before the last
             (out / "images/.99.half.png").write_bytes(b"half")
             (out / "images/mine.png").write_bytes(b"mine")
         with pytest.raises(InputError, match="already holds pairs; add --resume"):
@@ -309,7 +322,9 @@ def test_pairs_of_an_earlier_version_are_gone_on_with(
     with pytest.raises(InputError, match="holds pair phantom-00000, which is not one of these"):
         sample(sources["run"], sources["pairs"], out, per_mask=2, resume=True, device="cpu")
     assert tree(out) == before
-    (out / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {**rows[0], "checkpoint": None}]))
+    (out / "pairs.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in [*rows, {**rows[0], "checkpoint": None}])
+    )
     with pytest.raises(InputError, match="holds files of something else"):
         sample(sources["run"], sources["pairs"], out, resume=True, device="cpu")
 
@@ -384,7 +399,11 @@ def test_options_and_inputs_are_kept_by_what_is_resumed(
         ("filter", r"--max-boundary 0\.9", lambda: filter_(scored, out["filter"], max_boundary=0.9, resume=True)),
         ("filter", r"--min-dice 0\.1", lambda: filter_(scored, out["filter"], 0.0, 1.0, resume=True)),
         ("filter", "--drop-flagged True", lambda: filter_(scored, out["filter"], None, 1.0, True, resume=True)),
-        ("filter", r"other input \(scores", lambda: filter_(tmp_path / "scores", out["filter"], None, 1.0, resume=True)),
+        (
+            "filter",
+            r"other input \(scores",
+            lambda: filter_(tmp_path / "scores", out["filter"], None, 1.0, resume=True),
+        ),
         ("evaluate", "--features clip", lambda: evaluate(pairs, made, out["evaluate"], features="clip", **evaluating)),
         ("evaluate", r"data\.resolution = 64", lambda: evaluate(pairs, made, out["evaluate"], changed, **apart)),
         ("evaluate", r"other input \(files", lambda: evaluate(pairs, other, out["evaluate"], **evaluating)),

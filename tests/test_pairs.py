@@ -391,7 +391,9 @@ def test_pictures_that_it_did_not_write_are_neither_removed_nor_replaced(tmp_pat
     for name, content in (("images/b.png", b"mine"), ("images/c.png", b"mine"), ("masks/mine.tif", b"mine")):
         (tmp_path / name).write_bytes(content)
     before = contents(tmp_path)
-    with pytest.raises(InputError, match=r"images/b\.png: is there already, is another picture, and is not in pairs\.jsonl"):
+    with pytest.raises(
+        InputError, match=r"images/b\.png: is there already, is another picture, and is not in pairs\.jsonl"
+    ):
         write(tmp_path, ["a", "b"], resume=True)
     assert before.items() <= contents(tmp_path).items()
     (tmp_path / "pairs.jsonl").write_text("")  # then its own are not known as its own, but the same

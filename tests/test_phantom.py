@@ -97,7 +97,9 @@ def test_folder_of_pairs(tmp_path: Path) -> None:
 
 def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    script.write_text("import siamese_diffusion as sd, sys, pathlib\nsd.make_phantoms(pathlib.Path(sys.argv[1]), 40, 16)\n")
+    script.write_text(
+        "import siamese_diffusion as sd, sys, pathlib\nsd.make_phantoms(pathlib.Path(sys.argv[1]), 40, 16)\n"
+    )
     done = subprocess.run([sys.executable, script, tmp_path / "out"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(DataFolder(tmp_path / "out").pairs()) == 40

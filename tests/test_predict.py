@@ -94,7 +94,9 @@ def test_masks_at_the_images_own_size(network: Path, tmp_path: Path) -> None:
         assert np.array_equal(grey > 127, labels.astype(bool))
 
 
-def test_the_figures_are_those_of_segment(disc_pairs: DiscPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_figures_are_those_of_segment(
+    disc_pairs: DiscPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(networks, "create", lambda name, pretrained=False: Reds())
     data, test = disc_pairs(), disc_pairs(name="test", seed=2, count=5, resolution=48)
     for where in ("input", "native"):
@@ -124,7 +126,9 @@ def test_one_image_a_video_and_flips(network: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_an_interrupted_call_goes_on_to_the_same(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_call_goes_on_to_the_same(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from siamese_diffusion.segmentation import predict as module
 
     folder = folder_of(tmp_path)
@@ -174,7 +178,10 @@ def test_in_python(network: Path, tmp_path: Path) -> None:
 def test_wrong_input_is_one_line(network: Path, tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
     out = tmp_path / "out"
-    for images, line in ((tmp_path / "absent", "no such file"), (network / "config.yaml", "neither an image nor a video")):
+    for images, line in (
+        (tmp_path / "absent", "no such file"),
+        (network / "config.yaml", "neither an image nor a video"),
+    ):
         with pytest.raises(InputError, match=line):
             predict(network, images, out, device="cpu")
     with pytest.raises(InputError, match="not a finished run of segment"):

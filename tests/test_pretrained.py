@@ -20,7 +20,9 @@ from siamese_diffusion.errors import InputError
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory, tiny: Config) -> Path:
     folder = tmp_path_factory.mktemp("saved")
-    backbone = small_backbone(tiny.backbone, torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1)
+    backbone = small_backbone(
+        tiny.backbone, torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    )
     save_pipeline(assemble(backbone, tiny), backbone, folder / "pipeline")
     (folder / "config.yaml").write_text(dump_config(tiny))
     return folder

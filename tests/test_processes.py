@@ -17,7 +17,16 @@ from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.files import read_json, read_jsonl
 
 TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--num_processes", "2"]
-TWO += ["--num_cpu_threads_per_process", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "siamese_diffusion"]
+TWO += [
+    "--num_cpu_threads_per_process",
+    "1",
+    "--mixed_precision",
+    "no",
+    "--dynamo_backend",
+    "no",
+    "-m",
+    "siamese_diffusion",
+]
 """`accelerate launch`; with --cpu it would start one process, whatever --num_processes says."""
 
 
@@ -35,7 +44,9 @@ def test_two_processes_train_as_one(tmp_path: Path, run: Path, pairs: Path, back
     call(*TWO, "train", "--data", pairs, "--out", tmp_path / "two", *options)
     ours, alone = read_jsonl(tmp_path / "two/log.jsonl"), read_jsonl(run / "log.jsonl")
     assert [row["step"] for row in ours] == [row["step"] for row in alone] == [1, 2, 3, 4, 5, 6, 6]
-    assert ours.pop()["hint"] == pytest.approx(alone.pop()["hint"], rel=0.02)  # of weights, which round apart, see below
+    assert ours.pop()["hint"] == pytest.approx(
+        alone.pop()["hint"], rel=0.02
+    )  # of weights, which round apart, see below
     for mine, single in zip(ours, alone, strict=True):
         for term in ("mask", "image", "consistency", "total"):
             assert mine[term] == pytest.approx(single[term], rel=1e-4, abs=1e-6)
@@ -65,7 +76,9 @@ def test_two_processes_share_out_the_pairs(tmp_path: Path, run: Path, pairs: Pat
     call(*TWO, *command, tmp_path / "two")
     names = [path.relative_to(tmp_path / "one") for path in sorted((tmp_path / "one").rglob("*")) if path.is_file()]
     assert len(names) == 8 * 2 + 4
-    assert filecmp.cmpfiles(tmp_path / "one", tmp_path / "two", map(str, names), shallow=False)[0] == list(map(str, names))
+    assert filecmp.cmpfiles(tmp_path / "one", tmp_path / "two", map(str, names), shallow=False)[0] == list(
+        map(str, names)
+    )
     assert not list((tmp_path / "two").glob("pairs.*.jsonl"))
 
 
@@ -99,4 +112,9 @@ def test_lines_of_a_killed_process_are_kept(tmp_path: Path) -> None:
     assert again.done == {"a", "b"}
     again.close()
     assert [row["image"] for row in read_jsonl(tmp_path / "out/pairs.jsonl")] == ["images/a.png", "images/b.png"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images", "inputs.json", "masks", "pairs.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "images",
+        "inputs.json",
+        "masks",
+        "pairs.jsonl",
+    ]

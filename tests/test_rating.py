@@ -18,7 +18,13 @@ from typer.testing import CliRunner
 
 from siamese_diffusion.cli import app
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.reader_study.agreement import alpha_interval, crossed_means, krippendorff_alpha, percentiles, wilson
+from siamese_diffusion.reader_study.agreement import (
+    alpha_interval,
+    crossed_means,
+    krippendorff_alpha,
+    percentiles,
+    wilson,
+)
 from siamese_diffusion.reader_study.rating import export_ratings, render_scores, score_ratings
 
 NAN = np.nan
@@ -83,7 +89,11 @@ def test_seed_gives_the_draw_but_neither_names_nor_order(tmp_path: Path) -> None
     def draw(name: str, count: int = 6, seed: int = 3) -> tuple[list[str], set[str], list[str]]:
         export_ratings(real, [fake], tmp_path / name, count=count, seed=seed)
         images = json.loads((tmp_path / name / "key.json").read_text())["images"]
-        return [image["id"] for image in images], {image["file"] for image in images}, [image["file"] for image in images]
+        return (
+            [image["id"] for image in images],
+            {image["file"] for image in images},
+            [image["file"] for image in images],
+        )
 
     (names, files, order), (names_2, files_2, order_2) = draw("a"), draw("b")
     assert files == files_2
@@ -122,7 +132,10 @@ def test_an_export_that_was_cut_short_goes_on_with_its_key(
     """Between the key and the page; the page that comes after is the one that would have been, bit for bit."""
     key, page = Path(study["key"]), Path(study["page"])
     whole, opened = key.read_text(), page.read_bytes()
-    fine: dict[str, Any] = {"real": tmp_path / "hospital", "synthetic": [tmp_path / name for name in ("ours", "theirs")]}
+    fine: dict[str, Any] = {
+        "real": tmp_path / "hospital",
+        "synthetic": [tmp_path / name for name in ("ours", "theirs")],
+    }
     fine |= {"out": tmp_path / "out", "count": 6, "seed": 3}
     with pytest.raises(InputError, match="already holds a key"):
         export_ratings(**fine)
@@ -262,7 +275,8 @@ def test_answers_are_kept_over_a_reload_for_every_reader(study: dict[str, Any], 
 
 @pytest.mark.browser
 def test_page_shows_the_image(study: dict[str, Any], browse: Callable[..., str], tmp_path: Path) -> None:
-    """The picture, all red, fills a square of 24 rem (it is not enlarged past that for 40 pixels), the panel beside it."""
+    """The picture, all red, fills a square of 24 rem (it is not enlarged past that for 40 pixels), the panel beside
+    it."""
     browse(study["page"], 'enter("A");', f"--screenshot={tmp_path / 'shot.png'}", "--window-size=1280,800")
     shot = np.asarray(Image.open(tmp_path / "shot.png").convert("RGB")).astype(int)
     red = shot[..., 0] - shot[..., 1] > 50
@@ -331,7 +345,9 @@ def test_scores_of_other_files_are_not_overwritten(study: dict[str, Any], tmp_pa
     first = score_ratings(files[:1], key, out)
     assert score_ratings(files[:1], key, out) == first
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    with pytest.raises(InputError, match=r"was begun from other input \(readers, see inputs\.json\); name another folder"):
+    with pytest.raises(
+        InputError, match=r"was begun from other input \(readers, see inputs\.json\); name another folder"
+    ):
         score_ratings(files, key, out)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/ratings.csv").write_text("mine")
@@ -368,7 +384,10 @@ def test_scoring_refuses(study: dict[str, Any], tmp_path: Path) -> None:
         ([torn], "torn.json: not valid JSON"),
         ([tmp_path / "none.json"], "none.json: no such file"),
         ([key], "key.json: is not a file that the rating page saved"),
-        ([good, changed("twin.json", lambda s: s.update(reader="a"))], "twin.json: is of the reader a, as is .*good.json"),
+        (
+            [good, changed("twin.json", lambda s: s.update(reader="a"))],
+            "twin.json: is of the reader a, as is .*good.json",
+        ),
         ([changed("other.json", lambda s: s.update(study="ff"))], "other.json: is of another study"),
         ([changed("short.json", lambda s: s["ratings"].pop())], "short.json: rates 17 of 18 images; ask A"),
         ([changed("six.json", lambda s: s["ratings"][2].update(rating=6))], "six.json: rating 3 is 6"),
@@ -377,7 +396,10 @@ def test_scoring_refuses(study: dict[str, Any], tmp_path: Path) -> None:
         ([changed("maybe.json", lambda s: s["ratings"][1].update(answer="maybe"))], "maybe.json: answer 2 is maybe"),
         ([changed("twice.json", lambda s: s["ratings"].append(s["ratings"][0]))], "twice.json: rates an image twice"),
         ([changed("odd.json", lambda s: s["ratings"][0].update(id="zz"))], "odd.json: rating 1 is of an image that"),
-        ([changed("list.json", lambda s: s["ratings"][0].update(id=["zz"]))], "list.json: rating 1 is of an image that"),
+        (
+            [changed("list.json", lambda s: s["ratings"][0].update(id=["zz"]))],
+            "list.json: rating 1 is of an image that",
+        ),
         ([changed("noname.json", lambda s: s.update(reader=" "))], "noname.json: has no reader"),
         ([], "no files"),
     ]
@@ -465,7 +487,8 @@ def test_alpha_at_its_ends() -> None:
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
 def test_wilson_interval_of_published_examples(hits: int, total: int, low: float, high: float) -> None:
-    """Newcombe, Two-sided confidence intervals for the single proportion, Statistics in Medicine 1998, table I, method 3."""
+    """Newcombe, Two-sided confidence intervals for the single proportion, Statistics in Medicine 1998, table I, method
+    3."""
     interval = wilson(hits, total)
     assert interval["low"] == pytest.approx(low, abs=5e-5)
     assert interval["high"] == pytest.approx(high, abs=5e-5)

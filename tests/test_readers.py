@@ -87,7 +87,11 @@ def test_a_value_of_another_kind_is_named(tmp_path: Path, value: Any, words: str
 def test_files_that_are_not_there_and_files_that_are_withheld_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for path, words in ((tmp_path / "x", "no such file"), (tmp_path, "is a folder"), (tmp_path / "a\0b", "no such file")):
+    for path, words in (
+        (tmp_path / "x", "no such file"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "a\0b", "no such file"),
+    ):
         with pytest.raises(InputError, match=words) as caught:
             read_text(path)
         assert not isinstance(caught.value, WithheldError)
@@ -318,7 +322,9 @@ def test_a_server_s_number_that_is_none_is_not_believed(text: str | None) -> Non
     assert transfer._whole_number("50") == 50
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"address": 1, "version": null, "size": 5}', '{"address": "a", "size": 5}'])
+@pytest.mark.parametrize(
+    "content", ["[]", "{", '{"address": 1, "version": null, "size": 5}', '{"address": "a", "size": 5}']
+)
 def test_a_note_of_a_download_that_is_damaged_vouches_for_nothing(tmp_path: Path, content: str) -> None:
     (tmp_path / "note.json").write_text(content)
     assert transfer._read_note(tmp_path / "note.json") is None

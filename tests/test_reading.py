@@ -1,4 +1,5 @@
-"""The settings that say how files are read reach every command, and what was made before there were any keeps its keys."""
+"""The settings that say how files are read reach every command, and what was made before there were any keeps its
+keys."""
 
 import subprocess
 import sys
@@ -70,7 +71,9 @@ def test_pretrain_reads_images_as_the_settings_say(tmp_path: Path, tiny: Config)
     def hounsfield(each: Scene) -> np.ndarray[Any, Any]:
         return each.image[..., 1].astype(np.float32) * 10 - 1000
 
-    build(tmp_path / "ct", rimmed, image=hounsfield, image_suffix="tif", count=8)  # masks that are refused do not matter
+    build(
+        tmp_path / "ct", rimmed, image=hounsfield, image_suffix="tif", count=8
+    )  # masks that are refused do not matter
     with pytest.raises(InputError, match=r"data\.window=LEVEL,WIDTH"):
         pretrain(tmp_path / "ct", tmp_path / "run", tiny, device="cpu")
     windowed = update(update(tiny, "data", window=[40, 400]), "pretrain", steps=1)

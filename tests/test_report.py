@@ -11,7 +11,9 @@ from siamese_diffusion.report import Figure, Section, Table, labelled_rows, loss
 
 
 def test_page_is_whole_and_escaped(tmp_path: Path) -> None:
-    picture = labelled_rows({"mask": [np.zeros((8, 8, 3), np.uint8)] * 3, "image": [np.full((8, 8, 3), 9, np.uint8)] * 3})
+    picture = labelled_rows(
+        {"mask": [np.zeros((8, 8, 3), np.uint8)] * 3, "image": [np.full((8, 8, 3), 9, np.uint8)] * 3}
+    )
     table = Table(["name", "Dice"], [["<b>", "0.9"]], note="a note")
     sections = [Section("Heading", "1 < 2", [Figure(picture, "what it shows")], [table])]
     write_report(tmp_path / "report.html", "A title", "The lead", sections)

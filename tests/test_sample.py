@@ -123,7 +123,9 @@ def test_a_folder_holds_pairs_of_one_precision(tmp_path: Path, run: Path, pairs:
     config = load_trained(run).config
     sample(run, pairs, tmp_path / "made", config=update(config, "sample", precision=first), device="cpu")
     with pytest.raises(InputError, match=rf"--resume sample\.precision = {second}: .*says {first}"):
-        sample(run, pairs, tmp_path / "made", config=update(config, "sample", precision=second), resume=True, device="cpu")
+        sample(
+            run, pairs, tmp_path / "made", config=update(config, "sample", precision=second), resume=True, device="cpu"
+        )
 
 
 def test_unknown_recipe(tmp_path: Path, run: Path, pairs: Path) -> None:
@@ -150,7 +152,10 @@ def test_mask_guidance_moves_away_from_the_uncontrolled_prediction() -> None:
     with torch.no_grad():
         given, free = guided(model, hint, text, text)(noisy, t), model.predict(noisy, t, text)
         torch.testing.assert_close(
-            guided(model, hint, text, text, mask_guidance=3.0)(noisy, t), free + 3 * (given - free), rtol=1e-3, atol=1e-4
+            guided(model, hint, text, text, mask_guidance=3.0)(noisy, t),
+            free + 3 * (given - free),
+            rtol=1e-3,
+            atol=1e-4,
         )
     assert not torch.allclose(given, free)
 
@@ -179,7 +184,9 @@ def test_solvers_recover_a_known_distribution(scheduler: str, steps: int) -> Non
 @pytest.mark.parametrize("beta_schedule", ["scaled_linear", "squaredcos_cap_v2"])
 @pytest.mark.parametrize("steps", [1, 4, 25])
 def test_few_steps_begin_where_there_is_signal_and_stay_finite(scheduler: str, beta_schedule: str, steps: int) -> None:
-    schedule = DDIMScheduler.from_config(sd15_schedule().config, beta_schedule=beta_schedule, prediction_type="v_prediction")
+    schedule = DDIMScheduler.from_config(
+        sd15_schedule().config, beta_schedule=beta_schedule, prediction_type="v_prediction"
+    )
     alphas, seen = schedule.alphas_cumprod, []
 
     def predict(noisy: Tensor, t: Tensor) -> Tensor:

@@ -103,7 +103,9 @@ def test_synthetic_pairs_change_the_weights_but_not_the_number_of_steps(disc_pai
     steps = [json.loads(line)["step"] for line in (tmp_path / "both" / "log.jsonl").read_text().splitlines()]
     assert max(steps) == 4
     assert plain["val"]["count"] == both["val"]["count"]
-    states = [load_file(tmp_path / name / "checkpoints" / "step-000004" / "model.safetensors") for name in ("plain", "both")]
+    states = [
+        load_file(tmp_path / name / "checkpoints" / "step-000004" / "model.safetensors") for name in ("plain", "both")
+    ]
     assert not same(*states)
 
 
@@ -136,7 +138,9 @@ def test_composition_of_batches() -> None:
     assert torch.equal(whole["images"][2:5], part["images"])
 
 
-def test_killed_and_resumed_is_the_same_run(disc_pairs: DiscPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_and_resumed_is_the_same_run(
+    disc_pairs: DiscPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = disc_pairs(splits=SPLITS)
     config = tiny(steps=6, sample_every=1, checkpoint_every=3)
     whole = segment(data, tmp_path / "whole", [data], config=config)
@@ -231,7 +235,9 @@ def test_scores_at_the_masks_own_size(disc_pairs: DiscPairs, tmp_path: Path) -> 
 def test_selection_never_sees_the_test_set(disc_pairs: DiscPairs, tmp_path: Path) -> None:
     data = disc_pairs(splits=SPLITS)
     misleading = disc_pairs(name="other", seed=3, shift=8)
-    runs = [segment(data, tmp_path / str(i), tests, config=tiny()) for i, tests in enumerate([[data], [misleading], []])]
+    runs = [
+        segment(data, tmp_path / str(i), tests, config=tiny()) for i, tests in enumerate([[data], [misleading], []])
+    ]
     assert len({(run["step"], run["val"]["mDice"]) for run in runs}) == 1
     assert same(weights(tmp_path / "0"), weights(tmp_path / "1"))
     assert same(weights(tmp_path / "0"), weights(tmp_path / "2"))

@@ -88,7 +88,8 @@ def test_a_listing_may_name_members(tmp_path: Path) -> None:
     """As the folders do that a study makes of pairs which lie elsewhere."""
     write(tmp_path / "shards-of", NAMES)
     rows = [
-        {"image": str(pair.image.path), "mask": str(pair.mask.path)} for pair in DataFolder(tmp_path / "shards-of").pairs()
+        {"image": str(pair.image.path), "mask": str(pair.mask.path)}
+        for pair in DataFolder(tmp_path / "shards-of").pairs()
     ]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert [pair.name for pair in DataFolder(tmp_path).pairs()] == NAMES

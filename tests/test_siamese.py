@@ -18,7 +18,12 @@ from siamese_diffusion.memory import Live
 from siamese_diffusion.optimizer import make_optimizer
 
 OTHER_WEIGHTS = MethodConfig(
-    mask_weight=0.7, image_weight=0.4, consistency=0.5, augmentation=2.0, augmentation_start=0.1, augmentation_timesteps=100
+    mask_weight=0.7,
+    image_weight=0.4,
+    consistency=0.5,
+    augmentation=2.0,
+    augmentation_start=0.1,
+    augmentation_timesteps=100,
 )
 
 
@@ -287,10 +292,12 @@ def test_savers_of_memory_keep_the_gradients_of_mixed_precision(checkpointing: s
 
 
 def test_selective_checkpointing_keeps_what_takes_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No matrix product or convolution again, but for the hint embedding's and the widest; and fewer bytes alive after the
-    forward pass."""
+    """No matrix product or convolution again, but for the hint embedding's and the widest; and fewer bytes alive after
+    the forward pass."""
     model = tiny_siamese().train()
-    batch = {name: torch.cat([value] * 8) for name, value in tiny_batch().items()}  # so that weights are the least of it
+    batch = {
+        name: torch.cat([value] * 8) for name, value in tiny_batch().items()
+    }  # so that weights are the least of it
 
     def measure(checkpointing: str) -> tuple[int, int]:
         model.recompute = None

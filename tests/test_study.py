@@ -1,4 +1,5 @@
-"""The study with stand-ins for its commands, which write what the real ones would; the real ones run in the slow test."""
+"""The study with stand-ins for its commands, which write what the real ones would; the real ones run in the slow
+test."""
 
 import csv
 import hashlib
@@ -68,7 +69,9 @@ def number(*key: object) -> float:
 def of(folder: Path) -> str:
     """The content of a folder of pairs."""
     pairs = DataFolder(folder).pairs()
-    return hashlib.sha256(b"".join(pair.image.path.read_bytes() + pair.mask.path.read_bytes() for pair in pairs)).hexdigest()
+    return hashlib.sha256(
+        b"".join(pair.image.path.read_bytes() + pair.mask.path.read_bytes() for pair in pairs)
+    ).hexdigest()
 
 
 @pytest.fixture
@@ -107,12 +110,18 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         scores = {pair.name: number("fit", pair.name, of(synthetic)) for pair in DataFolder(synthetic).pairs()}
         rows = "".join(f"{name},{score},0,0\n" for name, score in scores.items())
         (out / "fit.csv").write_text(f"name,dice,iou,boundary\n{rows}")
-        fit = {"dice": {"mean": float(np.mean(list(scores.values())))}, "shuffled": {"mean": 0.25}, "judge": {"dice": 0.75}}
+        fit = {
+            "dice": {"mean": float(np.mean(list(scores.values())))},
+            "shuffled": {"mean": 0.25},
+            "judge": {"dice": 0.75},
+        }
         novelty = {"share_flagged": 0.1, "false_alarm_rate": 0.02}
         appearance = {"difference": {"gradient": np.log(0.8), "sharpness": np.log(0.5)}}
         (out / "metrics.json").write_text(json.dumps({"fit": fit, "novelty": novelty, "appearance": appearance}))
 
-    def segment(train: Path, test: list[Path], synthetic: list[Path] | None, out: Path, config: Config, **rest: Any) -> None:
+    def segment(
+        train: Path, test: list[Path], synthetic: list[Path] | None, out: Path, config: Config, **rest: Any
+    ) -> None:
         begin("segment", out, config)
         pairs = sum(len(DataFolder(folder).pairs()) for folder in synthetic or [])
         settings = [config.segment.seed, config.segment.network, config.segment.synthetic_share if synthetic else None]
@@ -186,7 +195,9 @@ def test_every_stage_runs_once_and_the_second_call_runs_nothing(
     assert not list(out.glob("dose-*.png"))  # real pairs alone and one ratio make no curve
     page = (out / "report.html").read_text()
     assert page.count("<h3>discs, unet</h3>") == 1
-    assert page.count('src="data:image/png;base64,') == 3  # what was drawn, and how generators and networks were trained
+    assert (
+        page.count('src="data:image/png;base64,') == 3
+    )  # what was drawn, and how generators and networks were trained
 
 
 def test_killed_and_continued_gives_the_same_table(
@@ -262,7 +273,9 @@ def test_changing_one_arm_reruns_that_arm_only(
         assert (old["metrics"] == new["metrics"]) == (old["arm"] != "siamese" or not expected)
 
 
-def test_renaming_an_arm_or_adding_one_reruns_nothing_else(write: Callable[..., Path], calls: Calls, tmp_path: Path) -> None:
+def test_renaming_an_arm_or_adding_one_reruns_nothing_else(
+    write: Callable[..., Path], calls: Calls, tmp_path: Path
+) -> None:
     study(write(), tmp_path / "out")
     calls.clear()
     arms = {"real": None, "ours": {"kind": "siamese", "masks": "random"}, "mask-only": {"masks": "random"}}
@@ -272,7 +285,9 @@ def test_renaming_an_arm_or_adding_one_reruns_nothing_else(write: Callable[..., 
     assert counted(calls) == {"sample": 1, "evaluate": 1, "segment": 3}
 
 
-def test_content_of_inputs_counts_and_their_dates_do_not(write: Callable[..., Path], calls: Calls, tmp_path: Path) -> None:
+def test_content_of_inputs_counts_and_their_dates_do_not(
+    write: Callable[..., Path], calls: Calls, tmp_path: Path
+) -> None:
     file, out, image = write(), tmp_path / "out", tmp_path / "discs" / "images"
     names = {pair.name for pair in DataFolder(tmp_path / "discs").pairs("train", 6)}
     study(file, out)
@@ -411,7 +426,9 @@ def test_fit_is_compared_image_by_image_where_masks_and_noise_are_the_same(
     per_mask = np.array([np.mean([fit[name] for fit in rounds]) for name in sorted(rounds[0])])
     wanted = interval(per_mask)  # images for one real mask count as one
     found = {name: sets["siamese"][name] for name in ("drawn", "drawn_low", "drawn_high")}
-    assert found == pytest.approx(dict(zip(found, (wanted["mean"], wanted["low"], wanted["high"]), strict=True)), abs=1e-6)
+    assert found == pytest.approx(
+        dict(zip(found, (wanted["mean"], wanted["low"], wanted["high"]), strict=True)), abs=1e-6
+    )
     shown = f"{100 * wanted['mean']:.1f} [{100 * wanted['low']:.1f}, {100 * wanted['high']:.1f}]"
     assert shown in (tmp_path / "out" / "table.md").read_text()
     assert sets["siamese"]["against"]["n"] == len(changes) == 12  # 6 masks in the two rounds that both have
@@ -600,7 +617,11 @@ def test_ratios_are_nested_and_share_their_rounds(write: Callable[..., Path], ca
         "copy-paste x2": 12,
     }
     content = {arm: {pair.name: pair.image.path.read_bytes() for pair in pairs} for arm, pairs in sets.items()}
-    for small, large in (("siamese x0.5", "siamese x1"), ("siamese x1", "siamese x2.5"), ("copy-paste x1", "copy-paste x2")):
+    for small, large in (
+        ("siamese x0.5", "siamese x1"),
+        ("siamese x1", "siamese x2.5"),
+        ("copy-paste x1", "copy-paste x2"),
+    ):
         assert content[small].items() < content[large].items()
     assert len(set(content["siamese x2.5"].values())) == 15  # each round draws images of its own
     assert [row["synthetic"] for row in table["rows"]] == [[0], [3], [6], [15], [6], [12]]
@@ -632,14 +653,18 @@ def test_the_filter_keeps_what_obeys_and_oversampling_fills_up(
     assert table["rows"][1]["synthetic"] == [plain["kept"]]
 
 
-def test_the_judge_sees_the_training_pairs_of_its_row_only(write: Callable[..., Path], calls: Calls, tmp_path: Path) -> None:
+def test_the_judge_sees_the_training_pairs_of_its_row_only(
+    write: Callable[..., Path], calls: Calls, tmp_path: Path
+) -> None:
     root = tmp_path / "out"
     cell = {pair.image.path.resolve() for pair in DataFolder(tmp_path / "discs").pairs("train", 6)}
     for judge, expected in (({}, cell), ({"pairs": "all"}, None)):
         plan = make_plan(load_study(write(judge=judge)), root)
         (stage,) = [stage for stage in plan.stages() if stage.kind == "judge"]
         seen = {pair.image.path.resolve() for pair in plan.manifests[stage.arguments["train"]]}
-        assert seen == (expected or {path.resolve() for path in (tmp_path / "discs/images").iterdir() if path.stem < "008"})
+        assert seen == (
+            expected or {path.resolve() for path in (tmp_path / "discs/images").iterdir() if path.stem < "008"}
+        )
         assert stage.arguments["test"] == []
     study(write(), root)
     (run,) = root.glob("stages/judge-*")
@@ -665,7 +690,8 @@ def test_diffusion_seeds_go_with_segmentation_seeds(write: Callable[..., Path], 
     runs = {(run["arm"], run["seed"], run["diffusion_seed"]) for run in table["runs"]}
     assert runs >= {("real", 3, None), ("siamese", 3, 7), ("siamese", 4, 8)}
     seeds = [
-        yaml.safe_load(path.read_text())["sample"]["seed"] for path in (tmp_path / "out").glob("stages/sample-*/config.yaml")
+        yaml.safe_load(path.read_text())["sample"]["seed"]
+        for path in (tmp_path / "out").glob("stages/sample-*/config.yaml")
     ]
     assert sorted(seeds) == [7, 7, 8, 8]
     assert [row["diffusion_seeds"] for row in table["rows"]] == [[], [7, 8], [7, 8]]
@@ -694,7 +720,9 @@ def test_a_failing_stage_stops_what_needs_it_and_nothing_else(
     assert [(row["arm"], len(row["seeds"])) for row in rows] == [("real", 3), ("mask-only", 3)]
 
 
-def test_a_stage_that_another_process_has_is_waited_for(write: Callable[..., Path], calls: Calls, tmp_path: Path) -> None:
+def test_a_stage_that_another_process_has_is_waited_for(
+    write: Callable[..., Path], calls: Calls, tmp_path: Path
+) -> None:
     file, root = write(arms={"real": None}, seeds={"segmentation": [0]}), tmp_path / "out"
     (stage,) = make_plan(load_study(file), root).stages()
     lock = StageLock.take(stage)
@@ -713,7 +741,9 @@ def test_a_lock_lives_as_long_as_the_process_that_does_the_work(write: Callable[
     (stage,) = make_plan(load_study(write(arms={"real": None}, seeds={"segmentation": [0]})), tmp_path / "out").stages()
     lock = StageLock.take(stage)
     assert lock is not None
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(lock.descriptor,)) as worker:
+    with subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(lock.descriptor,)
+    ) as worker:
         lock.release()  # as the system does when a study is killed
         assert StageLock.take(stage) is None
         worker.communicate(b"\n")
@@ -858,11 +888,17 @@ def test_a_given_backbone_is_known_by_its_content(write: Callable[..., Path], ca
         ({"arms": {"real": {"ratio": 2}}}, ["arms.real", "ratio makes no difference"]),
         ({"arms": {"real": None, "magic": None}}, ["arms.magic", "kinds: real, copy-paste, siamese, mask-only"]),
         ({"arms": {"real": None, "siamese": {"blend": "feather"}}}, ["blend makes no difference to kind siamese"]),
-        ({"arms": {"real": None, "siamese": {"masks": "random", "recipe": "spin"}}}, ["recipe 'spin'", "flip-scale-shift"]),
+        (
+            {"arms": {"real": None, "siamese": {"masks": "random", "recipe": "spin"}}},
+            ["recipe 'spin'", "flip-scale-shift"],
+        ),
         ({"arms": {"real": None, "siamese": {"oversample": 2}}}, ["oversample makes no difference without min_fit"]),
         ({"arms": {"real": None, "siamese": {"min_fit": 2}}}, ["arms.siamese.min_fit = 2"]),
         ({"arms": {"real": None, "copy-paste": {"settings": {"train.steps": 2}}}}, ["train.steps makes no difference"]),
-        ({"arms": {"real": None, "siamese": {"settings": {"method.consistncy": 2}}}}, ["did you mean method.consistency?"]),
+        (
+            {"arms": {"real": None, "siamese": {"settings": {"method.consistncy": 2}}}},
+            ["did you mean method.consistency?"],
+        ),
         ({"arms": {"real": None, "siamese": {"settings": {"data.limit_seed": 2}}}}, ["same for all arms"]),
         ({"seeds": {"segmentation": [1, 1]}}, ["seeds.segmentation", "twice"]),
         ({"seeds": {"segmentation": [1, 2, 3], "diffusion": [1, 2]}}, ["seeds.diffusion", "give one, or as many"]),
@@ -908,7 +944,9 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 CHANGED = [
     pytest.param(ROOT / example, yaml.safe_load(re.sub("(?m)^    ", "", lines)), id=f"{page.stem}-{number}")
     for page in sorted((ROOT / "docs/results").glob("*.md"))
-    for number, (example, lines) in enumerate(re.findall(r"    # (\S+\.yaml), but.*:\n((?:    .*\n)+)", page.read_text()))
+    for number, (example, lines) in enumerate(
+        re.findall(r"    # (\S+\.yaml), but.*:\n((?:    .*\n)+)", page.read_text())
+    )
 ]
 """Studies that the results give as an example's file and the lines in which they differ from it."""
 
@@ -944,7 +982,9 @@ def command(file: Path, out: Path, *more: str) -> list[str]:
 
 
 def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
-    result = subprocess.run(command(tmp_path / "none.yaml", tmp_path / "out"), capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        command(tmp_path / "none.yaml", tmp_path / "out"), capture_output=True, text=True, check=False
+    )
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1] == f"error: --config {tmp_path / 'none.yaml'}: no such file"
     assert "Traceback" not in result.stderr
@@ -987,7 +1027,9 @@ def test_workers_of_a_killed_study_save_and_end(write: Callable[..., Path], tmp_
     settings |= {"segment.batch_size": 2, "segment.checkpoint_every": 10**6}
     file, root = write(arms={"real": None}, seeds={"segmentation": [0]}, settings=settings), tmp_path / "out"
     (stage,) = make_plan(load_study(file), root).stages()
-    with subprocess.Popen(command(file, root, "--workers", "2", "--device", "cpu"), stderr=subprocess.DEVNULL) as parent:
+    with subprocess.Popen(
+        command(file, root, "--workers", "2", "--device", "cpu"), stderr=subprocess.DEVNULL
+    ) as parent:
         try:
             wait_for(lambda: parent.poll() is not None or (stage.folder / "log.jsonl").exists())
             (worker,) = psutil.Process(parent.pid).children()
@@ -1040,7 +1082,9 @@ def test_interrupted_in_two_processes_and_continued_it_is_the_unbroken_study(
 
     out = tmp_path / "parts"
     plan = make_plan(load_study(file), out)
-    kept = StageLock.take(next(run.stage for run in plan.runs if run.arm.name == "siamese"))  # it cannot be done meanwhile
+    kept = StageLock.take(
+        next(run.stage for run in plan.runs if run.arm.name == "siamese")
+    )  # it cannot be done meanwhile
     assert kept is not None
     with subprocess.Popen(
         command(file, out, "--workers", "2", "--device", "cpu"), stderr=subprocess.PIPE, text=True

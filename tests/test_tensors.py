@@ -74,7 +74,9 @@ def test_a_value_that_is_not_finite_is_named(value: float, dtype: torch.dtype) -
 
 
 @pytest.mark.parametrize("name", ["x.safetensors", "x.pth"])
-def test_an_interruption_is_not_taken_for_a_torn_file(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_is_not_taken_for_a_torn_file(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Libraries in C++ and Rust turn what Python raises within them into errors of their own."""
 
     def reading(*arguments: object, **options: object) -> None:
@@ -91,7 +93,10 @@ def test_an_interruption_is_not_taken_for_a_torn_file(tmp_path: Path, name: str,
 
 def test_a_packed_file_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1 << 22)}, tmp_path / "plain.pt")
-    with zipfile.ZipFile(tmp_path / "plain.pt") as old, zipfile.ZipFile(tmp_path / "x.pt", "w", zipfile.ZIP_DEFLATED) as new:
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as old,
+        zipfile.ZipFile(tmp_path / "x.pt", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
         for name in old.namelist():
             new.writestr(name, old.read(name))
     assert (tmp_path / "x.pt").stat().st_size < 1 << 18
@@ -108,7 +113,9 @@ def test_a_tensor_that_is_not_stored_in_full_is_refused(tmp_path: Path, value: t
         read_tensors(tmp_path / "x.pt")
 
 
-def test_a_program_of_torchscript_is_refused_without_a_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_a_program_of_torchscript_is_refused_without_a_warning(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
     torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "x.pt"))
     recwarn.clear()
     with pytest.raises(InputError, match="a TorchScript program, which would be run"):
@@ -137,7 +144,11 @@ def test_a_lack_of_memory_and_a_failing_disk_are_not_the_file_s_fault(
     fail(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 48 bytes. Error code 12"))
     with pytest.raises(MemoryError):
         read_tensors(path)
-    fail(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 999999999999 bytes. Error code 12"))
+    fail(
+        RuntimeError(
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 999999999999 bytes. Error code 12"
+        )
+    )
     with pytest.raises(InputError, match="cannot be read as weights"):
         read_tensors(path)
     fail(OSError(5, "Input/output error"))

@@ -59,7 +59,9 @@ def test_encoder_stays_as_the_backbone_left_it(run: Path, backbone: Path) -> Non
     assert changed == {"up_blocks", "conv_norm_out", "conv_out"}
 
 
-def test_resume_after_sigkill_is_the_same_run(tmp_path: Path, run: Path, pairs: Path, backbone: Path, tiny: Config) -> None:
+def test_resume_after_sigkill_is_the_same_run(
+    tmp_path: Path, run: Path, pairs: Path, backbone: Path, tiny: Config
+) -> None:
     (tmp_path / "config.yaml").write_text(dump_config(tiny))
     script = textwrap.dedent(
         f"""
@@ -75,7 +77,8 @@ def test_resume_after_sigkill_is_the_same_run(tmp_path: Path, run: Path, pairs: 
             return forward(self, step, *rest)
         train.LatentData.batch = killed
         settings = config.load_config(Path({str(tmp_path / "config.yaml")!r}))
-        train.train(Path({str(pairs)!r}), Path({str(tmp_path / "cut")!r}), {str(backbone)!r}, config=settings, device="cpu")
+        train.train(Path({str(pairs)!r}), Path({str(tmp_path / "cut")!r}), {str(backbone)!r}, config=settings,
+        device="cpu")
         """
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == -9
@@ -98,7 +101,8 @@ def test_accumulated_micro_batches_are_the_same_run(tmp_path: Path, run: Path, p
     train(pairs, tmp_path / "run", str(backbone), config=halves, device="cpu")
     # Losses and not weights: Adam turns rounding in a vanishing gradient into a step of either sign.
     logs = [
-        [row["total"] for row in read_jsonl(folder / "log.jsonl") if "total" in row] for folder in (tmp_path / "run", run)
+        [row["total"] for row in read_jsonl(folder / "log.jsonl") if "total" in row]
+        for folder in (tmp_path / "run", run)
     ]
     assert len(logs[1]) == 6
     assert logs[0] == pytest.approx(logs[1], rel=1e-3)
@@ -227,7 +231,10 @@ def test_a_training_that_diverges_is_no_success(tmp_path: Path, pairs: Path, com
     """And what it leaves is neither gone on from nor taken for a model."""
     values = {**TINY, "segment": {"resolution": 32, "steps": 6, "batch_size": 4, "warmup": 0, "checkpoint_every": 1}}
     values[command] = {**values[command], "learning_rate": 1e30, "precision": precision, "clip": None, "ema": 0}
-    told = rf"^{command}.learning_rate = 1e\+30: training has diverged, .* not finite after step \d+ \(learning rate .*\); "
+    told = (
+        rf"^{command}.learning_rate = 1e\+30: training has diverged, .* not finite after step \d+ "
+        r"\(learning rate .*\); "
+    )
     with pytest.raises(InputError, match=told) as caught:
         DIVERGING[command](pairs, tmp_path / "run", build_config(values, "tests"))
     assert "\n" not in str(caught.value)

@@ -54,7 +54,8 @@ def tar_headers(random: random.Random, content: bytes) -> bytes:
 
 
 def zip_members(random: random.Random, content: bytes) -> bytes:
-    """The same members packed another way, under another name, as another kind of file, or announced with another size."""
+    """The same members packed another way, under another name, as another kind of file, or announced with another
+    size."""
     made = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(made, "w") as new:
         members = old.infolist()

@@ -51,7 +51,14 @@ def make_download(folder: Path) -> None:
     write_json(folder / "a.zip.part.json", {"address": "ADDRESS", "version": '"1"', "size": 200})
     lines = [
         *(b"HTTP/1.1 206 Partial Content", b"Content-Type: application/zip", b'ETag: "1"'),
-        *(b"Content-Range: bytes 50-199/200", b"Content-Length: 150", b"Retry-After: 0", b"Location: /b", b"", b"x" * 150),
+        *(
+            b"Content-Range: bytes 50-199/200",
+            b"Content-Length: 150",
+            b"Retry-After: 0",
+            b"Location: /b",
+            b"",
+            b"x" * 150,
+        ),
     ]
     (folder / "answer").write_bytes(b"\r\n".join(lines))
 

@@ -6,7 +6,22 @@ from collections.abc import Callable
 Mutate = Callable[[random.Random, bytes], bytes]
 """Random numbers and a file's content to another content."""
 
-EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 10_000, 100_000, 1 << 20)
+EXTREMES = (
+    0,
+    1,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FFF,
+    0x8000,
+    0xFFFF,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+    10_000,
+    100_000,
+    1 << 20,
+)
 
 WHOLE = (
     *(

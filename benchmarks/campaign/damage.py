@@ -1,7 +1,7 @@
 """A file's bytes in, other bytes out, by a generator of random numbers.
 
-Half of the damage is blind. That dies at the first checksum, so the other half knows the format: it changes a value deep
-inside a JSON text, a chunk of a PNG, a header of a tar or a pickle in a ZIP, and makes the checksums right again.
+Half of the damage is blind. That dies at the first checksum, so the other half knows the format: it changes a value
+deep inside a JSON text, a chunk of a PNG, a header of a tar or a pickle in a ZIP, and makes the checksums right again.
 """
 
 import random

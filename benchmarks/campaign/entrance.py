@@ -32,7 +32,9 @@ class Entrance:
     is_command: bool = False
 
 
-def command(name: str, make: Callable[[Path], object], damaged: tuple[str, ...], weight: int, *arguments: str) -> Entrance:
+def command(
+    name: str, make: Callable[[Path], object], damaged: tuple[str, ...], weight: int, *arguments: str
+) -> Entrance:
     """An entrance through the command line, in this process; `{}` stands for the folder."""
 
     def read(folder: Path, damaged: Path) -> None:

@@ -105,7 +105,13 @@ def make_annotated(folder: Path) -> None:
         shutil.copytree(folder / "plain/images", folder / name / ("imagesTr" if name == "nnunet" else "images"))
     listed = [{"id": i, "file_name": f"images/{path.name}", "width": 16, "height": 16} for i, path in enumerate(images)]
     drawn = [
-        {"id": i, "image_id": i, "category_id": 1, "segmentation": runs if i == 1 else [outline], "bbox": [2, 2, 10, 10]}
+        {
+            "id": i,
+            "image_id": i,
+            "category_id": 1,
+            "segmentation": runs if i == 1 else [outline],
+            "bbox": [2, 2, 10, 10],
+        }
         for i in range(len(images))
     ]
     coco = {"images": listed, "annotations": drawn, "categories": [{"id": 1, "name": "polyp"}]}

@@ -1,7 +1,7 @@
 """`faults.py pickles`: programs in weights, configurations, settings and images, at every entrance of the command line.
 
-None may run, and each is refused with status 2 in one line. PyTorch is told by its own switch to load whatever comes, and
-where a library would start a program, one of that name stands ready to be caught.
+None may run, and each is refused with status 2 in one line. PyTorch is told by its own switch to load whatever comes,
+and where a library would start a program, one of that name stands ready to be caught.
 """
 
 import contextlib
@@ -162,7 +162,9 @@ def cases(good: Path, canary: Path) -> Iterator[Case]:
             yield Case(f"sample, {part}: {poison}", file, content, SAMPLE, beside)
     for poison, content in poisons.settings(canary):
         yield Case(f"--config: {poison}", "mine.yaml", content, (*TRAIN, "--config", "{}/mine.yaml"), {})
-        yield Case(f"study: {poison}", "study.yaml", content, ("study", "--config", "{}/study.yaml", "--out", "{}/out"), {})
+        yield Case(
+            f"study: {poison}", "study.yaml", content, ("study", "--config", "{}/study.yaml", "--out", "{}/out"), {}
+        )
         yield Case(f"a run's settings: {poison}", "run/config.yaml", content, SAMPLE, {})
     for poison, content in poisons.pictures():
         for file in ("pairs/images/phantom-00000.png", "pairs/masks/phantom-00000.png"):

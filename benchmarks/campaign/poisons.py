@@ -63,7 +63,10 @@ def weights(canary: Path, every: bool = True) -> Iterator[tuple[str, bytes]]:
                 content = io.BytesIO()
                 torch.save(value, content, _use_new_zipfile_serialization=zipped)
                 yield f"torch.save{'' if zipped else ' of old'}, {name} {what}", content.getvalue()
-    yield "NumPy object array", _saved(lambda file: np.save(file, np.array([Trap(os.system, f"touch {canary}")], object)))
+    yield (
+        "NumPy object array",
+        _saved(lambda file: np.save(file, np.array([Trap(os.system, f"touch {canary}")], object))),
+    )
     yield "tar of PyTorch 0.1", _tar(pickle.dumps(Trap(os.system, f"touch {canary}"), 2))
     yield "TorchScript archive", _script(canary)
     yield "protocol 4", pickle.dumps({"x": Trap(os.system, f"touch {canary}")}, 4)

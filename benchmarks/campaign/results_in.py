@@ -61,7 +61,8 @@ def make_ratings(folder: Path) -> None:
     images = [{"id": f"{i:016x}", "source": ("real", "ours")[i % 2], "file": f"{i}.png"} for i in range(6)]
     sources = {"real": "r", "ours": "o"}
     write_json(
-        folder / "key.json", {"format": rating.KEY_FORMAT, "study": "ab", "seed": 0, "sources": sources, "images": images}
+        folder / "key.json",
+        {"format": rating.KEY_FORMAT, "study": "ab", "seed": 0, "sources": sources, "images": images},
     )
     for reader in ("A", "B"):
         rows = [
@@ -83,7 +84,18 @@ ENTRANCES = [
     Entrance("filter", make_scores, SCORES, filter_pairs, weight=25),
     command(
         *("filter, command", make_scores, SCORES, 3),
-        *("filter", "--scores", "{}/scores", "--synthetic", "{}/pairs", "--min-dice", "0.5", "--out", "{}/out", "--json"),
+        *(
+            "filter",
+            "--scores",
+            "{}/scores",
+            "--synthetic",
+            "{}/pairs",
+            "--min-dice",
+            "0.5",
+            "--out",
+            "{}/out",
+            "--json",
+        ),
     ),
     Entrance(
         *("a run of segment", make_result, ("metrics.json", "log.jsonl", "validation.jsonl", "best.safetensors")),

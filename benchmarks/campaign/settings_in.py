@@ -61,7 +61,9 @@ def is_config(found: Any) -> bool:
 
 
 ENTRANCES = [
-    Entrance("settings", make_settings, (CONFIG, "mine.yaml"), lambda folder, damaged: load_config(damaged), is_config, 40),
+    Entrance(
+        "settings", make_settings, (CONFIG, "mine.yaml"), lambda folder, damaged: load_config(damaged), is_config, 40
+    ),
     Entrance(
         "--set", lambda folder: write_text(folder / "value.yaml", "polyp"), ("value.yaml",), read_override, is_config, 5
     ),

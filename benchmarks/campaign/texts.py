@@ -46,8 +46,22 @@ RAW_JSON = (
 """The same, as text that `json.dumps` does not write."""
 
 RAW_YAML = (
-    *("!!timestamp x", "!!int abc", "!!float x", "!!bool x", "!!binary '*'", "!!set {a, b}", "!!omap [a: 1]", "!!null x"),
-    *("!!python/object/apply:os.system ['touch CANARY']", "!!python/name:os.system", "!!python/object/new:str [x]", "!x y"),
+    *(
+        "!!timestamp x",
+        "!!int abc",
+        "!!float x",
+        "!!bool x",
+        "!!binary '*'",
+        "!!set {a, b}",
+        "!!omap [a: 1]",
+        "!!null x",
+    ),
+    *(
+        "!!python/object/apply:os.system ['touch CANARY']",
+        "!!python/name:os.system",
+        "!!python/object/new:str [x]",
+        "!x y",
+    ),
     *(
         "2001-99-99",
         "2001-01-01T99:99:99Z",
@@ -59,7 +73,17 @@ RAW_YAML = (
         ".inf",
         ".nan",
     ),
-    *("&a [*a]", "*nothing", "&a {<<: *a}", "{<<: 3}", "? [1, 2]\n: x", "{1: x}", "{on: x}", "{null: x}", "{a: 1, a: 2}"),
+    *(
+        "&a [*a]",
+        "*nothing",
+        "&a {<<: *a}",
+        "{<<: 3}",
+        "? [1, 2]\n: x",
+        "{1: x}",
+        "{on: x}",
+        "{null: x}",
+        "{a: 1, a: 2}",
+    ),
     *(
         "[" * 5000,
         "- " * 3000 + "x",

@@ -16,8 +16,11 @@ from siamese_diffusion.evaluation.metrics.appearance import statistics
 
 
 def main(folder: Path, resolution: int) -> None:
-    """Print dB and sharpness (real = 1) for patch sizes, channels, whitening and the latent error the decoder expects."""
-    fitted, held_out = (to_tensor(load_images(DataFolder(folder).images(split), resolution)) for split in ("train", "val"))
+    """Print dB and sharpness (real = 1) for patch sizes, channels, whitening and the latent error the decoder
+    expects."""
+    fitted, held_out = (
+        to_tensor(load_images(DataFolder(folder).images(split), resolution)) for split in ("train", "val")
+    )
     real = sharpness(held_out)
     print("patch channels whitening noise    dB sharpness")
     for patch, channels in ((4, 8), (4, 12), (4, 16), (4, 24), (8, 24)):

@@ -28,7 +28,9 @@ def drawn(run: Path, data: Path, judge: Path, at: str, arguments: argparse.Names
     weight, *interval = map(float, at.split(":"))
     config = load_config(run / "config.yaml")
     config = update(config, "data", split="val", limit=arguments.count)
-    config = update(config, "sample", scheduler="unipc", steps=8, guidance_interval=tuple(interval or (0.0, 1.0)), seed=0)
+    config = update(
+        config, "sample", scheduler="unipc", steps=8, guidance_interval=tuple(interval or (0.0, 1.0)), seed=0
+    )
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "pairs"
         sample(run, data, out, random_masks="flip-scale-shift", mask_guidance=weight, config=config, device="cpu")

@@ -62,7 +62,9 @@ class Scale:
     def __init__(self, judge: Judge, data: Path, masks: NDArray[np.bool_]) -> None:
         self.judge, self.masks = judge, masks
         self.embed = embedder(judge).embed
-        self.real = self.features(load_images([pair.image for pair in DataFolder(data).pairs("train")], judge.resolution))
+        self.real = self.features(
+            load_images([pair.image for pair in DataFolder(data).pairs("train")], judge.resolution)
+        )
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -189,7 +191,10 @@ def curve(found: dict[str, Any], path: Path) -> None:
     figure, axes = pyplot.subplots(1, 2, figsize=(13, 5.5), layout="constrained")
     first, *rest = found["rows"]
     for axis, key, label in zip(
-        axes, ("fit", "distance"), ("mask fit, Dice (higher is better)", "kernel distance (lower is better)"), strict=True
+        axes,
+        ("fit", "distance"),
+        ("mask fit, Dice (higher is better)", "kernel distance (lower is better)"),
+        strict=True,
     ):
         axis.axhline(found["real"][key], color="0.6", linestyle=":", label="the real images")
         centre, spread = _mean(first[key])
@@ -205,7 +210,13 @@ def curve(found: dict[str, Any], path: Path) -> None:
             text = row["variant"].removeprefix("UniPC, ").replace(" steps", "")
             axis.annotate(text, _place(row, key), xytext=(4, -8), textcoords="offset points", fontsize=5)
         _points(
-            axis, [first], key, label="straightforward: DDIM, 50 steps, one by one", marker="*", linestyle="", color="black"
+            axis,
+            [first],
+            key,
+            label="straightforward: DDIM, 50 steps, one by one",
+            marker="*",
+            linestyle="",
+            color="black",
         )
         axis.set(xscale="log", xlabel="seconds an image", ylabel=label)
     axes[0].legend(fontsize=8)
@@ -230,7 +241,9 @@ if __name__ == "__main__":
     parser.add_argument("--judge", type=Path, required=True, help="a run of `segment` on real pairs")
     parser.add_argument("--count", type=int, default=8, help="masks, and images of a variant and seed")
     parser.add_argument("--split", default="val", help="whose masks are drawn")
-    parser.add_argument("--only", nargs="+", default=[], help="variants whose names end so, beside the straightforward one")
+    parser.add_argument(
+        "--only", nargs="+", default=[], help="variants whose names end so, beside the straightforward one"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="JSON, written as it goes along")
     parser.add_argument("--curve", type=Path, help="PNG of quality against seconds")

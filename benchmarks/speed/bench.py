@@ -110,7 +110,9 @@ class Bench:
         self.mask = (torch.rand(size.batch, 1, size.resolution, size.resolution) > 0.7).float().expand(-1, 3, -1, -1)
         self.tokens = torch.randint(49000, (size.batch, 77))
         self.noise = torch.randn(size.batch, 4, side_, side_)
-        spread = [100, 400, 600, 900] if size.batch <= 4 else [(2 * i + 1) * 500 // size.batch for i in range(size.batch)]
+        spread = (
+            [100, 400, 600, 900] if size.batch <= 4 else [(2 * i + 1) * 500 // size.batch for i in range(size.batch)]
+        )
         self.timesteps = torch.tensor(spread[: size.batch])  # t <= 200 for a fifth of all samples; of four, a quarter
         self.augmented_rows = [row for row, t in enumerate(spread[: size.batch]) if t <= 200]
         with torch.no_grad():
@@ -131,7 +133,8 @@ class Bench:
         return losses.total  # type: ignore[no-any-return]
 
     def plain(self, progress: float, cached: bool = False) -> Tensor:
-        """The objective as the original runs it: the reference. `cached`: latents and text embeddings are there already."""
+        """The objective as the original runs it: the reference. `cached`: latents and text embeddings are there
+        already."""
         with torch.no_grad():
             latents, text = (self.latents, self.text) if cached else self.encode()
         return reference_losses(

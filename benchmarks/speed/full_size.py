@@ -45,7 +45,9 @@ def main(steps: int, out: Path | None, optimizer: str) -> dict[str, Any]:
         CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
     ).eval()
     unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
-    model = SiameseDiffusion(unet, controlnet_for(unet, 8), sd15_scheduler().alphas_cumprod, method=config.method).train()
+    model = SiameseDiffusion(
+        unet, controlnet_for(unet, 8), sd15_scheduler().alphas_cumprod, method=config.method
+    ).train()
     model.enable_gradient_checkpointing()
     parts = {"unet": unet, "controlnet": model.controlnet, "vae": vae, "text_encoder": text_encoder}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -82,7 +84,9 @@ def main(steps: int, out: Path | None, optimizer: str) -> dict[str, Any]:
     model.eval()
     predict = guided(model, mask, text[:1], text[1:], config.sample.guidance)
     noise = torch.randn_like(latents)
-    drawn = timed(f"sampling, {steps} guided DDIM steps", lambda: denoise(predict, noise, sd15_scheduler(), "ddim", steps))
+    drawn = timed(
+        f"sampling, {steps} guided DDIM steps", lambda: denoise(predict, noise, sd15_scheduler(), "ddim", steps)
+    )
     with torch.no_grad():
         decoded = timed("VAE decode", lambda: vae.decode(drawn / SCALE).sample.clamp(-1, 1))
     assert decoded.isfinite().all()

@@ -49,7 +49,9 @@ def main(size: str, data: Path, work: Path, device: str, out: Path) -> None:
     found["micro_batch"] = read_json(newest / "state.json")["micro_batch"]
     found["checkpoint_gib"] = sum(path.stat().st_size for path in newest.iterdir()) / 2**30
     fast = ["--scheduler", "unipc", "--steps", "8", "--set", "sample.batch_size=auto"]
-    timed("sample", "sample", "--checkpoint", str(work / "run"), "--masks", str(data), "--out", str(work / "new"), *fast)
+    timed(
+        "sample", "sample", "--checkpoint", str(work / "run"), "--masks", str(data), "--out", str(work / "new"), *fast
+    )
     found["pairs"] = len(list((work / "new/images").glob("*.png")))
     out.write_text(json.dumps(found, indent=1))
     print(json.dumps(found), file=sys.stderr)

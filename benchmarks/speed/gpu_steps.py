@@ -160,9 +160,13 @@ def main(size: str, batch: int, device: str, out: Path, compiled: bool) -> None:
             rows.append(row)
             out.write_text(json.dumps({"size": size, "batch": batch, "compiled": compiled, "rows": rows}, indent=1))
             shown = (
-                "out of memory" if row["seconds"] is None else f"{row['seconds']:8.3f} s  {row['peak_gib'] or 0:6.1f} GiB"
+                "out of memory"
+                if row["seconds"] is None
+                else f"{row['seconds']:8.3f} s  {row['peak_gib'] or 0:6.1f} GiB"
             )
-            name = f"{row['side']} {row['precision']} micro {row['micro']} {row['kept']}{' nhwc' * row['channels_last']}"
+            name = (
+                f"{row['side']} {row['precision']} micro {row['micro']} {row['kept']}{' nhwc' * row['channels_last']}"
+            )
             print(f"{gate:16} {name:32} {shown}", file=sys.stderr, flush=True)
 
 

@@ -89,12 +89,21 @@ def arm(data: Path, out: Path, config: Config, method: str, seconds: float, devi
     longest = with_steps(config, "train", 10**5)
     pairs = str(out / "backbone")
     run = out / method
-    steps, each = fitting_steps(training, lambda: training.train(data, run, pairs, method, longest, device=device), seconds)
+    steps, each = fitting_steps(
+        training, lambda: training.train(data, run, pairs, method, longest, device=device), seconds
+    )
     begun = time.perf_counter()
     made = training.train(data, run, pairs, method, with_steps(config, "train", steps), True, device)
     ended = time.perf_counter()
     drawn = sample(
-        run, data, out / f"{method}-pairs", copies, "flip-scale-shift", device=device, config=config, format="webdataset"
+        run,
+        data,
+        out / f"{method}-pairs",
+        copies,
+        "flip-scale-shift",
+        device=device,
+        config=config,
+        format="webdataset",
     )
     return {
         **made,
@@ -124,6 +133,8 @@ if __name__ == "__main__":
         name = "backbone"
     else:
         name = arguments.method
-        result = arm(arguments.data, arguments.out, settings, name, arguments.seconds, arguments.device, arguments.copies)
+        result = arm(
+            arguments.data, arguments.out, settings, name, arguments.seconds, arguments.device, arguments.copies
+        )
     (arguments.out / f"{name}.json").write_text(json.dumps(result, indent=1))
     print(json.dumps(result), file=sys.stderr)

@@ -97,7 +97,8 @@ def resident_peak() -> float:
 
 
 def peak(data: Path, resolution: int, count: int, how: str) -> dict[str, float]:
-    """MiB of resident memory before and at the worst moment of it, for `count` pairs (those of `data`, over and over)."""
+    """MiB of resident memory before and at the worst moment of it, for `count` pairs (those of `data`, over and
+    over)."""
     pairs = DataFolder(data).pairs(None)
     pairs = [pairs[i % len(pairs)] for i in range(count)]
     before = resident_peak()

@@ -85,7 +85,10 @@ def check_state_bytes() -> None:
         update = make_optimizer(net, LoopConfig.model_validate({"optimizer": optimizer}))
         update.step()
         kept = sum(
-            value.nbytes for entry in update.state.values() for value in entry.values() if value.dim() or value.numel() > 1
+            value.nbytes
+            for entry in update.state.values()
+            for value in entry.values()
+            if value.dim() or value.numel() > 1
         )
         assert kept == sum(state_bytes(parameter, optimizer) for parameter in net.parameters())
 

@@ -94,7 +94,14 @@ def timed(task: str, folder: Path, name: str, processes: int, threads: int) -> f
     """Seconds of a training step, or of an image, as the command of that name takes them."""
     # --cpu would start one process, whatever --num_processes says
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no"]
-    launch += ["--dynamo_backend", "no", "--num_processes", str(processes), "--num_cpu_threads_per_process", str(threads)]
+    launch += [
+        "--dynamo_backend",
+        "no",
+        "--num_processes",
+        str(processes),
+        "--num_cpu_threads_per_process",
+        str(threads),
+    ]
     command = [sys.executable, *(launch if processes > 1 else []), "-m", "siamese_diffusion", task]
     config, out = folder / "config.yaml", folder / name
     if task == "train":

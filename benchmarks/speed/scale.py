@@ -38,7 +38,8 @@ SAMPLES, DEVICES = (1, 6, 48), (2, 8, 64)
 def count(resolution: int) -> dict[str, Any]:
     """Parameters, gradient bytes, and TFLOP a sample before and after the augmentation loss counts.
 
-    After the gate is a sample whose timestep counts (t <= 200, a fifth of all); the others cost what they did before it.
+    After the gate is a sample whose timestep counts (t <= 200, a fifth of all); the others cost what they did before
+    it.
     """
     side = resolution // 8
     with FakeTensorMode():
@@ -84,7 +85,9 @@ def latent_bytes(resolution: int) -> int:
         for number in (1, 2):
             cache = Path(folder) / f"{number}.npy"
             images = np.zeros((number, resolution, resolution, 3), np.uint8)
-            build_latents(images, ["a"] * number, encode, lambda prompts: torch.zeros(len(prompts), 1, 1), "none", cache)
+            build_latents(
+                images, ["a"] * number, encode, lambda prompts: torch.zeros(len(prompts), 1, 1), "none", cache
+            )
             sizes.append(cache.stat().st_size)
     return sizes[1] - sizes[0]
 
@@ -129,5 +132,7 @@ def main(resolution: int, achieved: float) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--resolution", type=int, default=384)
-    parser.add_argument("--achieved", type=float, default=100, help="TFLOP/s that a device reaches: measure it on yours")
+    parser.add_argument(
+        "--achieved", type=float, default=100, help="TFLOP/s that a device reaches: measure it on yours"
+    )
     print(json.dumps(main(**vars(parser.parse_args()))))

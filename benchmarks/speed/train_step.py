@@ -54,7 +54,9 @@ CHANGES = (
     Change("+ augmentation where t <= 200", lambda bench, progress: bench.ours(progress)),
     Change("+ activations kept: ours", lambda bench, progress: bench.ours(progress), kept="all"),
     Change("+ cheap activations recomputed", lambda bench, progress: bench.ours(progress), kept="costly"),
-    Change("+ gradients released: ours, lean", lambda bench, progress: bench.ours(progress), kept="costly", release=True),
+    Change(
+        "+ gradients released: ours, lean", lambda bench, progress: bench.ours(progress), kept="costly", release=True
+    ),
     Change("low memory", lambda bench, progress: bench.ours(progress), release=True, optimizer="adafactor", bf16=True),
 )
 """Those with a + add a change to the one before; `low memory` is the preset sd15-low-memory."""
@@ -63,7 +65,8 @@ CHANGES = (
 def count(size: Size) -> list[dict[str, Any]]:
     """TFLOP a sample and GiB of each variant, on tensors without data.
 
-    After the gate a sample has t <= 200 in 201 of 1000 cases; the FLOPs are the mean over both cases, the memory the larger.
+    After the gate a sample has t <= 200 in 201 of 1000 cases; the FLOPs are the mean over both cases, the memory the
+    larger.
     """
     rows: list[dict[str, Any]] = []
     for number, change in enumerate(CHANGES):
@@ -95,8 +98,8 @@ def count(size: Size) -> list[dict[str, Any]]:
         row["flops_ratio"] = first[row["gate"]]["tflop"] / row["tflop"]
         row["memory_ratio"] = row["peak_gib"] / first[row["gate"]]["peak_gib"]
         print(
-            f"{row['gate']:16} {row['variant']:38} {row['tflop']:8.4f} TFLOP a sample ({row['flops_ratio']:.2f} times less)"
-            f"  {row['peak_gib']:6.2f} GiB ({row['memory_ratio']:.2f})",
+            f"{row['gate']:16} {row['variant']:38} {row['tflop']:8.4f} TFLOP a sample ({row['flops_ratio']:.2f} times "
+            f"less)  {row['peak_gib']:6.2f} GiB ({row['memory_ratio']:.2f})",
             file=sys.stderr,
         )
     return rows
@@ -157,8 +160,8 @@ def _peak(bench: Bench, call: Callable[[], Any]) -> float:
 def one_side(size: Size, name: str) -> dict[str, Any]:
     """One side alone: seconds of a step, after one that makes the optimiser's state, and the resident peak.
 
-    After the gate they are the mean over t: its step with t <= 200, in `EARLY` of all cases, and else that before the gate,
-    from which it does not differ. The straightforward step takes as long for every t.
+    After the gate they are the mean over t: its step with t <= 200, in `EARLY` of all cases, and else that before the
+    gate, from which it does not differ. The straightforward step takes as long for every t.
     """
     variant = VARIANTS[name]
     bench = Bench(size, variant.side)
@@ -196,8 +199,8 @@ def main(name: str, repeats: int) -> list[dict[str, Any]]:
     for row in rows:
         low, high = row["faster_range"]
         print(
-            f"{row['gate']:16} {row['variant']:24} {row['seconds']:7.3f}  {row['faster']:5.2f} ({low:.2f} to {high:.2f})"
-            f"  {row['tflop']:7.4f} {row['peak_gib']:8.3f}",
+            f"{row['gate']:16} {row['variant']:24} {row['seconds']:7.3f}  {row['faster']:5.2f} ({low:.2f} to "
+            f"{high:.2f})  {row['tflop']:7.4f} {row['peak_gib']:8.3f}",
             file=sys.stderr,
         )
     return rows

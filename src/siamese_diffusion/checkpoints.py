@@ -125,7 +125,9 @@ def _require_names(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], 
     """What is not in a file would stay as it began, and without a word: the frozen weights are not in it."""
     odd = min(found.keys() ^ expected.keys(), default=None)
     if odd is not None:
-        raise InputError(f"{path}: does not fit these settings ({'lacks' if odd in expected else 'holds, besides,'} {odd})")
+        raise InputError(
+            f"{path}: does not fit these settings ({'lacks' if odd in expected else 'holds, besides,'} {odd})"
+        )
 
 
 def _require_shapes(optimizer: Any) -> None:

@@ -1,9 +1,10 @@
 """Whose a folder is: written down in it before anything else, and asked before anything in it is touched.
 
 Design note: a folder is this package's by a mark of its own, `inputs.json`, which names the command and what it works
-from. A command asks first (`require_apart`, `Claim(...)`), which writes nothing; it makes the mark before its first file
-(`mark`), and notes its settings once its input is read (`write`). So a call that is refused has changed nothing, and what
-lies in a folder without the mark is nobody's to touch. Of several processes the first one alone does any of it.
+from. A command asks first (`require_apart`, `Claim(...)`), which writes nothing; it makes the mark before its first
+file (`mark`), and notes its settings once its input is read (`write`). So a call that is refused has changed nothing,
+and what lies in a folder without the mark is nobody's to touch. Of several processes the first one alone does any of
+it.
 """
 
 import json
@@ -23,8 +24,8 @@ CONFIG, INPUTS = "config.yaml", "inputs.json"
 PROGRAM = "siamese-diffusion"
 
 _NOTES = frozenset({CONFIG, INPUTS, "cache", "stage.json", "settings.yaml", "log.txt"})
-"""What lies in a folder before anything of value does: what a call notes, and what a study notes of a stage. So do hidden
-files: locks, what a killed call was writing, what a desktop leaves in every folder."""
+"""What lies in a folder before anything of value does: what a call notes, and what a study notes of a stage. So do
+hidden files: locks, what a killed call was writing, what a desktop leaves in every folder."""
 
 _HOLDS = {
     "evaluate": "results",
@@ -176,7 +177,9 @@ class Claim:
             if name == "pretrain" == f"pre{self.command}" and _is_whole_config(self.out / name / CONFIG):
                 continue  # earlier versions of `train` began with it
             if name not in _NOTES - {CONFIG, INPUTS, "cache"} and name not in besides:
-                raise InputError(f"--out {self.out}: holds files of something else ({name}); name an empty or a new folder")
+                raise InputError(
+                    f"--out {self.out}: holds files of something else ({name}); name an empty or a new folder"
+                )
 
     def _require_settings(self, depends: Depends) -> None:
         if self.config is None:
@@ -199,12 +202,16 @@ class Claim:
             if name in earlier and earlier[name] != value:
                 if name.startswith("--"):
                     raise self._changed(name, earlier[name], value, INPUTS)
-                raise InputError(f"--out {self.out}: was begun from other input ({name}, see {INPUTS}); name another folder")
+                raise InputError(
+                    f"--out {self.out}: was begun from other input ({name}, see {INPUTS}); name another folder"
+                )
 
     def _changed(self, setting: str, before: Any, now: Any, noted: str) -> InputError:
         if not self.resume:
             return InputError(f"--out {self.out}: was begun with {setting} {before}, not {now}; name another folder")
-        return InputError(f"--resume {setting} {now}: {self.out / noted} says {before}; what is resumed keeps its settings")
+        return InputError(
+            f"--resume {setting} {now}: {self.out / noted} says {before}; what is resumed keeps its settings"
+        )
 
 
 _MARK = ("program", "command")
@@ -268,7 +275,8 @@ def _is_whole_config(path: Path) -> bool:
 
 
 def begun_earlier(out: Path, command: str) -> bool:
-    """Whether a folder without the mark holds a run of `command`, of a version that wrote its settings first and no mark.
+    """Whether a folder without the mark holds a run of `command`, of a version that wrote its settings first and no
+    mark.
 
     Which command it was is told by what it made and logged; one that had not got so far may be any.
     """
@@ -291,7 +299,9 @@ def begun_earlier(out: Path, command: str) -> bool:
 def holds_run(out: Path, command: str) -> bool:
     """Whether a folder is a run of `command`, by this version or an earlier one, or the beginning of one."""
     return (
-        marked_by(out) == command or begun_earlier(out, command) or (visible(out) <= {"cache"} and _is_cache(out / "cache"))
+        marked_by(out) == command
+        or begun_earlier(out, command)
+        or (visible(out) <= {"cache"} and _is_cache(out / "cache"))
     )
 
 

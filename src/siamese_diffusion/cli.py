@@ -56,7 +56,8 @@ def check(
     config: ConfigFile = None,
     settings: Setting = None,
 ) -> Shown:
-    """What is in a data folder, how it is read, and what is wrong with it; exit status 2 where training would be refused."""
+    """What is in a data folder, how it is read, and what is wrong with it; exit status 2 where training would be
+    refused."""
     from siamese_diffusion.data.check import render
 
     report = api.check(data, load_settings(config, settings).data)
@@ -301,7 +302,9 @@ def import_(
 @command(app)
 def export(
     checkpoint: Annotated[Path, Option(help="A finished run of `train` or `import`.")],
-    out: Annotated[Path, Option(help="Folder (diffusers) or file (original) to write.", parser=to_write, metavar="PATH")],
+    out: Annotated[
+        Path, Option(help="Folder (diffusers) or file (original) to write.", parser=to_write, metavar="PATH")
+    ],
     to: Annotated[str, Option(help="diffusers: a pipeline folder; original: the authors' key names.")] = "diffusers",
 ) -> Result:
     """Write a run as a diffusers pipeline, or as a checkpoint of the authors' code."""

@@ -56,8 +56,8 @@ def command(app: typer.Typer, name: str = "", goes_on: bool | str = False) -> Ca
     Args:
         app: gets the command; the function itself stays what it is.
         name: the command's; default: the function's.
-        goes_on: without `--resume`, the same command goes on where an interrupted one stopped; or the command that does,
-            with options of the interrupted one in braces.
+        goes_on: without `--resume`, the same command goes on where an interrupted one stopped; or the command that
+            does, with options of the interrupted one in braces.
     """
 
     def register(function: Function) -> Function:

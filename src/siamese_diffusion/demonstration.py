@@ -43,8 +43,8 @@ def demo(out: Path = Path("demo"), size: str = "default", device: str = "auto") 
         device: "auto", "cpu", "cuda" ...
 
     Returns:
-        `report`; `fit` of all drawn pairs and `kept` (how many went into segmentation) by method; `segmentation` by arm;
-        `seconds` by stage.
+        `report`; `fit` of all drawn pairs and `kept` (how many went into segmentation) by method; `segmentation` by
+        arm; `seconds` by stage.
 
     Raises:
         InputError: an unknown size, or `out` is in use.
@@ -75,7 +75,9 @@ def _phantoms(folder: Path, counts: Counts) -> None:
     """Training, validation and test pairs in one folder, with the lists in `splits.json`."""
     make_phantoms(folder, sum(counts), RESOLUTION, seed=1)
     names = iter([pair.name for pair in DataFolder(folder).pairs()])
-    write_json(folder / "splits.json", {split: [next(names) for _ in range(n)] for split, n in counts._asdict().items()})
+    write_json(
+        folder / "splits.json", {split: [next(names) for _ in range(n)] for split, n in counts._asdict().items()}
+    )
 
 
 def _figures(plan: Plan) -> dict[str, Any]:

@@ -39,7 +39,8 @@ def precision_on(device: torch.device, precision: str, fastest: str = "bf16") ->
     Args:
         device: from `find_device`.
         precision: of the settings.
-        fastest: "bf16", whose range is that of 32-bit floats; or "fp16", eight times as fine, where nothing large occurs.
+        fastest: "bf16", whose range is that of 32-bit floats; or "fp16", eight times as fine, where nothing large
+            occurs.
 
     Raises:
         InputError: the device does not compute in it.
@@ -50,7 +51,9 @@ def precision_on(device: torch.device, precision: str, fastest: str = "bf16") ->
         return fastest if native or (cuda and fastest == "fp16") else "fp32"
     if (precision == "tf32" and not native) or (precision == "bf16" and cuda and not native):
         name = torch.cuda.get_device_name(device) if cuda else str(device)
-        raise InputError(f"precision = {precision}: {name} does not compute in it; set {'fp16 or ' if cuda else ''}fp32")
+        raise InputError(
+            f"precision = {precision}: {name} does not compute in it; set {'fp16 or ' if cuda else ''}fp32"
+        )
     return precision
 
 

@@ -40,7 +40,9 @@ def divide(batch_size: int, micro_batch: int | None, processes: int, rank: int) 
     """
     micro = micro_batch or batch_size // processes
     if micro == 0 or batch_size % (micro * processes):
-        raise InputError(f"batch_size = {batch_size}: must be a multiple of {processes} processes x micro_batch {micro}")
+        raise InputError(
+            f"batch_size = {batch_size}: must be a multiple of {processes} processes x micro_batch {micro}"
+        )
     blocks = range(rank * micro, batch_size, processes * micro)
     return lambda step: [Step(step, range(first, first + micro)) for first in blocks]
 
@@ -55,8 +57,8 @@ def fitting_division(
 ) -> Division:
     """The largest division of this process's share of a batch that fits the memory of every process.
 
-    Forward and backward passes are run to learn it; weights, buffers and gradients are as before when it returns, and the
-    random state is not, which the loop sets anew in each step.
+    Forward and backward passes are run to learn it; weights, buffers and gradients are as before when it returns, and
+    the random state is not, which the loop sets anew in each step.
 
     Args:
         wrapped: the module as `accelerator` prepared it.

@@ -1,7 +1,7 @@
 """What makes a file or a folder stay whole when the program, or the machine, stops at any moment.
 
-Design note: what is being written has a hidden name with the writer's process in it, `.PID.NAME`. So the next command can
-tell what a dead process left from what a living one is writing.
+Design note: what is being written has a hidden name with the writer's process in it, `.PID.NAME`. So the next command
+can tell what a dead process left from what a living one is writing.
 """
 
 import os
@@ -47,7 +47,8 @@ def share(weights: Path, mode: int) -> None:
 
 
 def put_in_place(new: Path, path: Path) -> None:
-    """Make the folder `new` the one at `path`; what was there is at `new` then, or gone. One of the two always stands."""
+    """Make the folder `new` the one at `path`; what was there is at `new` then, or gone. One of the two always
+    stands."""
     if not path.exists():
         new.replace(path)
     elif not _exchange(new, path):
@@ -90,7 +91,8 @@ def clear(folder: Path, name: str) -> None:
 
 
 def clear_all(folder: Path) -> None:
-    """Remove what dead processes left unfinished anywhere in a folder of ours, which this process holds and starts on."""
+    """Remove what dead processes left unfinished anywhere in a folder of ours, which this process holds and starts
+    on."""
     for root, folders, names in os.walk(folder):
         for name in [*folders, *names]:
             found = _UNFINISHED.fullmatch(name)

@@ -8,8 +8,8 @@ from pathlib import Path
 class InputError(ValueError):
     """The input is wrong. The message is one line that names the file or setting and says what would be right.
 
-    The command line prints it without a traceback and exits with status 2. What a message quotes of a file may be long; of
-    more than 2000 characters the middle is left out.
+    The command line prints it without a traceback and exits with status 2. What a message quotes of a file may be long;
+    of more than 2000 characters the middle is left out.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -38,8 +38,8 @@ def brief(text: str, longest: int = 80) -> str:
 def refused(what: str) -> Iterator[None]:
     """Turn whatever a library raises over foreign content into one line that begins with `what`.
 
-    For use around the reading alone: an own mistake inside would be told as the user's. What the user or the system asks
-    for (`KeyboardInterrupt`, `SystemExit`) passes, and so does a lack of memory.
+    For use around the reading alone: an own mistake inside would be told as the user's. What the user or the system
+    asks for (`KeyboardInterrupt`, `SystemExit`) passes, and so does a lack of memory.
 
     Raises:
         InputError: the block raised; `WithheldError` where the system did not give the content.

@@ -1,7 +1,7 @@
 """Files that are whole or absent, and small readers that return what a file should hold or refuse it in one line.
 
-Everything is written beside its final name and renamed into place. Everything that is read as text comes through here (YAML
-through `plain_yaml` besides), and nothing but a value or an `InputError` comes out, whatever the file holds.
+Everything is written beside its final name and renamed into place. Everything that is read as text comes through here
+(YAML through `plain_yaml` besides), and nothing but a value or an `InputError` comes out, whatever the file holds.
 """
 
 import csv
@@ -88,7 +88,8 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def full_disk_named(path: Path) -> Iterator[None]:
-    """Name `path` when the disk is full; the libraries that write report that in their own ways, or as anything else."""
+    """Name `path` when the disk is full; the libraries that write report that in their own ways, or as anything
+    else."""
     try:
         yield
     except Exception as error:
@@ -186,8 +187,8 @@ def read_json(path: Path, kind: Any = None) -> Any:
 
     Args:
         path: the file.
-        kind: what it must hold: a `TypedDict`, `dict[str, list[str]]`, or whatever else pydantic takes for a type. What is
-            returned is the value as it stands in the file, keys that `kind` does not name included.
+        kind: what it must hold: a `TypedDict`, `dict[str, list[str]]`, or whatever else pydantic takes for a type. What
+            is returned is the value as it stands in the file, keys that `kind` does not name included.
 
     Raises:
         InputError: the file is missing or is not JSON, or what it holds is not of that kind.

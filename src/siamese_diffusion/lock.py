@@ -71,7 +71,8 @@ def _lock(out: Path) -> int | None:
             holder = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
             os.close(descriptor)
             raise InputError(
-                f"--out {out}: another command is writing there (process {holder}); wait for its end or name another folder"
+                f"--out {out}: another command is writing there (process {holder}); wait for its end or name another "
+                f"folder"
             ) from None
         except OSError:  # a file system without locks
             os.close(descriptor)

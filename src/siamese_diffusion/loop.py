@@ -106,8 +106,8 @@ def run(
             done, last, stop = step + 1, step + 1 == settings.steps, bool(stopping)
             shown.update(task, completed=done)
 
-            # What is due after it: the log, the caller's look at the averaged weights, the checkpoint. Before any of them
-            # losses and weights must be finite; nothing waits for the device in the steps between.
+            # What is due after it: the log, the caller's look at the averaged weights, the checkpoint. Before any of
+            # them losses and weights must be finite; nothing waits for the device in the steps between.
             logging = done % settings.log_every == 0 or last
             observing = observe is not None and (done % settings.sample_every == 0 or last)
             saving = done % settings.checkpoint_every == 0 or last or stop
@@ -155,7 +155,9 @@ class _Training:
         self.wrapped = self.module
         self.average: EMAModel | None = None
         if self.settings.ema:  # `foreach`: a few launches for all weights, where a GPU would wait for a thousand
-            self.average = EMAModel(self.trained, decay=self.settings.ema, use_ema_warmup=True, power=0.75, foreach=True)
+            self.average = EMAModel(
+                self.trained, decay=self.settings.ema, use_ema_warmup=True, power=0.75, foreach=True
+            )
 
     def go_on_from(self, checkpoint: Path) -> int:
         """Load a checkpoint; returns its step."""
@@ -173,7 +175,8 @@ class _Training:
     def find_division(
         self, heaviest: Callable[[range], Batch], lighten: Callable[[], None] | None, going_on: bool
     ) -> int | None:
-        """How many samples pass at a time, None for all: as set, as the run began with, or as many as fit the memory."""
+        """How many samples pass at a time, None for all: as set, as the run began with, or as many as fit the
+        memory."""
         settings, processes = self.settings, self.accelerator.num_processes
         if settings.micro_batch == "auto":
             division = earlier_division(self.state, settings.batch_size, processes)
@@ -260,13 +263,15 @@ class _Training:
 
     def _diverged(self, what: str, step: int) -> InputError:
         settings = self.settings
-        section = next((f"{name}." for name, part in Config.model_fields.items() if part.annotation is type(settings)), "")
+        section = next(
+            (f"{name}." for name, part in Config.model_fields.items() if part.annotation is type(settings)), ""
+        )
         rate = learning_rate(step, settings) * self.factor(step)
         half = settings.precision in SIXTEEN_BITS
         newest = latest_checkpoint(self.out)
         return InputError(
-            f"{section}learning_rate = {settings.learning_rate:g}: training has diverged, {what} is not finite after step "
-            f"{step + 1} (learning rate {rate:g}); begin in another folder with a lower {section}learning_rate"
+            f"{section}learning_rate = {settings.learning_rate:g}: training has diverged, {what} is not finite after "
+            f"step {step + 1} (learning rate {rate:g}); begin in another folder with a lower {section}learning_rate"
             + (f" or {section}precision=fp32" if half else "")
             + (f"; {newest} is the last good state" if newest is not None else "")
         )

@@ -1,4 +1,5 @@
-"""Bytes that tensors take and bytes that are free: how many samples are taken together where that is left to the machine."""
+"""Bytes that tensors take and bytes that are free: how many samples are taken together where that is left to the
+machine."""
 
 import gc
 import os
@@ -17,8 +18,8 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 SHARE = {"cuda": 0.9}
-"""Of the free memory that is filled; elsewhere half. The rest is for what is not counted: on a processor the workspaces of
-convolutions and other programs, on a GPU little."""
+"""Of the free memory that is filled; elsewhere half. The rest is for what is not counted: on a processor the workspaces
+of convolutions and other programs, on a GPU little."""
 
 MOST_TOGETHER = 64
 """More images together fill no device better, and a killed run loses more of them."""
@@ -52,8 +53,9 @@ class Live(TorchDispatchMode):
 def fitting(run: Callable[[int], object], counts: Sequence[int], device: torch.device, reserve: int = 0) -> int:
     """The largest of `counts` samples whose work fits the free memory of `device`; the smallest where none does.
 
-    What a sample takes is the difference between the peaks of two samples and one, which leaves out what all share. On a
-    GPU, where the peaks are the allocator's, the largest that should fit is then tried, and smaller ones until one does.
+    What a sample takes is the difference between the peaks of two samples and one, which leaves out what all share. On
+    a GPU, where the peaks are the allocator's, the largest that should fit is then tried, and smaller ones until one
+    does.
 
     Args:
         run: does the work on so many samples, and frees what it took.

@@ -58,7 +58,9 @@ def state_bytes(parameter: Tensor, optimizer: str) -> int:
     return parameter.nbytes // columns + parameter.nbytes // rows
 
 
-def require_whole_steps(settings: LoopConfig, precision: str, processes: int, parts: int, clip_value: float | None) -> None:
+def require_whole_steps(
+    settings: LoopConfig, precision: str, processes: int, parts: int, clip_value: float | None
+) -> None:
     """Raise `InputError` where a gradient is not final as soon as it is there."""
     bars = {
         f"micro_batch = {settings.micro_batch}": parts > 1,
@@ -73,7 +75,8 @@ def require_whole_steps(settings: LoopConfig, precision: str, processes: int, pa
 
 
 def release_gradients(optimizer: torch.optim.Optimizer) -> list[RemovableHandle]:
-    """Let `optimizer` change each parameter within the backward pass, once its gradient is whole, and free the gradient.
+    """Let `optimizer` change each parameter within the backward pass, once its gradient is whole, and free the
+    gradient.
 
     A parameter that the rest of the backward pass still needs would be an error of autograd's, not a wrong gradient: it
     counts the changes of what it has saved. The handles returned end it.

@@ -1,8 +1,8 @@
 """YAML as settings and study files use it: mappings with text for keys, lists and plain values.
 
-Design note: what YAML has besides is refused before anything is built from it. An anchor may stand for a value that holds
-other anchors ten times each, so that 300 bytes become gigabytes in the first message that shows them; a key that is written
-twice would silently lose its first value; `on: 1` and `1: x` have keys that are no text.
+Design note: what YAML has besides is refused before anything is built from it. An anchor may stand for a value that
+holds other anchors ten times each, so that 300 bytes become gigabytes in the first message that shows them; a key that
+is written twice would silently lose its first value; `on: 1` and `1: x` have keys that are no text.
 """
 
 import re
@@ -85,7 +85,8 @@ _Loader.add_constructor(_TAG + "int", _Loader.construct_yaml_int)
 
 
 class _Weight:
-    """Counts the values that a node stands for, and refuses what is not plain on the way; each node is looked at once."""
+    """Counts the values that a node stands for, and refuses what is not plain on the way; each node is looked at
+    once."""
 
     def __init__(self, what: str) -> None:
         self.what = what

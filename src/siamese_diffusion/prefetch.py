@@ -66,6 +66,7 @@ def _workers(cuda: bool) -> int:
 
 
 def _outlive_signals(_: int) -> None:
-    """Whoever stops the program stops its whole group; these end with the main process, which first finishes its step."""
+    """Whoever stops the program stops its whole group; these end with the main process, which first finishes its
+    step."""
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)

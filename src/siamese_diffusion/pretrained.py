@@ -1,7 +1,8 @@
-"""Parts of a model in the layout of diffusers and transformers: a folder of `config.json` and safetensors, whole or refused.
+"""Parts of a model in the layout of diffusers and transformers: a folder of `config.json` and safetensors, whole or
+refused.
 
-Design note: those libraries fill a weight that the file lacks with random numbers, build whatever network a configuration
-asks for before they look at the file, and can be told by one to fetch code. Each is refused here.
+Design note: those libraries fill a weight that the file lacks with random numbers, build whatever network a
+configuration asks for before they look at the file, and can be told by one to fetch code. Each is refused here.
 """
 
 import re
@@ -13,15 +14,22 @@ from siamese_diffusion.errors import InputError, refused
 from siamese_diffusion.files import read_json
 from siamese_diffusion.interrupt import undisguised
 
-_CODE = ("auto_map", "custom_pipelines", "quantization_config", "attn_implementation", "_attn_implementation", "use_kernels")
+_CODE = (
+    "auto_map",
+    "custom_pipelines",
+    "quantization_config",
+    "attn_implementation",
+    "_attn_implementation",
+    "use_kernels",
+)
 """Keys of a configuration that name code or other libraries."""
 
 _OLD, _BUFFER = ("logit_scale",), "position_ids"
 """What files of earlier versions of CLIP hold besides."""
 
 _LAYERS, _SIZE = 64, 1 << 20
-"""The largest number of layers, and of anything else that a configuration may count. CLIP has 49408 words, Stable Diffusion
-12 layers; thousands of layers would take minutes to build before the first weight is compared."""
+"""The largest number of layers, and of anything else that a configuration may count. CLIP has 49408 words, Stable
+Diffusion 12 layers; thousands of layers would take minutes to build before the first weight is compared."""
 
 
 def load_pretrained(kind: Any, where: str | Path, part: str, what: str, **options: Any) -> Any:
@@ -42,7 +50,9 @@ def load_pretrained(kind: Any, where: str | Path, part: str, what: str, **option
         return kind.from_pretrained(str(where), subfolder=part, **options)
 
 
-def load_network(kind: Any, where: str | Path, part: str, what: str, besides: Sequence[str] = (), **options: Any) -> Any:
+def load_network(
+    kind: Any, where: str | Path, part: str, what: str, besides: Sequence[str] = (), **options: Any
+) -> Any:
     """`load_pretrained` of a network: every weight is in its file, and the file holds no others; errors as there.
 
     Args:
@@ -51,7 +61,9 @@ def load_network(kind: Any, where: str | Path, part: str, what: str, besides: Se
     """
     network, found = load_pretrained(kind, where, part, what, output_loading_info=True, **options)
     unused = [
-        name for name in found["unexpected_keys"] if not name.startswith((*_OLD, *besides)) and not name.endswith(_BUFFER)
+        name
+        for name in found["unexpected_keys"]
+        if not name.startswith((*_OLD, *besides)) and not name.endswith(_BUFFER)
     ]
     for how, names in (
         ("lacks", found["missing_keys"]),

@@ -1,4 +1,5 @@
-"""Random draws that depend on a seed and a key only, never on what was drawn before: so any of them can be made again."""
+"""Random draws that depend on a seed and a key only, never on what was drawn before: so any of them can be made
+again."""
 
 import hashlib
 

@@ -101,14 +101,16 @@ class DataConfig(SettingsSection):
     )
     mask_coding: Literal["auto", "binary", "labels", "colours", "palette", "alpha"] = Field(
         "auto",
-        description="what the masks of a folder are; auto: told by their values over all masks, or refused; binary: bright "
-        "is lesion, cut at half; labels: each value is one; colours: each colour; palette: its indices; alpha: opaque",
+        description="what the masks of a folder are; auto: told by their values over all masks, or refused; binary: "
+        "bright is lesion, cut at half; labels: each value is one; colours: each colour; palette: its indices; "
+        "alpha: opaque",
     )
     foreground: Annotated[tuple[MaskValue, ...] | Literal["any"], BeforeValidator(_any_or_listed)] = Field(
         "any", description="which labels are lesion: any, or a list of their values, colours or names"
     )
     void: Annotated[tuple[MaskValue, ...], BeforeValidator(_listed)] = Field(
-        (), description="values or colours of masks that say nothing, a rim for example: background, and counted by check"
+        (),
+        description="values or colours of masks that say nothing, a rim for example: background, and counted by check",
     )
     invert: bool = Field(False, description="masks of two values have the lesion dark on bright")
     outline: Literal["refuse", "fill", "keep"] = Field(
@@ -123,7 +125,8 @@ class DataConfig(SettingsSection):
         None, description="LEVEL,WIDTH of the grey values shown, for images of more than 8 bits: 40,400 for CT in HU"
     )
     image_range: Annotated[tuple[float, float] | None, BeforeValidator(_two_numbers), AfterValidator(_ordered)] = Field(
-        None, description="LOW,HIGH: black and white of images of more than 8 bits; default: one range for all of a folder"
+        None,
+        description="LOW,HIGH: black and white of images of more than 8 bits; default: one range for all of a folder",
     )
 
     @model_validator(mode="after")
@@ -253,7 +256,8 @@ class SampleConfig(SettingsSection):
     )
     steps: int = Field(50, ge=1, le=1000, description="denoising steps")
     aspect: Literal["square", "source"] = Field(
-        "square", description="shape of the pairs that are written: as drawn, or that of each source mask, data.fit undone"
+        "square",
+        description="shape of the pairs that are written: as drawn, or that of each source mask, data.fit undone",
     )
     guidance: float = Field(
         1.0, ge=0, description="classifier-free guidance on the prompt; 1: none, one network pass a step"

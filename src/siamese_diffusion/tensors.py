@@ -78,7 +78,8 @@ def _require_stored(path: Path) -> None:
 
 
 def _require_plain(value: Any, path: Path) -> None:
-    """Tensors lie on the CPU in full: one that is one number, shown a billion times, would fill the memory when copied."""
+    """Tensors lie on the CPU in full: one that is one number, shown a billion times, would fill the memory when
+    copied."""
     left, seen = [value], set()
     while left:
         item = left.pop()
@@ -130,7 +131,9 @@ def require_finite(value: Any, where: object) -> None:
     """
     name = not_finite(value)
     if name is not None:
-        raise InputError(f"{where}: holds weights that are not finite ({name}): the training they come from has diverged")
+        raise InputError(
+            f"{where}: holds weights that are not finite ({name}): the training they come from has diverged"
+        )
 
 
 def _floats(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:

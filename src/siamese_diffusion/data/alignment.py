@@ -1,4 +1,5 @@
-"""A mask laid on its image: turned with it, cut to it or enlarged to it, where it is plain that this is what is missing."""
+"""A mask laid on its image: turned with it, cut to it or enlarged to it, where it is plain that this is what is
+missing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,12 @@ Size = tuple[int, int]
 
 
 def lay(
-    labels: Pixels, image: Header, orientation: str, mostly_scaled: Callable[[], bool], mask_path: Path, image_path: Path
+    labels: Pixels,
+    image: Header,
+    orientation: str,
+    mostly_scaled: Callable[[], bool],
+    mask_path: Path,
+    image_path: Path,
 ) -> tuple[Pixels, str | None]:
     """A label map at its image's size and orientation.
 
@@ -71,7 +77,8 @@ def common_ratio(size: Size, target: Size) -> float | None:
 
 
 def enlarge(labels: Pixels, size: Size) -> Pixels:
-    """A label map at another size: to a larger one each pixel as it is, to a smaller one the label of most of its area."""
+    """A label map at another size: to a larger one each pixel as it is, to a smaller one the label of most of its
+    area."""
     if size[0] * size[1] >= labels.size:
         return np.array(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
     values = np.unique(labels)

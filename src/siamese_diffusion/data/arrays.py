@@ -1,7 +1,7 @@
 """Squared images and masks of many files as `.npy` files that are mapped into memory and never held there whole.
 
-Design note: the files are written part by part and not through a memory map. The system kills a process that writes to a
-map on a full disk, and counts the pages that it has not written back as the process's memory.
+Design note: the files are written part by part and not through a memory map. The system kills a process that writes to
+a map on a full disk, and counts the pages that it has not written back as the process's memory.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -92,11 +92,14 @@ def require_lesions(masks: Masks, folder: DataFolder) -> None:
         InputError: every one of them is empty, or every one is full.
     """
     parts = [np.asarray(masks[start : start + CHUNK]) for start in range(0, len(masks), CHUNK)]
-    for what, nothing in (("empty", not any(part.any() for part in parts)), ("full", all(part.all() for part in parts))):
+    for what, nothing in (
+        ("empty", not any(part.any() for part in parts)),
+        ("full", all(part.all() for part in parts)),
+    ):
         if nothing:
             raise InputError(
-                f"{folder.path}: each of its {len(masks)} masks is {what} at {masks.shape[1]} x {masks.shape[1]} pixels; "
-                f"`siamese-diffusion check {folder.path}` says how they are read"
+                f"{folder.path}: each of its {len(masks)} masks is {what} at {masks.shape[1]} x {masks.shape[1]} "
+                f"pixels; `siamese-diffusion check {folder.path}` says how they are read"
             )
 
 
@@ -131,7 +134,8 @@ def remove_arrays(cache: Path) -> None:
 
 
 def cache_key(paths: Sequence[Path], *more: Any) -> str:
-    """A key of files that changes when one of them is replaced: of their paths, sizes and times, and of `more` JSON values.
+    """A key of files that changes when one of them is replaced: of their paths, sizes and times, and of `more` JSON
+    values.
 
     A member of an archive goes by its archive's size and time. A file that is not there counts too.
     """

@@ -30,7 +30,8 @@ class Census:
     counts: Mapping[int, int]
     """Pixels of each value, void left out."""
     soft: str | None
-    """Of more values than labels have: why they are not two heaps either, "" where they are. None: labels, or two values."""
+    """Of more values than labels have: why they are not two heaps either, "" where they are. None: labels, or two
+    values."""
     cut: float | None
     """Where two heaps are parted."""
     outline: bool

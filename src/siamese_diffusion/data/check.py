@@ -125,7 +125,8 @@ def _of_the_set(facts: Sequence[Facts]) -> Iterator[Problem]:
     framed = [fact for fact in marked if fact.framed]
     if len(marked) > 1 and len(framed) >= MANY * len(marked):
         detail = (
-            f"{len(framed)} of {len(marked)} masks mark most of the image and its rim; is the lesion dark? data.invert=true"
+            f"{len(framed)} of {len(marked)} masks mark most of the image and its rim; "
+            "is the lesion dark? data.invert=true"
         )
         yield Problem("inverted", str(framed[0].mask.path), detail)
     shapes = Counter(fact.shape for fact in marked)
@@ -209,7 +210,9 @@ def _notes(decoding: Decoding, facts: Sequence[Facts]) -> list[str]:
     void = [fact.void for fact in facts if fact.void]
     if void:
         mean = 100 * sum(void) / len(facts)
-        notes.append(f"void: {mean:.1f} % of the pixels, in {len(void)} masks; training and scores take it for background")
+        notes.append(
+            f"void: {mean:.1f} % of the pixels, in {len(void)} masks; training and scores take it for background"
+        )
     for kind, (low, high) in _levels(decoding).items():
         what = "floating-point" if kind == "float" else "more than 8 bits, integers"
         notes.append(f"images of {what}: black at {low:g}, white at {high:g} in all of them")
@@ -228,7 +231,9 @@ def _lost(facts: Sequence[Facts], lesions: dict[str, Any]) -> Iterator[Problem]:
     if small:
         first = next(fact for fact in facts if fact.losses.lost > fact.losses.cut_off)
         keeping = lesions["keeping"]
-        wanted = f"data.resolution={keeping} is the first that keeps them" if keeping else "none up to 2048 keeps them all"
+        wanted = (
+            f"data.resolution={keeping} is the first that keeps them" if keeping else "none up to 2048 keeps them all"
+        )
         detail = (
             f"at data.resolution={lesions['resolution']}, {small} of {lesions['count']} lesions keep less than half "
             f"of their pixels; {wanted}"

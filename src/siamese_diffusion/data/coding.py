@@ -1,4 +1,5 @@
-"""What the values of a folder's masks mean: which value is which label, what is lesion, or void. `deciding` finds it."""
+"""What the values of a folder's masks mean: which value is which label, what is lesion, or void. `deciding` finds
+it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -112,7 +113,9 @@ class Coding:
             text = f"{word if len(labels) == 1 else plural} {', '.join(labels[:LISTED])}{more}"
             lesion = [named[label] for label in sorted(self.foreground or ()) if label in named]
             text += (
-                f"; lesion: {', '.join(lesion)}" if self.foreground is not None else "; all are lesion" * (len(labels) > 1)
+                f"; lesion: {', '.join(lesion)}"
+                if self.foreground is not None
+                else "; all are lesion" * (len(labels) > 1)
             )
         void = [self._name(value) for value, label in sorted(self.table.items()) if label == VOID]
         return text + (f"; void: {', '.join(void)}" if void else "") + ("; inverted" if self.invert else "")
@@ -177,7 +180,9 @@ class Coding:
             far = strays(found, colours) if not self.exact else np.ones(len(found), bool)
             lost = sum(stored.counts[int(colour)] for colour in found[far] if int(colour) not in self.table)
             marked = sum(count for colour, count in stored.counts.items() if not is_black(colour))
-            if (lost > 0.3 * marked and lost > 0.005 * stored.values.size) or (self.exact and not stored.lossy and lost):
+            if (lost > 0.3 * marked and lost > 0.005 * stored.values.size) or (
+                self.exact and not stored.lossy and lost
+            ):
                 strange = [hexadecimal(int(colour)) for colour in found if int(colour) not in self.table]
                 known = ", ".join(map(hexadecimal, colours[:8]))
                 _misfit(stored, f"holds {', '.join(strange[:4])}, and the masks of this folder hold {known}", "colours")

@@ -1,4 +1,5 @@
-"""The colours that masks are drawn in: each is a label, and what a lossy format puts between them belongs to the nearest.
+"""The colours that masks are drawn in: each is a label, and what a lossy format puts between them belongs to the
+nearest.
 
 Design note: a photograph has colours too. Those of a drawn mask are few and fill areas, so each is exact in most of its
 pixels, and black, the background, is one of them.

@@ -1,8 +1,8 @@
 """Copy-paste: lesions cut from training pairs, varied, and blended into other training images.
 
-The classical augmentation that synthetic pairs have to beat (Ghiasi et al., arXiv:2012.07177; on polyps, Siamese-Diffusion's
-own comparison). Design note: a pasted lesion keeps its surroundings. A band of its own mucosa or skin comes with it and
-is blended into the target, so that the seam lies outside the lesion and the mask stays exact.
+The classical augmentation that synthetic pairs have to beat (Ghiasi et al., arXiv:2012.07177; on polyps,
+Siamese-Diffusion's own comparison). Design note: a pasted lesion keeps its surroundings. A band of its own mucosa or
+skin comes with it and is blended into the target, so that the seam lies outside the lesion and the mask stays exact.
 """
 
 import hashlib
@@ -79,9 +79,9 @@ def copy_paste(
 ) -> dict[str, Any]:
     """Paste a lesion of another pair into every image, and write the results as a folder of pairs.
 
-    A pair depends on `seed`, `copy`, the name of its target and the set of `pairs` only. A lesion is taken from where it
-    lies whole inside its image; it is pasted in the field of view, beside the lesion that is there. Where it does not fit,
-    another is drawn, and in time a smaller one.
+    A pair depends on `seed`, `copy`, the name of its target and the set of `pairs` only. A lesion is taken from where
+    it lies whole inside its image; it is pasted in the field of view, beside the lesion that is there. Where it does
+    not fit, another is drawn, and in time a smaller one.
 
     Args:
         pairs: training pairs, both the sources and the targets.
@@ -137,8 +137,8 @@ def poisson(target: Pixels, source: Colours, region: Mask) -> Pixels:
     """Seamless cloning: inside `region` the gradients of `source`, on its border the colours of `target`.
 
     Solves the Laplace equation for the difference of the two images, with the difference on the border given
-    (Perez, Gangnet and Blake, 2003, equation 4 with the guidance field grad source), in logarithms: light multiplies, so
-    a lesion pasted into shade keeps its contrast and hue instead of losing a channel below 0.
+    (Perez, Gangnet and Blake, 2003, equation 4 with the guidance field grad source), in logarithms: light multiplies,
+    so a lesion pasted into shade keeps its contrast and hue instead of losing a channel below 0.
 
     Args:
         target: uint8 (H, W, 3).
@@ -234,7 +234,8 @@ def _vary(
 def _place(
     random: np.random.Generator, lesion: _Lesion, image: Pixels, field: Mask, taken: Mask, relit: float
 ) -> tuple[int, int] | None:
-    """A shift (down, right) that puts the lesion whole inside the field of view, in like light, beside what is there."""
+    """A shift (down, right) that puts the lesion whole inside the field of view, in like light, beside what is
+    there."""
     if lesion.mask.sum() < LEAST or lesion.inside < 0.98:
         return None
     rows, columns = (np.flatnonzero(lesion.region.any(axis)) for axis in (1, 0))

@@ -1,7 +1,7 @@
 """Decide what the values of a folder's masks mean, over all of them.
 
-Design note: nothing is guessed that two readings fit. A rim of 255 around labels, grey that is no edge, colours without a
-black among them: each is refused, with the values found and the setting that says what they are.
+Design note: nothing is guessed that two readings fit. A rim of 255 around labels, grey that is no edge, colours without
+a black among them: each is refused, with the values found and the setting that says what they are.
 """
 
 from collections import Counter
@@ -38,8 +38,8 @@ def parse_values(
 
     Args:
         entries: values, colours, or names.
-        colours: the masks are in colours, of which 255 is white; else a colour is an index of `palette`, and -1 where it is
-            none, or a grey.
+        colours: the masks are in colours, of which 255 is white; else a colour is an index of `palette`, and -1 where
+            it is none, or a grey.
         names: what the folder calls values.
         option: for the error.
         palette: index to colour.
@@ -78,7 +78,8 @@ def decide(censuses: Sequence[Census], settings: DataConfig, names: Mapping[str,
         names: what the folder calls stored values, where it says.
 
     Raises:
-        InputError: they fit no reading, or several; the line lists the values with their shares, and the setting that helps.
+        InputError: they fit no reading, or several; the line lists the values with their shares, and the setting that
+            helps.
     """
     forms = {census.form for census in censuses}
     wanted = settings.mask_coding
@@ -117,7 +118,9 @@ def _of_grey(censuses: Sequence[Census], settings: DataConfig, names: Mapping[st
     if 2 * len(bad) >= len([census for census in censuses if census.marks]):
         reason = bad[0].soft if bad else ""
         if bad:
-            _refuse(bad, f"are neither labels nor dark and bright ({reason})", "data.mask_coding=binary cuts grey at half")
+            _refuse(
+                bad, f"are neither labels nor dark and bright ({reason})", "data.mask_coding=binary cuts grey at half"
+            )
     clean = [census for census in censuses if census.soft is None]
     marks = frozenset().union(*(census.marks for census in clean))
     if marks <= {1, 255}:
@@ -166,7 +169,9 @@ def _of_labels(censuses: Sequence[Census], form: Form, settings: DataConfig, nam
                 "data.foreground=[VALUE, ...] says the others",
             )
         if len(marks) > FEW and large:
-            _refuse(censuses, "are too many for labels", "data.mask_coding=labels takes any value but 0 for the lesion's")
+            _refuse(
+                censuses, "are too many for labels", "data.mask_coding=labels takes any value but 0 for the lesion's"
+            )
     numbers = {v: v for v in marks} if max(marks, default=0) <= INDEX else {v: i for i, v in enumerate(marks, 1)}
     if len(numbers) >= VOID:
         return Coding(kind, form, {0: 0} | void, everything=True)
@@ -185,12 +190,16 @@ def _of_colours(censuses: Sequence[Census], settings: DataConfig, names: Mapping
         total.pop(colour, None)
     found = find_colours(total, exact)
     if isinstance(found, str):
-        _refuse(censuses, f"are not the colours of drawn masks: {found}", "give masks, or data.mask_coding=binary for grey")
+        _refuse(
+            censuses, f"are not the colours of drawn masks: {found}", "give masks, or data.mask_coding=binary for grey"
+        )
     wanted = [] if settings.foreground == "any" else parse_values(settings.foreground, True, names, "data.foreground")
     black = next((colour for colour in found if is_black(colour)), None)
     if black is None and not wanted:
         _refuse(
-            censuses, "have no black, so that the background is not known", "data.foreground=[COLOUR, ...] says the others"
+            censuses,
+            "have no black, so that the background is not known",
+            "data.foreground=[COLOUR, ...] says the others",
         )
     background = black if black is not None else next(colour for colour in found if colour not in wanted)
     labels = sorted(colour for colour in found if colour != background)
@@ -199,7 +208,8 @@ def _of_colours(censuses: Sequence[Census], settings: DataConfig, names: Mapping
 
 
 def _palettes_differ(censuses: Sequence[Census]) -> bool:
-    """Whether an index has two colours, or black is not the first: the colours mean something then, and not the indices."""
+    """Whether an index has two colours, or black is not the first: the colours mean something then, and not the
+    indices."""
     known: dict[int, int] = {}
     for census in censuses:
         for index, colour in census.palette.items():
@@ -208,7 +218,9 @@ def _palettes_differ(censuses: Sequence[Census]) -> bool:
     return any(colour == 0 and index != 0 for index, colour in known.items()) and known.get(0, 0) != 0
 
 
-def _with_foreground(coding: Coding, settings: DataConfig, names: Mapping[str, int], censuses: Sequence[Census]) -> Coding:
+def _with_foreground(
+    coding: Coding, settings: DataConfig, names: Mapping[str, int], censuses: Sequence[Census]
+) -> Coding:
     if settings.foreground == "any":
         return coding
     chosen = set()

@@ -1,8 +1,8 @@
 """How the files of one folder are read: what belongs to the folder as a whole is decided once, not file by file.
 
-Design note: nothing is decided before a file is asked for, and then from a sample that is spread over the folder. Every file
-that is read later is held against the decision; one that does not fit is an error, never read in another way. Files are
-read in threads, so each decision is made once, by the first that needs it.
+Design note: nothing is decided before a file is asked for, and then from a sample that is spread over the folder. Every
+file that is read later is held against the decision; one that does not fit is an error, never read in another way.
+Files are read in threads, so each decision is made once, by the first that needs it.
 """
 
 import os
@@ -142,7 +142,8 @@ class Decoding:
         return {**reading_settings(self.settings, READING_IMAGES), **({"levels": levels} if levels else {})}
 
     def image_levels(self) -> dict[str, tuple[float, float]]:
-        """The values that are black and white in the folder's images of more than 8 bits, of "integer" and "float" ones.
+        """The values that are black and white in the folder's images of more than 8 bits, of "integer" and "float"
+        ones.
 
         Raises:
             InputError: some are negative, and there is no setting for them.
@@ -172,14 +173,14 @@ class Decoding:
         least, most = _extremes(values)
         if not said and (most > high or least < low):
             raise InputError(
-                f"{path}: holds values from {least:g} to {most:g}, and the other images lie within {low:g} to {high:g}; "
-                "data.image_range=LOW,HIGH says what is black and white in all of them"
+                f"{path}: holds values from {least:g} to {most:g}, and the other images lie within {low:g} to "
+                f"{high:g}; data.image_range=LOW,HIGH says what is black and white in all of them"
             )
         pixels = to_8_bit(values, low, high)
         if pixels.min() == pixels.max():
             raise InputError(
-                f"{path}: is flat: its values from {least:g} to {most:g} all look alike where {low:g} is black and {high:g} "
-                "white; set data.window=LEVEL,WIDTH or data.image_range=LOW,HIGH, or leave it out"
+                f"{path}: is flat: its values from {least:g} to {most:g} all look alike where {low:g} is black and "
+                f"{high:g} white; set data.window=LEVEL,WIDTH or data.image_range=LOW,HIGH, or leave it out"
             )
         return pixels
 
@@ -205,7 +206,8 @@ class Decoding:
         if source.shapes is not None:
             return []
         return [
-            read_stored(path, coding=self.settings.mask_coding, max_pixels=self.settings.max_pixels) for path in source.files
+            read_stored(path, coding=self.settings.mask_coding, max_pixels=self.settings.max_pixels)
+            for path in source.files
         ]
 
     def label_map(self, source: MaskSource, stored: Sequence[Stored]) -> Pixels:
@@ -279,7 +281,9 @@ class Decoding:
 
         def one(path: Path) -> Census | None:
             try:
-                return self._census(read_stored(path, coding=self.settings.mask_coding, max_pixels=self.settings.max_pixels))
+                return self._census(
+                    read_stored(path, coding=self.settings.mask_coding, max_pixels=self.settings.max_pixels)
+                )
             except InputError:  # told, with its name, by whoever reads it
                 return None
 
@@ -371,7 +375,8 @@ def announce(decoding: Decoding, folder: Path) -> None:
 
 
 def plain_settings(settings: DataConfig) -> DataConfig:
-    """How a folder that this package wrote is read under `settings`: its masks are black and white, its images 8-bit RGB."""
+    """How a folder that this package wrote is read under `settings`: its masks are black and white, its images 8-bit
+    RGB."""
     return DataConfig(fit=settings.fit, max_pixels=settings.max_pixels, outside=settings.outside)
 
 

@@ -1,8 +1,8 @@
 """A folder of pairs, opened once at a command's door and handed on: its layout, its pairs, its splits and test sets.
 
-Design note: opening lists files and reads manifests; an image is only looked at where names leave open what it is. What is
-wrong with a folder is told when the part that is wrong is asked for, so that images can be had of a folder whose masks are
-missing.
+Design note: opening lists files and reads manifests; an image is only looked at where names leave open what it is. What
+is wrong with a folder is told when the part that is wrong is asked for, so that images can be had of a folder whose
+masks are missing.
 """
 
 from collections import Counter
@@ -83,7 +83,11 @@ class DataFolder:
             if name in listing.masks
         ]
         settings = self.settings
-        if settings is not None and self.listing.rows and all(row.get("synthetic") for row in self.listing.rows.values()):
+        if (
+            settings is not None
+            and self.listing.rows
+            and all(row.get("synthetic") for row in self.listing.rows.values())
+        ):
             settings = plain_settings(settings)
         names = {name: value for listing in listings for value, name in listing.classes.items()}
         return Decoding(settings, images, masks, pairs, names)
@@ -140,7 +144,9 @@ class DataFolder:
         if not pairs:
             raise InputError(f"{self.named}: no image-mask pairs; it holds {seen_in(self.path)}")
         self.tell()
-        return _draw(pairs, limit, limit_seed, f"{self.path} has {len(pairs)} pairs" + (f" in {split}" if split else ""))
+        return _draw(
+            pairs, limit, limit_seed, f"{self.path} has {len(pairs)} pairs" + (f" in {split}" if split else "")
+        )
 
     def images(self, split: str | None = None) -> list[ImageFile]:
         """Images for use without masks: those of the pairs, else all at or below the folder.
@@ -162,7 +168,9 @@ class DataFolder:
         self.tell()
         return found
 
-    def masks(self, split: str | None = None, limit: int | None = None, limit_seed: int = 0) -> list[tuple[str, MaskFile]]:
+    def masks(
+        self, split: str | None = None, limit: int | None = None, limit_seed: int = 0
+    ) -> list[tuple[str, MaskFile]]:
         """Names and masks: those of the pairs (as `pairs` picks them), else the folder's image files.
 
         Raises:
@@ -177,7 +185,8 @@ class DataFolder:
         counts = Counter(path.stem for path in files)
         _refuse((path for path in files if counts[path.stem] > 1), self.path, "has the base name of another file")
         named = [
-            (path.stem, MaskFile(MaskSource((path,)), self.decoding)) for path in sorted(files, key=lambda path: path.stem)
+            (path.stem, MaskFile(MaskSource((path,)), self.decoding))
+            for path in sorted(files, key=lambda path: path.stem)
         ]
         return _draw(named, limit, limit_seed, f"{self.path} has {len(files)} masks")
 
@@ -230,7 +239,8 @@ class DataFolder:
         return self.splits_file if self.splits_file.exists() else self.path
 
     def _as_named(self, names: list[str]) -> list[str]:
-        """The names as the pairs bear them: in another Unicode form or case, or with an extension, they are the same."""
+        """The names as the pairs bear them: in another Unicode form or case, or with an extension, they are the
+        same."""
         known = self.listing.images if self.listing is not None else {}
         if all(name in known for name in names):
             return names
@@ -354,9 +364,12 @@ def _would_fit(folder: Path) -> str:
     """What a folder holds instead of pairs, and the `pairs.csv` that would make it fit."""
     found = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if is_image(path)]
     half = len(found) // 2
-    rows = [*zip(found[:half], found[half:], strict=False)][:2] or [("IMAGE.png", "MASK.png"), ("IMAGE2.png", "MASK2.png")]
+    rows = [*zip(found[:half], found[half:], strict=False)][:2] or [
+        ("IMAGE.png", "MASK.png"),
+        ("IMAGE2.png", "MASK2.png"),
+    ]
     lines = "".join(f"\n{image},{mask}" for image, mask in rows)
     return (
-        f"it holds {seen_in(folder)}; expected {', '.join(LAYOUTS)}; or a pairs.csv that names each image and its mask, for "
-        f"example\nimage,mask{lines}"
+        f"it holds {seen_in(folder)}; expected {', '.join(LAYOUTS)}; or a pairs.csv that names each image and its "
+        f"mask, for example\nimage,mask{lines}"
     )

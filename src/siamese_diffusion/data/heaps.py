@@ -1,7 +1,8 @@
-"""Grey masks of two heaps of values, dark and bright, with little between: what JPEG or interpolation makes of binary ones.
+"""Grey masks of two heaps of values, dark and bright, with little between: what JPEG or interpolation makes of binary
+ones.
 
-Design note: labels must never pass for noise. Noise lies along edges and spreads over many values; a label fills areas, and
-is one value that its neighbours are not.
+Design note: labels must never pass for noise. Noise lies along edges and spreads over many values; a label fills areas,
+and is one value that its neighbours are not.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 FAR_SHARE = 0.05
 """Share of the lesion's size that may be grey and yet not lie along an edge."""
 SENSITIVE = 0.2
-"""Share of the lesion's area that depends on where grey is cut, a quarter or three quarters, above which this is told."""
+"""Share of the lesion's area that depends on where grey is cut, a quarter or three quarters, above which this is
+told."""
 FILLS = 0.2
 """Share of a value's pixels that lie amid others of the same value where it is a label's."""
 USUAL = 127.0
@@ -64,7 +66,8 @@ def cut_at(counts: Mapping[int, int]) -> float:
 
 
 def sensitivity(counts: Mapping[int, int]) -> float:
-    """How much of the bright area depends on where grey is cut: between a quarter and three quarters, over that at half."""
+    """How much of the bright area depends on where grey is cut: between a quarter and three quarters, over that at
+    half."""
     histogram = _histogram(counts)
     top = _top(histogram)
     if top is None:
@@ -82,7 +85,8 @@ def _histogram(counts: Mapping[int, int]) -> NDArray[np.int64]:
 
 
 def _top(histogram: NDArray[np.int64]) -> int | None:
-    """The brightest value that many pixels have; None where all are dark. Nearly white means white: grey is cut at 127."""
+    """The brightest value that many pixels have; None where all are dark. Nearly white means white: grey is cut at
+    127."""
     bright = histogram[64:]
     if not bright.any():
         return None

@@ -95,9 +95,9 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Pixels:
     """An image as uint8 (H, W, 3) RGB.
 
     Grey is repeated over the channels and a palette resolved. Alpha is composited on black, the colour outside an
-    endoscope's field of view. CIELAB is turned into sRGB. What has more than 8 bits is scaled by the smallest range that
-    holds it: 255 (8 bits stored as 16), 4095 (12-bit devices) or 65535. Floating point likewise, with the range [0, 1]
-    first; NaN is black. (For images of a folder that range is one for all: `Decoding.image`.)
+    endoscope's field of view. CIELAB is turned into sRGB. What has more than 8 bits is scaled by the smallest range
+    that holds it: 255 (8 bits stored as 16), 4095 (12-bit devices) or 65535. Floating point likewise, with the range
+    [0, 1] first; NaN is black. (For images of a folder that range is one for all: `Decoding.image`.)
 
     Raises:
         InputError: see `open_image`.

@@ -83,8 +83,8 @@ def look(decoding: Decoding, image: Path, mask: MaskSource, codable: bool) -> Fa
         facts = _with(facts, laid=laid[1])
     if laid is not None and header is not None and header.orientation != 1 and _ambiguous(header, decoding):
         detail = (
-            f"EXIF orientation {header.orientation}: its size does not say whether the mask lies on the upright image, as "
-            "it is read, or on the stored pixels (data.orientation=stored)"
+            f"EXIF orientation {header.orientation}: its size does not say whether the mask lies on the upright "
+            f"image, as it is read, or on the stored pixels (data.orientation=stored)"
         )
         problems.append(Problem("orientation", printable(image), detail))
     return _with(facts, problems=tuple(problems))

@@ -53,7 +53,8 @@ def losses(mask: Mask, squared: Mask, fit: Fit) -> Losses:
 
 
 def first_keeping(mask: Mask, resolution: int, fit: Fit) -> int | None:
-    """The first of `RESOLUTIONS` above `resolution` at which no lesion is lost but those cut off; None: none of them."""
+    """The first of `RESOLUTIONS` above `resolution` at which no lesion is lost but those cut off; None: none of
+    them."""
     for larger in RESOLUTIONS:
         if larger > resolution:
             found = losses(mask, square(mask, larger, fit), fit)
@@ -76,7 +77,8 @@ def _places(
     elif fit == "crop":
         side = min(shape)
         y, x = (
-            (place - (whole - side) // 2) * resolution // side for place, whole in zip((rows, columns), shape, strict=True)
+            (place - (whole - side) // 2) * resolution // side
+            for place, whole in zip((rows, columns), shape, strict=True)
         )
     else:
         y, x = rows * resolution // height, columns * resolution // width

@@ -1,7 +1,8 @@
-"""Image files are opened here and nowhere else: told by their content, in the formats that are read, and none too large.
+"""Image files are opened here and nowhere else: told by their content, in the formats that are read, and none too
+large.
 
-Design note: Pillow knows forty more formats, and for one of them starts Ghostscript, whatever the file is called. How many
-pixels an image has is read before any is decoded, since a megabyte of PNG can hold gigabytes of them.
+Design note: Pillow knows forty more formats, and for one of them starts Ghostscript, whatever the file is called. How
+many pixels an image has is read before any is decoded, since a megabyte of PNG can hold gigabytes of them.
 """
 
 import threading
@@ -24,8 +25,8 @@ KINDS = "JPEG, PNG, TIFF, BMP, GIF, WebP or JPEG 2000"
 """The same for people."""
 
 MAX_PIXELS = 6000 * 6000
-"""Default of `data.max_pixels`. Cameras of clinics have up to 24 million. Reading an image takes up to 16 bytes a pixel, and
-28 where it has 16 bits a channel, so that the largest one takes up to a gigabyte."""
+"""Default of `data.max_pixels`. Cameras of clinics have up to 24 million. Reading an image takes up to 16 bytes a
+pixel, and 28 where it has 16 bits a channel, so that the largest one takes up to a gigabyte."""
 
 _LARGE = 1 << 24
 """Pixels above which an image is decoded alone: a pool of threads would hold one each."""
@@ -47,7 +48,11 @@ def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     if Image.MAX_IMAGE_PIXELS is not None:  # Pillow's own limit, which is not to be below the one that was asked for
         Image.MAX_IMAGE_PIXELS = max(max_pixels, Image.MAX_IMAGE_PIXELS)
     try:
-        with refused(f"{what}: the image is damaged"), open_file(path) as file, Image.open(file, formats=FORMATS) as image:
+        with (
+            refused(f"{what}: the image is damaged"),
+            open_file(path) as file,
+            Image.open(file, formats=FORMATS) as image,
+        ):
             if image.width * image.height > max_pixels:
                 raise _too_large(what, f"{image.width} x {image.height} pixels are more than", max_pixels)
             yield image

@@ -141,7 +141,9 @@ def _tunnel(random: np.random.Generator, x: Field, y: Field, lumen: tuple[float,
     resolution = x.size
     dx, dy = x - lumen[0], y - lumen[1]
     angle, away = np.arctan2(dy, dx), np.hypot(dx, dy)
-    away = away * (1 + 0.13 * np.cos(3 * angle + random.uniform(0, 6.3)) + 0.1 * np.cos(2 * angle + random.uniform(0, 6.3)))
+    away = away * (
+        1 + 0.13 * np.cos(3 * angle + random.uniform(0, 6.3)) + 0.1 * np.cos(2 * angle + random.uniform(0, 6.3))
+    )
     away = away + 0.05 * _noise(random, resolution, (4, 7), 0.6)
     size = random.uniform(0.12, 0.34)
     light = 0.1 + 0.9 * (1 - np.exp(-((np.maximum(away, 0) / size) ** 1.3)))

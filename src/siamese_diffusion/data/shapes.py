@@ -1,7 +1,8 @@
 """Masks that are given as polygons, rectangles, circles or runs of pixels, drawn at their image's size.
 
-Design note: coordinates are those of COCO and labelme, in pixels from the outer corner of the first one, so a polygon of
-(0, 0), (4, 0), (4, 4), (0, 4) marks 4 x 4 pixels: a pixel is marked where its centre lies inside. Runs go down columns.
+Design note: coordinates are those of COCO and labelme, in pixels from the outer corner of the first one, so a polygon
+of (0, 0), (4, 0), (4, 4), (0, 4) marks 4 x 4 pixels: a pixel is marked where its centre lies inside. Runs go down
+columns.
 """
 
 from collections.abc import Sequence
@@ -54,7 +55,9 @@ class Shapes:
         """
         width, height = self.size or read_header(self.image).size
         if width * height > MOST:
-            raise InputError(f"{self.file}: says that {self.image.name} has {width} x {height} pixels, more than are drawn")
+            raise InputError(
+                f"{self.file}: says that {self.image.name} has {width} x {height} pixels, more than are drawn"
+            )
         drawn = np.zeros((height, width), np.uint8)
         for part in self.parts:
             drawn[self._area(part, height, width)] = 0 if part.hole else part.label
@@ -67,13 +70,16 @@ class Shapes:
             areas = [fill(points, height, width) for points in part.polygons]
             return np.any(areas, axis=0) if areas else np.zeros((height, width), bool)
         if sum(part.runs) != height * width:
-            raise InputError(f"{self.file}: runs for {self.image.name} have {sum(part.runs)} pixels, not {height * width}")
+            raise InputError(
+                f"{self.file}: runs for {self.image.name} have {sum(part.runs)} pixels, not {height * width}"
+            )
         marked = np.repeat(np.arange(len(part.runs)) % 2 == 1, part.runs)
         return np.asarray(marked.reshape(width, height).T)
 
 
 def fill(points: Points, height: int, width: int) -> NDArray[np.bool_]:
-    """Pixels (H, W) whose centres lie in a polygon; where it crosses itself, those it goes round an odd number of times."""
+    """Pixels (H, W) whose centres lie in a polygon; where it crosses itself, those it goes round an odd number of
+    times."""
     corners = np.asarray(points, np.float64).reshape(-1, 2)
     inside = np.zeros((height, width + 1), np.int64)
     for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
@@ -107,8 +113,8 @@ def pairs_of(flat: Sequence[float]) -> Points:
 
 
 def decompress(text: str) -> tuple[int, ...]:
-    """Runs of COCO's compressed form: five bits a character, least significant first, each run from the fourth on as its
-    difference to the one two before it.
+    """Runs of COCO's compressed form: five bits a character, least significant first, each run from the fourth on as
+    its difference to the one two before it.
 
     Raises:
         ValueError: the text is cut short or has other characters.

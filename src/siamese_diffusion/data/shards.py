@@ -1,4 +1,5 @@
-"""Pairs in WebDataset shards: tar archives of `NAME.image.png`, `NAME.mask.png` and `NAME.json`, read without unpacking."""
+"""Pairs in WebDataset shards: tar archives of `NAME.image.png`, `NAME.mask.png` and `NAME.json`, read without
+unpacking."""
 
 import json
 import os
@@ -104,7 +105,10 @@ def _unlike_manifest(folder: Path, counts: dict[str, int], broken: set[Path]) ->
     except InputError as error:
         return [(path, f"is no list of shards ({str(error).partition(': ')[2]})")]
     return [
-        (folder / file, f"holds {counts[file]} of its {pairs} pairs" if file in counts else f"is gone, {path.name} names it")
+        (
+            folder / file,
+            f"holds {counts[file]} of its {pairs} pairs" if file in counts else f"is gone, {path.name} names it",
+        )
         for file, pairs in listed.items()
         if counts.get(file) != pairs and folder / file not in broken
     ]
@@ -113,13 +117,14 @@ def _unlike_manifest(folder: Path, counts: dict[str, int], broken: set[Path]) ->
 class ShardWriter:
     """Writes pairs as shards `shards/pairs-PPPP-NNNNNN.tar` (process, number) that may be killed at any moment.
 
-    A shard is there once it is whole, and is never changed. The pairs of one that was interrupted are written again, so a
-    folder that was resumed with as many processes ends up byte for byte as an undisturbed one. Process 0 opens first and
-    closes last, after every process's `flush`; `close` writes the manifest, `shards.json`.
+    A shard is there once it is whole, and is never changed. The pairs of one that was interrupted are written again, so
+    a folder that was resumed with as many processes ends up byte for byte as an undisturbed one. Process 0 opens first
+    and closes last, after every process's `flush`; `close` writes the manifest, `shards.json`.
 
     Args:
         folder: where to write.
-        resume: keep the shards that are there; the folder bears the mark of this package (see `claim`), or gets it here.
+        resume: keep the shards that are there; the folder bears the mark of this package (see `claim`), or gets it
+            here.
         process: number of this process.
         size: pairs of a shard.
 
@@ -156,7 +161,9 @@ class ShardWriter:
                     ("mask.png", png(Image.fromarray(mask.astype(np.uint8) * 255))),
                     ("json", json.dumps(row).encode()),
                 ):
-                    member = tarfile.TarInfo(member_name(name, kind))  # without time and owner: the same file every time
+                    member = tarfile.TarInfo(
+                        member_name(name, kind)
+                    )  # without time and owner: the same file every time
                     member.size = len(content)
                     archive.addfile(member, BytesIO(content))
         self.rows[name] = row

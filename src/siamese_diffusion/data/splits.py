@@ -54,7 +54,9 @@ def _drawn(folder: DataFolder, chosen: Sequence[Pair], share: float, seed: int) 
     for i, pair in enumerate(chosen):
         units.setdefault(f"group {pair.group}" if pair.group is not None else f"pair {i}", []).append(i)
     if len(units) == 1:
-        notify(f"{folder.path}: all pairs are of one group, so pairs that pick the best step are of the group trained on")
+        notify(
+            f"{folder.path}: all pairs are of one group, so pairs that pick the best step are of the group trained on"
+        )
         units = {str(i): [i] for i in range(len(chosen))}
     parts = list(units.values())
     wanted = min(len(chosen) - 1, max(1, round(share * len(chosen))))

@@ -1,4 +1,5 @@
-"""What mask files store, before anybody says what it means: grey values, indices of a palette, colours, an alpha channel."""
+"""What mask files store, before anybody says what it means: grey values, indices of a palette, colours, an alpha
+channel."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -76,11 +77,12 @@ def read_stored(path: Path, header: Header | None = None, coding: str = "auto", 
     Args:
         path: the file.
         header: of the file, where it is known.
-        coding: `data.mask_coding`; "palette" and "labels" want indices of a palette of greys too, "alpha" the alpha channel.
+        coding: `data.mask_coding`; "palette" and "labels" want indices of a palette of greys too, "alpha" the alpha
+            channel.
         max_pixels: `data.max_pixels`.
 
-    Grey in three channels is grey, and so is a palette of greys. Transparent pixels are 0; where the opaque ones are black,
-    what is drawn is the alpha channel.
+    Grey in three channels is grey, and so is a palette of greys. Transparent pixels are 0; where the opaque ones are
+    black, what is drawn is the alpha channel.
 
     Raises:
         InputError: see `images.open_image`; or a mask of several pages, of fractions beyond 1, with colours but nothing

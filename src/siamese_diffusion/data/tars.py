@@ -89,8 +89,8 @@ def index(shard: Path) -> Mapping[str, Span]:
     """The members of an archive by their names, in its order.
 
     Raises:
-        InputError: it is not there, not a tar archive (compressed ones are none), has two members of one name, or its end
-            is missing.
+        InputError: it is not there, not a tar archive (compressed ones are none), has two members of one name, or its
+            end is missing.
     """
     try:
         state = shard.stat()

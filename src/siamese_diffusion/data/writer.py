@@ -26,7 +26,8 @@ class PairWriter:
 
     A pair is there once its line is in `pairs.jsonl`, which is written after both files are whole. `close` sorts the
     lines, so an interrupted and resumed folder ends up byte for byte as an undisturbed one. A picture that it did not
-    write is never removed or replaced: before it writes one it notes whose, and what a killed call left is known by that.
+    write is never removed or replaced: before it writes one it notes whose, and what a killed call left is known by
+    that.
 
     Several processes may write one folder: process 0 opens first and closes last; the others keep their lines in
     `pairs.PROCESS.jsonl`, which `close` (or the next writer, where they were killed) brings together.
@@ -75,7 +76,8 @@ class PairWriter:
         return rows
 
     def _clear(self, incomplete: set[str]) -> None:
-        """Remove what a killed writer left: files of a pair that was begun, or whose row tells that it was whole once."""
+        """Remove what a killed writer left: files of a pair that was begun, or whose row tells that it was whole
+        once."""
         notes = list(self.folder.glob(".pairs.*.begun"))
         begun = {text[:-1] for text in (note.read_text(encoding="utf-8") for note in notes) if text.endswith("\n")}
         for name in (begun - self.rows.keys()) | incomplete:
@@ -115,7 +117,8 @@ class PairWriter:
         self.rows[name] = row
 
     def _begin(self, name: str) -> None:
-        """Note that the files of this name are ours, unless they are there already: then they are, or must be, the same."""
+        """Note that the files of this name are ours, unless they are there already: then they are, or must be, the
+        same."""
         if not any(path.exists() for path in _files(self.folder, name)):
             self._begun.write_text(f"{name}\n", encoding="utf-8")
 
@@ -148,8 +151,8 @@ class PairWriter:
 def written_earlier(folder: Path) -> bool:
     """Whether a folder that bears no mark is one of pairs by an earlier version of this package.
 
-    Every row of its `pairs.jsonl` then says where its pair comes from, as only this package does; there may be none yet,
-    where there is no picture either.
+    Every row of its `pairs.jsonl` then says where its pair comes from, as only this package does; there may be none
+    yet, where there is no picture either.
     """
     if not (folder / MANIFEST).is_file():
         return False

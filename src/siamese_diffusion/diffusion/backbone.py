@@ -131,10 +131,12 @@ def load_backbone(source: str | Path, option: str = "--backbone") -> Backbone:
         option: the one that named `source`, for the error.
 
     Raises:
-        InputError: there is no backbone at `source`; a key of the file is missing, left over or of the wrong shape; or a
-            weight is not finite.
+        InputError: there is no backbone at `source`; a key of the file is missing, left over or of the wrong shape; or
+            a weight is not finite.
     """
-    backbone = _from_file(Path(source)) if Path(source).suffix in _FILES else Backbone(**load_parts(source, _PARTS, option))
+    backbone = (
+        _from_file(Path(source)) if Path(source).suffix in _FILES else Backbone(**load_parts(source, _PARTS, option))
+    )
     backbone.require_finite(f"{option} {source}")
     return backbone
 
@@ -174,9 +176,13 @@ def _require_fit(parts: dict[str, Any]) -> None:
     if text_encoder is not None and tokenizer is not None:
         words, length = max(tokenizer.get_vocab().values()), tokenizer.model_max_length
         if type(length) is not int or not 1 <= length <= text_encoder.config.max_position_embeddings:
-            raise ValueError(f"the tokenizer's model_max_length is {length}, more than the text encoder takes or no length")
+            raise ValueError(
+                f"the tokenizer's model_max_length is {length}, more than the text encoder takes or no length"
+            )
         if words >= text_encoder.config.vocab_size:
-            raise ValueError(f"the tokenizer has the word {words}, the text encoder {text_encoder.config.vocab_size} words")
+            raise ValueError(
+                f"the tokenizer has the word {words}, the text encoder {text_encoder.config.vocab_size} words"
+            )
     if text_encoder is not None and unet is not None:
         widths = text_encoder.config.hidden_size, unet.config.cross_attention_dim
         if widths[0] != widths[1]:
@@ -196,7 +202,9 @@ def _vae_class(where: str, what: str) -> Any:
 def _from_file(path: Path) -> Backbone:
     parts = ldm.split(ldm.read_state(path), str(path))
     if parts[ldm.CONTROL]:
-        raise InputError(f"--backbone {path}: is a Siamese-Diffusion checkpoint, not a backbone; use the command `import`")
+        raise InputError(
+            f"--backbone {path}: is a Siamese-Diffusion checkpoint, not a backbone; use the command `import`"
+        )
     return Backbone(
         vae=ldm.build_vae(parts[ldm.VAE], str(path)),
         unet=ldm.build_unet(parts[ldm.UNET], {}, str(path)).eval(),

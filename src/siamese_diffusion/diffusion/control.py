@@ -95,7 +95,9 @@ def controlnet_for(
         hint: the Dense Hint Input, or diffusers' stock embedding.
     """
     settings: dict[str, Any] = {name: unet.config[name] for name in _SHARED}
-    control: DenseControlNet = DenseControlNet(hint_factor=hint_factor, hint_channels=hint_channels, hint=hint, **settings)
+    control: DenseControlNet = DenseControlNet(
+        hint_factor=hint_factor, hint_channels=hint_channels, hint=hint, **settings
+    )
     for part in ("conv_in", "time_embedding", "down_blocks", "mid_block"):
         getattr(control, part).load_state_dict(getattr(unet, part).state_dict())
     return control

@@ -73,7 +73,9 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
 
 @torch.no_grad()
-def fit(images: Tensor, patch: int, latent_channels: int, whitening: float = 1.0, noise: float = 0.1) -> PatchAutoencoder:
+def fit(
+    images: Tensor, patch: int, latent_channels: int, whitening: float = 1.0, noise: float = 0.1
+) -> PatchAutoencoder:
     """Fit the linear first stage to images.
 
     Args:

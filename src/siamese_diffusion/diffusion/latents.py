@@ -22,7 +22,8 @@ from siamese_diffusion.prefetch import Batch
 from siamese_diffusion.randomness import generator, rows_of_epochs
 
 ENCODED, EMBEDDED = 8, 64
-"""Images in one pass of the first stage, and prompts in one of the text encoder. Eight images of 384 pixels fill a GPU."""
+"""Images in one pass of the first stage, and prompts in one of the text encoder. Eight images of 384 pixels fill a
+GPU."""
 
 FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
     "none": ((),),

@@ -1,4 +1,5 @@
-"""The authors' checkpoint format, that of ldm and Stable Diffusion 1.x files: its key names, and the networks it describes.
+"""The authors' checkpoint format, that of ldm and Stable Diffusion 1.x files: its key names, and the networks it
+describes.
 
 Design note: the mapping is a list of (ours, theirs) name prefixes built from the network's shape, so that it is
 read in either direction, and a key that is left over is named.

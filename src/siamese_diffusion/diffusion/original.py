@@ -96,8 +96,8 @@ def import_(
         The run folder and the number of parameters.
 
     Raises:
-        InputError: see `load_original`; a part is missing from the file and no `backbone` is given; `out` holds a run, or
-            anything else.
+        InputError: see `load_original`; a part is missing from the file and no `backbone` is given; `out` holds a run,
+            or anything else.
     """
     config = config or load_config("sd15-paper")
     if not source.is_file():
@@ -180,7 +180,8 @@ def _export_pipeline(trained: Trained, out: Path) -> None:
 def _export_original(trained: Trained, checkpoint: Path, out: Path) -> None:
     backbone, model = trained.backbone, trained.model
     reasons = {
-        "its first stage is not Stable Diffusion's": not isinstance(backbone.vae, AutoencoderKL) or backbone.factor != 8,
+        "its first stage is not Stable Diffusion's": not isinstance(backbone.vae, AutoencoderKL)
+        or backbone.factor != 8,
         "it predicts v": model.schedule.prediction != "epsilon",
         "it has ControlNet's stock hint embedding": model.controlnet.config.hint != "dense",
     }

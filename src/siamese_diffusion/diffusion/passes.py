@@ -67,8 +67,8 @@ def decode(net: Any, encoded: Encoded, text: Tensor, run: Callable[..., Any]) ->
         net: `up_blocks`, `conv_norm_out`, `conv_act` and `conv_out`.
         encoded: what it sees.
         text: (B, L, D).
-        run: (part, *arguments) -> what the part makes of them. Blocks are run part by part, so that no more than one of them
-            is recomputed at a time.
+        run: (part, *arguments) -> what the part makes of them. Blocks are run part by part, so that no more than one of
+            them is recomputed at a time.
     """
     x, skips, time = encoded
     for block in net.up_blocks:

@@ -33,7 +33,8 @@ from siamese_diffusion.prefetch import Batch
 from siamese_diffusion.randomness import generator
 
 FITTED = 2**27
-"""The first stage is fitted to, and measured on, no more pixels than this: 14,500 images of 96, 910 of 384 pixels a side."""
+"""The first stage is fitted to, and measured on, no more pixels than this: 14,500 images of 96, 910 of 384 pixels a
+side."""
 
 
 class BackboneLosses(NamedTuple):
@@ -74,7 +75,8 @@ def pretrain(
         (which the first stage was not fitted to).
 
     Raises:
-        InputError: no images, settings that do not fit, or an `out` that holds a run already or another command is writing.
+        InputError: no images, settings that do not fit, or an `out` that holds a run already or another command is
+            writing.
         KeyboardInterrupt: interrupted; the state is saved first.
     """
     require_apart(out, images=images)
@@ -114,7 +116,9 @@ def _pretrain(images: Path | DataFolder, out: Path, config: Config, resume: bool
     latents = build_latents(
         arrays, prompts, backbone.encode, backbone.embed, config.data.flip, cache, device=accelerator.device
     )
-    model = Denoiser(backbone.unet, Schedule(backbone.scheduler.alphas_cumprod, backbone.scheduler.config.prediction_type))
+    model = Denoiser(
+        backbone.unet, Schedule(backbone.scheduler.alphas_cumprod, backbone.scheduler.config.prediction_type)
+    )
     if config.pretrain.compile:
         compile_blocks(model)
 
@@ -151,7 +155,8 @@ def _begin(arrays: Images, config: Config) -> tuple[Backbone, float]:
 
 
 def _some(images: Images, chosen: NDArray[np.intp]) -> Tensor:
-    """The chosen images (N, 3, R, R) in [-1, 1]; evenly spaced ones among them where they have more pixels than `FITTED`."""
+    """The chosen images (N, 3, R, R) in [-1, 1]; evenly spaced ones among them where they have more pixels than
+    `FITTED`."""
     most = max(1, FITTED // images[0, ..., 0].size)
     return to_tensor(images[chosen[:: math.ceil(len(chosen) / most)]])
 

@@ -1,4 +1,5 @@
-"""What lets a training step take less memory without another gradient: recomputation, and a loss differentiated early."""
+"""What lets a training step take less memory without another gradient: recomputation, and a loss differentiated
+early."""
 
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
@@ -50,7 +51,9 @@ def _policy(_: Any, operation: Any, *arguments: Any, **options: Any) -> Checkpoi
 
 RECOMPUTE: dict[str, Recompute] = {
     "all": partial(checkpoint, use_reentrant=False),
-    "selective": partial(checkpoint, use_reentrant=False, context_fn=partial(create_selective_checkpoint_contexts, _policy)),
+    "selective": partial(
+        checkpoint, use_reentrant=False, context_fn=partial(create_selective_checkpoint_contexts, _policy)
+    ),
 }
 
 
@@ -75,10 +78,11 @@ def run_part(recompute: Recompute | None, constant: bool, module: nn.Module, *ar
 
 
 def with_casts_of_their_own(forward: Callable[P, R]) -> Callable[P, R]:
-    """Under autocast, cast the weights at each use wherever a part runs twice, recomputed or at first without gradients.
+    """Under autocast, cast the weights at each use wherever a part runs twice, recomputed or at first without
+    gradients.
 
-    Autocast keeps its casts for the second run, which then differs from the first: a recomputation saves other tensors, and
-    a cast made without gradients passes none on.
+    Autocast keeps its casts for the second run, which then differs from the first: a recomputation saves other tensors,
+    and a cast made without gradients passes none on.
     """
 
     @wraps(forward)
@@ -111,12 +115,14 @@ class EarlyLoss(NamedTuple):
         return loss
 
 
-def early_backward(function: Callable[[Sequence[Tensor]], tuple[Tensor, Tensor]], inputs: Sequence[Tensor]) -> EarlyLoss:
+def early_backward(
+    function: Callable[[Sequence[Tensor]], tuple[Tensor, Tensor]], inputs: Sequence[Tensor]
+) -> EarlyLoss:
     """The loss and the prediction that `function` gives, differentiated for `inputs` at once.
 
-    Nothing but its loss needs what D' has computed, so that is freed before D runs. Where no gradient is wanted there is
-    none, nor in 16-bit floats: there a loss is scaled before its backward pass, or gradients vanish. Then the loss is an
-    ordinary one.
+    Nothing but its loss needs what D' has computed, so that is freed before D runs. Where no gradient is wanted there
+    is none, nor in 16-bit floats: there a loss is scaled before its backward pass, or gradients vanish. Then the loss
+    is an ordinary one.
     """
     half = any(torch.is_autocast_enabled(d) and torch.get_autocast_dtype(d) == torch.float16 for d in ("cpu", "cuda"))
     if half or not torch.is_grad_enabled():

@@ -35,7 +35,8 @@ def control(net: DenseControlNet, noisy: Tensor, timesteps: Tensor, text: Tensor
 def predict(
     net: UNet2DConditionModel, noisy: Tensor, timesteps: Tensor, text: Tensor, residuals: Sequence[Tensor]
 ) -> Tensor:
-    """D(E(z_t), residuals) by diffusers: the network's prediction (noise or v), (B, C, h, w); `residuals` of `control`."""
+    """D(E(z_t), residuals) by diffusers: the network's prediction (noise or v), (B, C, h, w); `residuals` of
+    `control`."""
     *down, middle = residuals
     result: Tensor = net(
         noisy, timesteps, text, down_block_additional_residuals=tuple(down), mid_block_additional_residual=middle
@@ -107,8 +108,8 @@ def reference_losses(
     image = squared_error(by_mixed, target).mean()
     # L_c = |eps_m - sg(eps_mix)|^2: noise consistency, which draws Mask-Diffusion to Image-Diffusion.
     consistency = squared_error(by_mask, by_mixed.detach()).mean()
-    # L_a = |eps - D(E(z_t'), CN(z_t', mask))|^2: online augmentation. z0' = sg of Image-Diffusion's one-step estimate of
-    # z0; z_t' from it with the same noise and t. [step > max_steps/3] [t <= 200]: later samples add 0 to the mean.
+    # L_a = |eps - D(E(z_t'), CN(z_t', mask))|^2: online augmentation. z0' = sg of Image-Diffusion's one-step estimate
+    # of z0; z_t' from it with the same noise and t. [step > max_steps/3] [t <= 200]: later samples add 0 to the mean.
     augmentation = target.new_zeros(())
     if method.augmentation > 0 and progress > method.augmentation_start:
         estimate = schedule.clean(noisy, by_mixed, timesteps).detach()

@@ -107,7 +107,13 @@ def sample(
         raise InputError(f"--format {format}: unknown; choose {' or '.join(FORMATS)}")
     require_apart(out, masks=masks)
     trained = load_trained(checkpoint)
-    overrides = {"scheduler": scheduler, "steps": steps, "guidance": guidance, "mask_guidance": mask_guidance, "seed": seed}
+    overrides = {
+        "scheduler": scheduler,
+        "steps": steps,
+        "guidance": guidance,
+        "mask_guidance": mask_guidance,
+        "seed": seed,
+    }
     config = update(config or trained.config, "sample", **overrides)
     fit = trained.config.data.fit  # the network knows images that were squared in this way
     config = update(config, "data", fit=fit)
@@ -150,7 +156,12 @@ def _claim(
     inputs = {"command": "sample", **options, "checkpoint": trained.hash, "pairs": len(wanted), "files": files}
     loose = options["--format"] == "folder"
     claim = Claim(
-        out, config, DEPENDS, inputs, resume, earlier=lambda: (written_earlier if loose else shards_written_earlier)(out)
+        out,
+        config,
+        DEPENDS,
+        inputs,
+        resume,
+        earlier=lambda: (written_earlier if loose else shards_written_earlier)(out),
     )
     if claim.first:
         rows = read_rows(out) if loose else read_shard_rows(out)
@@ -180,7 +191,9 @@ class Drawing:
         self.embeddings = {prompt: self.backbone.embed([prompt])[0] for prompt in {"", *prompts}}
         if settings.precision in SIXTEEN_BITS:
             for network in (self.model.unet, self.model.controlnet, self.backbone.vae):
-                nn.Module.to(network, SIXTEEN_BITS[settings.precision])  # diffusers' own `to` warns of what does not matter
+                nn.Module.to(
+                    network, SIXTEEN_BITS[settings.precision]
+                )  # diffusers' own `to` warns of what does not matter
         if settings.compile:
             compile_blocks(self.model)
             compile_blocks(self.backbone.vae)
@@ -191,7 +204,9 @@ class Drawing:
     def read(self, batch: Sequence[Wanted], recipe: str) -> Ready:
         """What a batch is drawn from, on the CPU."""
         seed = self.settings.seed
-        shapes = [transform_mask(one.mask.squared(self.resolution), recipe, seed, one.source, one.copy) for one in batch]
+        shapes = [
+            transform_mask(one.mask.squared(self.resolution), recipe, seed, one.source, one.copy) for one in batch
+        ]
         noise = [torch.randn(self.shape, generator=generator(seed, "noise", one.source, one.copy)) for one in batch]
         return Ready(np.stack([mask for mask, _ in shapes]), [transform for _, transform in shapes], torch.stack(noise))
 

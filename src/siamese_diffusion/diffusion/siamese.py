@@ -21,7 +21,13 @@ from torch.nn import functional as F
 from siamese_diffusion.config import MethodConfig
 from siamese_diffusion.diffusion.control import DenseControlNet
 from siamese_diffusion.diffusion.passes import Encoded, decode, embed, encode, join, residuals, steer
-from siamese_diffusion.diffusion.recompute import RECOMPUTE, Recompute, early_backward, run_part, with_casts_of_their_own
+from siamese_diffusion.diffusion.recompute import (
+    RECOMPUTE,
+    Recompute,
+    early_backward,
+    run_part,
+    with_casts_of_their_own,
+)
 from siamese_diffusion.diffusion.schedule import Schedule
 
 
@@ -55,7 +61,8 @@ def is_hint(name: str) -> bool:
 
 
 class Teacher(nn.Module):
-    """ADC's Image-Diffusion: a ControlNet for the image and a decoder, both trained, both begun from Mask-Diffusion's."""
+    """ADC's Image-Diffusion: a ControlNet for the image and a decoder, both trained, both begun from
+    Mask-Diffusion's."""
 
     def __init__(self, unet: UNet2DConditionModel, controlnet: DenseControlNet) -> None:
         super().__init__()
@@ -97,8 +104,8 @@ class SiameseDiffusion(nn.Module):
         """The first stage, frozen, where `load_original` found one; nothing here needs it."""
         self.recompute: Recompute | None = None
         self.single_pass = False
-        """Augmented rows pass the ControlNet together with the others, for which it first runs without them: each weight is
-        used once, so its gradient is whole as soon as the backward pass comes by it. Dearer by that run."""
+        """Augmented rows pass the ControlNet together with the others, for which it first runs without them: each
+        weight is used once, so its gradient is whole as soon as the backward pass comes by it. Dearer by that run."""
         unet.requires_grad_(False)
         for part in (unet.up_blocks, unet.conv_norm_out, unet.conv_out, controlnet):
             part.requires_grad_(True)
@@ -116,17 +123,25 @@ class SiameseDiffusion(nn.Module):
             net.enable_gradient_checkpointing(self.recompute)
 
     def embed_hint(self, hint: Tensor) -> Tensor:
-        """The Dense Hint Input alone, which no timestep changes: hint (B, 3, H, W) in [0, 1] to features (B, M, h, w)."""
+        """The Dense Hint Input alone, which no timestep changes: hint (B, 3, H, W) in [0, 1] to features (B, M, h,
+        w)."""
         return embed(self.controlnet, hint, self.recompute)
 
     @torch.no_grad()
     def hint_strength(self, hint: Tensor) -> float:
-        """How much hints (B, 3, H, W) in [0, 1] change the ControlNet's input: RMS against the empty hint. 0: not seen."""
+        """How much hints (B, 3, H, W) in [0, 1] change the ControlNet's input: RMS against the empty hint. 0: not
+        seen."""
         change = self.embed_hint(hint) - self.embed_hint(torch.zeros_like(hint[:1]))
         return float(change.square().mean().sqrt())
 
     def control(
-        self, noisy: Tensor, timesteps: Tensor, text: Tensor, hint: Tensor | None = None, *, features: Tensor | None = None
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        hint: Tensor | None = None,
+        *,
+        features: Tensor | None = None,
     ) -> list[Tensor]:
         """CN(z_t, t, text, hint): residuals for the skips, in the encoder's order, and for the middle block, last.
 
@@ -168,7 +183,9 @@ class SiameseDiffusion(nn.Module):
         seen = encoded if control is None else steer(encoded, control)
         return decode(decoder or self.unet, seen, text, partial(run_part, self.recompute, constant))
 
-    def predict(self, noisy: Tensor, timesteps: Tensor, text: Tensor, control: Sequence[Tensor] | None = None) -> Tensor:
+    def predict(
+        self, noisy: Tensor, timesteps: Tensor, text: Tensor, control: Sequence[Tensor] | None = None
+    ) -> Tensor:
         """The network's own prediction (noise or v), (B, C, h, w)."""
         return self.decode(self.encode(noisy, timesteps, text), text, control)
 
@@ -207,8 +224,8 @@ class SiameseDiffusion(nn.Module):
             mask_hint: (B, 3, H, W), 0 or 1.
             image_hint: (B, 3, H, W) in [0, 1].
             progress: step / max_steps, in [0, 1].
-            augmented_rows: those with t <= augmentation_timesteps, where the caller knows them already: then nothing here
-                waits for the device.
+            augmented_rows: those with t <= augmentation_timesteps, where the caller knows them already: then nothing
+                here waits for the device.
 
         Returns:
             L_m = |eps - eps_m|^2, L_i = |eps - eps_mix|^2, L_c = |eps_m - sg(eps_mix)|^2 and
@@ -316,7 +333,8 @@ class SiameseDiffusion(nn.Module):
     def _controls_of_all(
         self, mask: Inputs, image: Inputs, redrawn: Inputs, from_mask: list[Tensor], from_image: list[Tensor]
     ) -> list[list[Tensor]]:
-        """c_m, c_i and the redrawn rows' own; c_m and c_i are taken as they are, unless all have to come of one pass."""
+        """c_m, c_i and the redrawn rows' own; c_m and c_i are taken as they are, unless all have to come of one
+        pass."""
         if self.single_pass:
             return self._one_pass(mask, image, redrawn)
         return [from_mask, from_image, self.control(*redrawn)]
@@ -332,7 +350,9 @@ class SiameseDiffusion(nn.Module):
     ) -> Sequence[Tensor]:
         """D of the batch and of the redrawn rows, as one batch."""
         both = join([steer(encoded, control), steer(self.encode(*redrawn[:3]), from_redrawn)])
-        parts: Sequence[Tensor] = self.decode(both, torch.cat([text, redrawn.text])).split([len(text), len(redrawn.text)])
+        parts: Sequence[Tensor] = self.decode(both, torch.cat([text, redrawn.text])).split(
+            [len(text), len(redrawn.text)]
+        )
         return parts
 
 

@@ -61,8 +61,8 @@ def train(
         The run folder, the number of pairs, and parameters trained and in all.
 
     Raises:
-        InputError: bad pairs, no such backbone, settings that do not fit, or an `out` that holds a run already or another
-            command is writing.
+        InputError: bad pairs, no such backbone, settings that do not fit, or an `out` that holds a run already or
+            another command is writing.
         KeyboardInterrupt: interrupted; the state is saved first.
     """
     require_apart(out, data=data)
@@ -114,7 +114,9 @@ def _train(
     files = [*(pair.image.path for pair in pairs), *_weights(backbone)]
     how = config.data.model_dump(exclude=set(READING)) | reading(pairs)
     cache = out / "cache" / f"latents-{cache_key(files, str(backbone), how)}.npy"
-    latents = build_latents(images, prompts, base.encode, base.embed, config.data.flip, cache, masks, accelerator.device)
+    latents = build_latents(
+        images, prompts, base.encode, base.embed, config.data.flip, cache, masks, accelerator.device
+    )
     base.text_encoder.to("cpu")
     base.vae.to("cpu")
 
@@ -174,7 +176,9 @@ def _sizes(model: nn.Module) -> dict[str, int]:
 def _batch(latents: LatentData, config: Config, timesteps: int, step: int, rows: range) -> Batch:
     batch = latents.batch(step, rows, config.train, config.data, timesteps)
     limit = config.method.augmentation_timesteps
-    batch["augmented_rows"] = [row for row, t in enumerate(batch["timesteps"].tolist()) if t <= limit]  # known on the CPU
+    batch["augmented_rows"] = [
+        row for row, t in enumerate(batch["timesteps"].tolist()) if t <= limit
+    ]  # known on the CPU
     return batch
 
 

@@ -71,7 +71,9 @@ class CachedFeatures:
         return [real, *others]
 
 
-def compare(sets: Sets, extractors: Sequence[Extractor], lpips: Distance | None, cache: Path, config: Config) -> Comparison:
+def compare(
+    sets: Sets, extractors: Sequence[Extractor], lpips: Distance | None, cache: Path, config: Config
+) -> Comparison:
     """Quality by every extractor, and novelty by the first one and thumbnails.
 
     Args:
@@ -147,7 +149,8 @@ def _below(rows: list[dict[str, Any]], threshold: float, kind: str) -> list[dict
 
 def _lpips(source: CachedFeatures, distance: Distance, config: Config) -> dict[str, Any]:
     real, made = (
-        pair_distances(images, distance, config.data.resolution, seed=config.evaluate.seed) for images in source.images[:2]
+        pair_distances(images, distance, config.data.resolution, seed=config.evaluate.seed)
+        for images in source.images[:2]
     )
     found = interval(made)
     return {

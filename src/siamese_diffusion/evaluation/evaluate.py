@@ -81,14 +81,14 @@ def evaluate(
         `quality`: see `metrics.panel.panel`. `fit`: `dice`, `iou`, `boundary` and `shuffled` (Dice against other
         pairs' masks), each {mean, low, high}; `judge` {dice, boundary, on, count}; `ratio`, fit over the judge's own
         Dice, None where that is 0. `novelty`: `share_flagged`, `threshold`, `false_alarm_rate`, `measured_on` {images,
-        count}, `target`, `score` {mean, low, high}, and `flagged`, [{synthetic, real, distance, flip, by}], nearest first;
-        `distance` is the score; `alarms`, the same of the held-out real images below the threshold. `appearance`: see
-        `metrics.appearance`. `counts`: {real, synthetic, held_out}.
+        count}, `target`, `score` {mean, low, high}, and `flagged`, [{synthetic, real, distance, flip, by}], nearest
+        first; `distance` is the score; `alarms`, the same of the held-out real images below the threshold.
+        `appearance`: see `metrics.appearance`. `counts`: {real, synthetic, held_out}.
         `protocol`: how it was measured.
 
     Raises:
-        InputError: bad input, too few pairs, weights that cannot be had, or `out` holds results and `resume` is false, or
-            other results than these, or anything else.
+        InputError: bad input, too few pairs, weights that cannot be had, or `out` holds results and `resume` is false,
+            or other results than these, or anything else.
     """
     config = update(config or Config(), "evaluate", features=features)
     require_apart(out, real=real, synthetic=synthetic)

@@ -39,8 +39,8 @@ def filter_(
         of the kept.
 
     Raises:
-        InputError: no criterion, one out of range, `scores` holds no finished evaluation of these pairs, no pair is left,
-            or `out` holds pairs already, or others than these, or anything else.
+        InputError: no criterion, one out of range, `scores` holds no finished evaluation of these pairs, no pair is
+            left, or `out` holds pairs already, or others than these, or anything else.
     """
     for option, value in (("min-dice", min_dice), ("max-boundary", max_boundary)):
         if value is not None and not 0 <= value <= 1:
@@ -58,7 +58,9 @@ def filter_(
     kept = [pair for pair in scored.pairs if not low(pair) and pair.name not in scored.copies]
     if not kept:
         best = max(dice for dice, _ in scored.fits.values())
-        raise InputError(f"filter: none of {len(scored.pairs)} pairs is left (the best Dice is {best:.3f}); ask for less")
+        raise InputError(
+            f"filter: none of {len(scored.pairs)} pairs is left (the best Dice is {best:.3f}); ask for less"
+        )
     inputs = {
         "command": "filter",
         "--min-dice": min_dice,

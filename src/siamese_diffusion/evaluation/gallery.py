@@ -27,7 +27,11 @@ def best_and_worst(judge: Judge, pairs: Sequence[Pair], dice: Scores, count: int
 
 
 def side_by_side(
-    rows: Sequence[Mapping[str, Any]], key: str, images: Mapping[str, ImageFile], real: Mapping[str, ImageFile], size: int
+    rows: Sequence[Mapping[str, Any]],
+    key: str,
+    images: Mapping[str, ImageFile],
+    real: Mapping[str, ImageFile],
+    size: int,
 ) -> bytes:
     """A PNG: each image above, the training image nearest to it below, turned as it is nearest.
 
@@ -61,5 +65,7 @@ def _enlarged(image: NDArray[np.uint8], side: int = 192) -> NDArray[np.uint8]:
 
 
 def _flipped(image: NDArray[np.uint8], flip: str) -> NDArray[np.uint8]:
-    axes = tuple(axis + 2 for axis in FLIPS[FLIP_NAMES.index(flip)])  # -1 and -2 of (B, 3, H, W) are 1 and 0 of (H, W, 3)
+    axes = tuple(
+        axis + 2 for axis in FLIPS[FLIP_NAMES.index(flip)]
+    )  # -1 and -2 of (B, 3, H, W) are 1 and 0 of (H, W, 3)
     return np.ascontiguousarray(np.flip(image, axes)) if axes else image

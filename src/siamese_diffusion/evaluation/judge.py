@@ -142,7 +142,9 @@ class _Watch:
                 hook.remove()
 
     def _look(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        values = output.values() if isinstance(output, dict) else output if isinstance(output, (list, tuple)) else [output]
+        values = (
+            output.values() if isinstance(output, dict) else output if isinstance(output, (list, tuple)) else [output]
+        )
         for value in values:
             if not isinstance(value, Tensor) or value.ndim != 4:
                 continue

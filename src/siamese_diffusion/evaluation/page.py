@@ -62,8 +62,8 @@ def _lead(metrics: Mapping[str, Any]) -> str:
         f"Obedient: a network that was trained on real pairs finds the lesion that was asked for with a Dice of "
         f"{_percent(fit['dice']['mean'])} %; in real images its Dice is {_percent(fit['judge']['dice'])} %. "
         f"New: {flagged or 'none'} of {counts['synthetic']} {'is' if flagged == 1 else 'are'} flagged as "
-        f"{'a copy' if flagged == 1 else 'copies'} of a training image; of real images that are not copies the flag hits "
-        f"{_percent(novelty['false_alarm_rate'])} %."
+        f"{'a copy' if flagged == 1 else 'copies'} of a training image; of real images that are not copies the flag "
+        f"hits {_percent(novelty['false_alarm_rate'])} %."
     )
 
 
@@ -138,9 +138,9 @@ def _fit(
     return Section(
         "Do the images obey their masks?",
         "A segmentation network that has seen real pairs only looks at each synthetic image, and what it finds is "
-        "compared with the mask that the image was drawn for. A perfect generator would reach what the network reaches on "
-        "real images. Above that, the lesions are easier to see than real ones; far below, the images ignore their masks. "
-        "Some of the worst pairs are the network's own mistakes: look at them.",
+        "compared with the mask that the image was drawn for. A perfect generator would reach what the network "
+        "reaches on real images. Above that, the lesions are easier to see than real ones; far below, the images "
+        "ignore their masks. Some of the worst pairs are the network's own mistakes: look at them.",
         figures=[
             Figure(
                 pictures.png(pictures.grid(rows, captions, font=16)),
@@ -158,8 +158,8 @@ def _fit(
                         f"{_percent(fit['dice']['low'])} to {_percent(fit['dice']['high'])}",
                         _percent(fit["judge"]["dice"]),
                         _percent(fit["shuffled"]["mean"]),
-                        "Overlap of the mask with what the network sees; 100 is perfect. With other pairs' masks it shows "
-                        "what is reached without obeying.",
+                        "Overlap of the mask with what the network sees; 100 is perfect. With other pairs' masks it "
+                        "shows what is reached without obeying.",
                     ],
                     [
                         "IoU, %",
@@ -175,8 +175,8 @@ def _fit(
                         f"{_percent(fit['boundary']['low'])} to {_percent(fit['boundary']['high'])}",
                         "" if own_boundary is None else _percent(own_boundary),
                         "",
-                        "Mean distance between the two outlines, of the image's diagonal; 0 is perfect, and 100 is counted "
-                        "where the network sees nothing.",
+                        "Mean distance between the two outlines, of the image's diagonal; 0 is perfect, and 100 is "
+                        "counted where the network sees nothing.",
                     ],
                 ],
                 words=(5,),
@@ -203,17 +203,19 @@ def _novelty(novelty: Mapping[str, Any], sets: Sets, found: Comparison, size: in
         apart = {pair.name: pair.image for pair in sets.held_out}
         picture = gallery.side_by_side(novelty["alarms"][:COLUMNS], "held_out", apart, real, size)
         title = "The false alarms: real images that are not for training, and were flagged"
-        figures.append(Figure(picture, f"{title}; {below} Where the two are the same scene, the splits of the data leak."))
+        figures.append(
+            Figure(picture, f"{title}; {below} Where the two are the same scene, the splits of the data leak.")
+        )
     series: dict[str, ArrayLike] = {"synthetic": [row["distance"] for row in rows], "real": found.real_scores}
     measured = novelty["measured_on"]
     score = novelty["score"]
     return Section(
         "Are the images new?",
         "For every synthetic image the nearest real training image is looked up, flipped or not, in two ways: by the "
-        "features of a network, and by a thumbnail without brightness and contrast. The score is the smaller of two ratios: "
-        "the distance to that image over the mean distance of that image to its own nearest real neighbours. A copy scores "
-        "near 0, a new image about 1. An image below the threshold is flagged. A high score does not prove that nothing was "
-        "copied: a copied detail in a new scene is not seen.",
+        "features of a network, and by a thumbnail without brightness and contrast. The score is the smaller of two "
+        "ratios: the distance to that image over the mean distance of that image to its own nearest real neighbours. "
+        "A copy scores near 0, a new image about 1. An image below the threshold is flagged. A high score does not "
+        "prove that nothing was copied: a copied detail in a new scene is not seen.",
         figures=[
             Figure(histogram(series, "score", (novelty["threshold"], "threshold")), "Scores of every image."),
             *figures,
@@ -230,15 +232,15 @@ def _novelty(novelty: Mapping[str, Any], sets: Sets, found: Comparison, size: in
                     [
                         "false alarms",
                         f"{_percent(novelty['false_alarm_rate'])} %",
-                        f"Share of {measured['count']} real images ({measured['images']}) that the flag hits, though they "
-                        "are no copies. Near-duplicates among real images count as alarms. A flagged share of this size "
-                        "is no sign of copying.",
+                        f"Share of {measured['count']} real images ({measured['images']}) that the flag hits, though "
+                        f"they are no copies. Near-duplicates among real images count as alarms. A flagged share of "
+                        f"this size is no sign of copying.",
                     ],
                     [
                         "threshold",
                         _number(novelty["threshold"]),
-                        f"The score below which {_percent(novelty['target'])} % of the training images lie, each compared "
-                        "with all others.",
+                        f"The score below which {_percent(novelty['target'])} % of the training images lie, each "
+                        f"compared with all others.",
                     ],
                     [
                         "mean score",
@@ -266,7 +268,8 @@ def _appearance(found: Mapping[str, Any]) -> Section:
         rows.append([label, *(_number(value) for value in of), _APPEARANCE.get(name, _APPEARANCE["colour"])])
     return Section(
         "What looks different?",
-        "Colour and texture, without any network. “Two halves” is how far two random halves of the real images are apart.",
+        "Colour and texture, without any network. “Two halves” is how far two random halves of the real images are "
+        "apart.",
         tables=[Table(["", "synthetic to real", "two halves", "what it says"], rows, words=(3,))],
     )
 

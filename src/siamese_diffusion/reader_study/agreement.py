@@ -53,8 +53,8 @@ def percentiles(means: NDArray[np.float64]) -> dict[str, float]:
 def krippendorff_alpha(ratings: Ratings, ordinal: bool = True) -> float | None:
     """Krippendorff's alpha of (readers, images) ratings: 1 full agreement, 0 chance, below 0 worse than chance.
 
-    Krippendorff, Computing Krippendorff's Alpha-Reliability, 2011. NaN is a missing rating; an image that fewer than two
-    readers rated does not count.
+    Krippendorff, Computing Krippendorff's Alpha-Reliability, 2011. NaN is a missing rating; an image that fewer than
+    two readers rated does not count.
 
     Args:
         ordinal: ratings are ranks, and their distance counts the ratings between them; else any two values are equally

@@ -1,8 +1,8 @@
 """A reader study: clinicians rate real and synthetic images without knowing which is which.
 
-`export_ratings` makes one page that opens offline and a key that stays with the researcher. Nothing in the page says where
-an image comes from: names and order are drawn from the operating system's random numbers, not from the seed, and every image
-is resized to one size and encoded anew. `score_ratings` puts the readers' files and the key together.
+`export_ratings` makes one page that opens offline and a key that stays with the researcher. Nothing in the page says
+where an image comes from: names and order are drawn from the operating system's random numbers, not from the seed, and
+every image is resized to one size and encoded anew. `score_ratings` puts the readers' files and the key together.
 """
 
 import base64
@@ -73,8 +73,8 @@ def export_ratings(
         out: folder to write.
         count: images drawn from each folder.
         seed: of that draw (a smaller `count` draws a part of a larger one's). Order and names never depend on it.
-        resolution: side in pixels that every image is squared to; default: the shortest side of any image drawn, at most
-            512, so that no image is enlarged, which would show.
+        resolution: side in pixels that every image is squared to; default: the shortest side of any image drawn, at
+            most 512, so that no image is enlarged, which would show.
         split: list of the real folder's `splits.json` to draw from; default: all its images.
 
     Returns:
@@ -184,15 +184,15 @@ def score_ratings(files: Sequence[Path], key: Path, out: Path | None = None) -> 
 
     Returns:
         `readers`: their names. `sources`: for every folder `images`, `mos` {mean, low, high}, `ratings` (how often 1 to
-        5), `readers` (mean of each), `called_real` {value, low, high}; for synthetic ones also `difference` of the MOS to
-        real {mean, low, high} and `accuracy` on the images of this folder and the real ones, where guessing gives 0.5 if
-        both have as many. `answers`: over all images `accuracy`, `sensitivity` (synthetic called synthetic) and
+        5), `readers` (mean of each), `called_real` {value, low, high}; for synthetic ones also `difference` of the MOS
+        to real {mean, low, high} and `accuracy` on the images of this folder and the real ones, where guessing gives
+        0.5 if both have as many. `answers`: over all images `accuracy`, `sensitivity` (synthetic called synthetic) and
         `specificity` (real called real), each {value, low, high}, and the same for each of the `readers`. `agreement`:
         `ratings` and `answers`, Krippendorff's alpha {value, low, high}, None for one reader. `protocol`: how.
 
     Raises:
-        InputError: a file is damaged, unfinished, of another study, of the same reader as another, or not a reader's; or
-            `out` holds the scores of other files, or anything else.
+        InputError: a file is damaged, unfinished, of another study, of the same reader as another, or not a reader's;
+            or `out` holds the scores of other files, or anything else.
     """
     truth = _read_key(key)
     sheets: dict[str, dict[str, dict[str, Any]]] = {}
@@ -211,9 +211,12 @@ def score_ratings(files: Sequence[Path], key: Path, out: Path | None = None) -> 
     ids: dict[str, list[str]] = {source: [] for source in truth["sources"]}
     for image in truth["images"]:
         ids[image["source"]].append(image["id"])
-    ratings = {s: np.array([[sheet[i]["rating"] for i in names] for sheet in sheets.values()]) for s, names in ids.items()}
+    ratings = {
+        s: np.array([[sheet[i]["rating"] for i in names] for sheet in sheets.values()]) for s, names in ids.items()
+    }
     called = {
-        s: np.array([[sheet[i]["answer"] == REAL for i in names] for sheet in sheets.values()]) for s, names in ids.items()
+        s: np.array([[sheet[i]["answer"] == REAL for i in names] for sheet in sheets.values()])
+        for s, names in ids.items()
     }
     fakes = [source for source in ids if source != REAL]
     means = {source: crossed_means(values, number) for number, (source, values) in enumerate(ratings.items())}
@@ -246,11 +249,15 @@ def score_ratings(files: Sequence[Path], key: Path, out: Path | None = None) -> 
         },
         "protocol": {
             "mos": "mean of ratings 1 to 5; 95 % percentile bootstrap over "
-            + ("images and readers (pigeonhole)" if several else "images; one reader, so it says nothing of other readers"),
-            "answers": "95 % Wilson score interval; it takes answers as independent, which those of one reader nearly are "
-            "and those of several readers to one image are not",
-            "agreement": "Krippendorff's alpha, ordinal for ratings and nominal for answers; 95 % percentile bootstrap over "
-            "images",
+            + (
+                "images and readers (pigeonhole)"
+                if several
+                else "images; one reader, so it says nothing of other readers"
+            ),
+            "answers": "95 % Wilson score interval; it takes answers as independent, which those of one reader nearly "
+            "are and those of several readers to one image are not",
+            "agreement": "Krippendorff's alpha, ordinal for ratings and nominal for answers; 95 % percentile "
+            "bootstrap over images",
         },
     }
     if claim is not None:
@@ -353,7 +360,9 @@ def _read_sheet(path: Path, key: dict[str, Any]) -> tuple[str, dict[str, dict[st
     if not isinstance(reader, str) or not reader.strip() or not isinstance(rows, list):
         raise InputError(f"{path}: has no reader's name or no ratings")
     if sheet.get("study") != key["study"]:
-        raise InputError(f"{path}: is of another study ({brief(str(sheet.get('study')))}) than the key ({key['study']})")
+        raise InputError(
+            f"{path}: is of another study ({brief(str(sheet.get('study')))}) than the key ({key['study']})"
+        )
     found: dict[str, dict[str, Any]] = {}
     known = {image["id"] for image in key["images"]}
     for number, row in enumerate(rows, start=1):

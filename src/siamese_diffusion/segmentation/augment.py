@@ -71,7 +71,8 @@ def rescale(images: Tensor, masks: Tensor, side: int, soft: bool) -> tuple[Tenso
         images: (B, 3, R, R) in [0, 1].
         masks: (B, 1, R, R) of 0 and 1.
         side: in pixels.
-        soft: interpolate masks as well, corners aligned, as Polyp-PVT does; else take their nearest pixel, as SANet does.
+        soft: interpolate masks as well, corners aligned, as Polyp-PVT does; else take their nearest pixel, as SANet
+            does.
     """
     if images.shape[-1] == side:
         return images, masks

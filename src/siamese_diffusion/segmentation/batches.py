@@ -33,16 +33,19 @@ class Arrays(NamedTuple):
 
 
 def load(pairs: Sequence[Pair], resolution: int, cache: Path | None = None) -> Arrays:
-    """Read and square pairs, through files in folder `cache` where there is one; errors as in `data.arrays.map_pairs`."""
+    """Read and square pairs, through files in folder `cache` where there is one; errors as in
+    `data.arrays.map_pairs`."""
     return Arrays(*(load_pairs(pairs, resolution) if cache is None else map_pairs(pairs, resolution, cache)))
 
 
-def batches(real: Arrays, synthetic: Arrays | None, settings: SegmentConfig, names: Sequence[str] | None = None) -> BatchAt:
+def batches(
+    real: Arrays, synthetic: Arrays | None, settings: SegmentConfig, names: Sequence[str] | None = None
+) -> BatchAt:
     """What `loop.run` asks for: augmented `images` (B, 3, S, S) in [0, 1] and `masks` (B, 1, S, S) in [0, 1].
 
-    S is the resolution, or with `settings.multiscale` the size of the step; masks are 0 and 1 unless "cycle" resizes them.
-    With `synthetic`, each row of a batch is real with probability 1 - `settings.synthetic_share`. So runs with and
-    without synthetic pairs take equally many steps of equal size. Each kind goes through epochs, no pair left out.
+    S is the resolution, or with `settings.multiscale` the size of the step; masks are 0 and 1 unless "cycle" resizes
+    them. With `synthetic`, each row of a batch is real with probability 1 - `settings.synthetic_share`. So runs with
+    and without synthetic pairs take equally many steps of equal size. Each kind goes through epochs, no pair left out.
 
     Args:
         names: base names of the real pairs, which tell the two lists of donors of SANet's colour exchange apart.
@@ -65,12 +68,16 @@ def batches(real: Arrays, synthetic: Arrays | None, settings: SegmentConfig, nam
             kind, place = int(kinds[turn * size + row]), int(places[turn * size + row])
             source = sources[kind]
             (index,) = rows_of_epochs(place, range(1), 1, len(source.images), settings.seed + kind)
-            image = torch.from_numpy(np.array(source.images[index])).movedim(2, 0).contiguous()  # copied: maps are read-only
+            image = (
+                torch.from_numpy(np.array(source.images[index])).movedim(2, 0).contiguous()
+            )  # copied: maps are read-only
             if donors is not None:
                 image = donors.recolour(image, settings, generator(settings.seed, 6, turn, row))
             chosen.append((image, torch.from_numpy(np.array(source.masks[index]))[None]))
         how = _draws()[settings.augmentation](size, generator(settings.seed, 4, turn)).rows(rows)
-        images, masks = augment(torch.stack([pair[0] for pair in chosen]), torch.stack([pair[1] for pair in chosen]), how)
+        images, masks = augment(
+            torch.stack([pair[0] for pair in chosen]), torch.stack([pair[1] for pair in chosen]), how
+        )
         images, masks = rescale(images, masks, side, soft=settings.multiscale == "cycle")
         return {"images": images, "masks": masks}
 
@@ -91,9 +98,10 @@ def heaviest(batch_at: BatchAt, settings: SegmentConfig) -> Callable[[range], Ba
 class Donors:
     """The real images whose colours SANet's colour exchange hands on.
 
-    As in the authors' code, one list holds the images whose names are digits alone, the other the rest, and the first is
-    chosen with probability `NUMBERED`; where one is empty, the other serves. Theirs then takes the donor by the sample's
-    place in the folder, always the same one; here it is drawn anew, so that data of one source gain from it too.
+    As in the authors' code, one list holds the images whose names are digits alone, the other the rest, and the first
+    is chosen with probability `NUMBERED`; where one is empty, the other serves. Theirs then takes the donor by the
+    sample's place in the folder, always the same one; here it is drawn anew, so that data of one source gain from it
+    too.
 
     Args:
         images: (N, R, R, 3).

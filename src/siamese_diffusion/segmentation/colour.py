@@ -1,4 +1,5 @@
-"""SANet's two operations on colours and maps (Wei et al., arXiv:2108.00882): colour exchange and probability correction."""
+"""SANet's two operations on colours and maps (Wei et al., arXiv:2108.00882): colour exchange and probability
+correction."""
 
 from typing import Literal, NamedTuple
 
@@ -30,8 +31,8 @@ def exchange(image: NDArray[np.uint8], donor: Statistics, overflow: Overflow = "
     Args:
         image: RGB.
         donor: `statistics` of the other image.
-        overflow: what becomes of values outside 0 to 255: "wrap" counts modulo 256, as the authors' code does (bright spots
-            turn dark), "clip" takes the nearest. A channel of one value only takes the donor's mean.
+        overflow: what becomes of values outside 0 to 255: "wrap" counts modulo 256, as the authors' code does (bright
+            spots turn dark), "clip" takes the nearest. A channel of one value only takes the donor's mean.
     """
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.float64)
     own = statistics(image)
@@ -42,8 +43,8 @@ def exchange(image: NDArray[np.uint8], donor: Statistics, overflow: Overflow = "
 
 
 def correct(logits: Tensor) -> Tensor:
-    """Probability correction of logits (B, 1, H, W): in each image, divide the positive ones by their share of the pixels,
-    and the negative ones by theirs.
+    """Probability correction of logits (B, 1, H, W): in each image, divide the positive ones by their share of the
+    pixels, and the negative ones by theirs.
 
     No sign changes, so a mask cut at 0.5 stays as it is; lesions are small, so maps become more certain of them, which
     counts where thresholds are swept.

@@ -1,4 +1,5 @@
-"""What a segmentation network sees in images, and its scores: part by part, so that few images are in memory at a time."""
+"""What a segmentation network sees in images, and its scores: part by part, so that few images are in memory at a
+time."""
 
 from pathlib import Path
 
@@ -62,7 +63,9 @@ def probabilities(
     network.train(training)
     if not all(np.isfinite(part).all() for part in parts):
         remedy = f"precision = {precision}: set it to fp32, " if precision in SIXTEEN_BITS else ""
-        raise InputError(f"{remedy}the network answers with values that are not finite: they overflow, or it has diverged")
+        raise InputError(
+            f"{remedy}the network answers with values that are not finite: they overflow, or it has diverged"
+        )
     return np.concatenate(parts) if parts else np.empty(images.shape[:3], np.float32)
 
 
@@ -141,7 +144,8 @@ def _native(found: NDArray[np.float32], file: MaskFile) -> SetScores:
 
 
 def draw_samples(path: Path, pairs: Arrays, seen: NDArray[np.float32]) -> None:
-    """A picture of the first pairs: outlines of their masks, and of `seen`, probabilities (SHOWN, R, R) cut at one half."""
+    """A picture of the first pairs: outlines of their masks, and of `seen`, probabilities (SHOWN, R, R) cut at one
+    half."""
     tiles = []
     for image, mask, probability in zip(pairs.images[:SHOWN], pairs.masks[:SHOWN], seen, strict=True):
         true = pictures.outline(image, mask, pictures.GREEN)

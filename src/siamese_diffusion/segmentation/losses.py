@@ -63,7 +63,8 @@ def sanet(outputs: Outputs, masks: Tensor) -> DiceTerms:
 
 
 def two_class(outputs: Outputs, masks: Tensor) -> DiceTerms:
-    """Awesome-U-Net's: half cross-entropy, half soft Dice of background and mask, over all pixels of the batch at once."""
+    """Awesome-U-Net's: half cross-entropy, half soft Dice of background and mask, over all pixels of the batch at
+    once."""
     logits = _floats(outputs.maps[0])
     bce = F.binary_cross_entropy_with_logits(logits, masks)  # of two classes whose logits differ by this one
     probabilities = logits.sigmoid()
@@ -78,8 +79,8 @@ def two_class(outputs: Outputs, masks: Tensor) -> DiceTerms:
 def structure(outputs: Outputs, masks: Tensor) -> StructureTerms:
     """PraNet's structure loss (Fan et al., arXiv:2006.11392), summed over the maps.
 
-    Its IoU counts pixels near an edge up to six times. Its cross-entropy is meant to as well, but is not in the code that
-    gave the published results: an argument there makes it a plain mean. This follows the code.
+    Its IoU counts pixels near an edge up to six times. Its cross-entropy is meant to as well, but is not in the code
+    that gave the published results: an argument there makes it a plain mean. This follows the code.
     """
     around = F.avg_pool2d(masks, 31, stride=1, padding=15)
     weight = 1 + 5 * (around - masks).abs()
@@ -108,7 +109,8 @@ def structure_contrast(outputs: Outputs, masks: Tensor) -> ContrastTerms:
 
 
 def pixel_contrast(embedding: Tensor, masks: Tensor) -> Tensor:
-    """Supervised contrast of sampled pixels (ContrastiveSeg, Wang et al., arXiv:2101.11939, as CTNet's code applies it).
+    """Supervised contrast of sampled pixels (ContrastiveSeg, Wang et al., arXiv:2101.11939, as CTNet's code applies
+    it).
 
     From every image, `MOST_VIEWS` or fewer pixels of each mask value are drawn, as many for each, with torch's global
     random state. The original means to prefer wrongly predicted pixels, but takes the arg max over a single channel for
@@ -121,7 +123,9 @@ def pixel_contrast(embedding: Tensor, masks: Tensor) -> Tensor:
     Returns:
         A scalar; 0 where no mask value has more than `MOST_VIEWS` pixels.
     """
-    pixels = F.interpolate(embedding, size=masks.shape[-2:], mode="bilinear", align_corners=True).flatten(2)  # (B, C, N)
+    pixels = F.interpolate(embedding, size=masks.shape[-2:], mode="bilinear", align_corners=True).flatten(
+        2
+    )  # (B, C, N)
     pairs: list[tuple[int, float]] = []
     for image, mask in enumerate(masks.flatten(1)):
         values, counts = mask.unique(return_counts=True)

@@ -1,7 +1,8 @@
 """Scores of masks and maps per image, then of sets and over sets.
 
-`mDice` and `mIoU` cut each map at 0.5. The polyp papers' own figures are there beside them (`pranet_metrics.py`): `meanDic`,
-`meanIoU` and the like, which average over thresholds as PraNet's tool does. Never compare one kind with the other.
+`mDice` and `mIoU` cut each map at 0.5. The polyp papers' own figures are there beside them (`pranet_metrics.py`):
+`meanDic`, `meanIoU` and the like, which average over thresholds as PraNet's tool does. Never compare one kind with the
+other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -79,13 +80,15 @@ def summary(scores: Mapping[str, SetScores]) -> Summary:
     """Means of sets, and over sets.
 
     Returns:
-        `sets`: {set: {mDice, mIoU, count, ...}}; `mean`: each set counts once; `weighted`: each image counts once. The last
-        two hold what all sets have, and are None without sets.
+        `sets`: {set: {mDice, mIoU, count, ...}}; `mean`: each set counts once; `weighted`: each image counts once. The
+        last two hold what all sets have, and are None without sets.
     """
     sets = {name: entry.means() for name, entry in scores.items()}
     if not sets:
         return {"sets": {}, "mean": None, "weighted": None}
-    names = [name for name in next(iter(sets.values())) if name != "count" and all(name in entry for entry in sets.values())]
+    names = [
+        name for name in next(iter(sets.values())) if name != "count" and all(name in entry for entry in sets.values())
+    ]
     total = sum(entry["count"] for entry in sets.values())
     mean = {name: sum(entry[name] for entry in sets.values()) / len(sets) for name in names}
     weighted = {name: sum(entry[name] * entry["count"] for entry in sets.values()) / total for name in names}

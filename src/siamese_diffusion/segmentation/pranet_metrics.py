@@ -1,8 +1,10 @@
-"""The scores of the polyp papers: PraNet's evaluation (Fan et al., arXiv:2006.11392), which SANet, Polyp-PVT and CTNet use.
+"""The scores of the polyp papers: PraNet's evaluation (Fan et al., arXiv:2006.11392), which SANet, Polyp-PVT and CTNet
+use.
 
-A map is taken as its 8-bit picture, stretched so that its lowest value is 0 and its highest 1, and cut at 256 thresholds.
-Dice and IoU at a threshold without a hit are 0, also for an empty mask. S-measure (Fan et al., arXiv:1708.00786), weighted
-F-measure (Margolin et al., CVPR 2014), E-measure (Fan et al., arXiv:1805.10421) and MAE come from py-sod-metrics.
+A map is taken as its 8-bit picture, stretched so that its lowest value is 0 and its highest 1, and cut at 256
+thresholds. Dice and IoU at a threshold without a hit are 0, also for an empty mask. S-measure (Fan et al.,
+arXiv:1708.00786), weighted F-measure (Margolin et al., CVPR 2014), E-measure (Fan et al., arXiv:1805.10421) and MAE
+come from py-sod-metrics.
 """
 
 from collections.abc import Sequence
@@ -39,7 +41,8 @@ class FieldScores(NamedTuple):
         }
 
     def means(self) -> dict[str, float]:
-        """`columns` averaged over the images; `maxDic`, `maxIoU`, `maxEm`: the best threshold of the averaged curves."""
+        """`columns` averaged over the images; `maxDic`, `maxIoU`, `maxEm`: the best threshold of the averaged
+        curves."""
         curves = {"maxDic": self.dice, "maxIoU": self.iou, "maxEm": self.alignment}
         return {
             **{name: float(np.mean(values)) for name, values in self.columns().items()},
@@ -79,7 +82,8 @@ def _structure() -> Any:
 
 
 def stretch(picture: NDArray[np.uint8]) -> Floats:
-    """(H, W) -> the same in [0, 1], the lowest value at 0 and the highest at 1; a constant map is only divided by 255."""
+    """(H, W) -> the same in [0, 1], the lowest value at 0 and the highest at 1; a constant map is only divided by
+    255."""
     low, high = int(picture.min()), int(picture.max())
     return (picture - float(low)) / (high - low) if high > low else picture / 255.0
 
@@ -87,7 +91,8 @@ def stretch(picture: NDArray[np.uint8]) -> Floats:
 def sweep(picture: NDArray[np.uint8], mask: NDArray[np.bool_], stretched: bool = True) -> tuple[Floats, Floats]:
     """Dice and IoU of a map (H, W) at the thresholds 255/255, 254/255 ... 0, (256,) each.
 
-    A value passes a threshold that it equals; whole numbers decide, for among rounded fractions some of the equal ones fail.
+    A value passes a threshold that it equals; whole numbers decide, for among rounded fractions some of the equal ones
+    fail.
 
     Args:
         stretched: stretch the map first, as PraNet's tool does; UACANet's takes it as it is.

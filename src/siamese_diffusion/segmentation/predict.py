@@ -1,7 +1,7 @@
 """The `predict` command: masks of new images by a trained segmentation network.
 
-Design note: images are read, looked at and written part by part, so that a thousand of them need no more memory than one
-part. A part is redone whole after a kill, since rounding depends on the images of a part.
+Design note: images are read, looked at and written part by part, so that a thousand of them need no more memory than
+one part. A part is redone whole after a kill, since rounding depends on the images of a part.
 """
 
 from collections.abc import Iterator, Sequence
@@ -82,8 +82,8 @@ def predict(
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
 
     Returns:
-        `out`, `images`, `healthy` (images in which nothing is seen), `share` (mean share of the image), and with `masks`
-        `scores` {mDice, mIoU, count, ...}.
+        `out`, `images`, `healthy` (images in which nothing is seen), `share` (mean share of the image), and with
+        `masks` `scores` {mDice, mIoU, count, ...}.
 
     Raises:
         InputError: no finished run, an image that cannot be read, images without a mask, or an `out` in use.
@@ -258,7 +258,9 @@ def _scored(trained: TrainedNetwork, masks: Sequence[MaskFile], seen: NDArray[np
     return found
 
 
-def _write_one(out: Path, name: str, image: Pixels, seen: NDArray[np.float32], options: Options, fit: Fit) -> dict[str, Any]:
+def _write_one(
+    out: Path, name: str, image: Pixels, seen: NDArray[np.float32], options: Options, fit: Fit
+) -> dict[str, Any]:
     """Write the files of an image; returns its row."""
     probable = at_size(seen, image.shape[:2], fit)
     mask = np.asarray(probable > options.threshold)
@@ -273,8 +275,8 @@ def _write_one(out: Path, name: str, image: Pixels, seen: NDArray[np.float32], o
 
 
 def _measures(mask: Mask, probable: NDArray[np.float32]) -> dict[str, Any]:
-    """`area` in pixels, `share` of the image, `components` that touch at no side or corner, and `mean_probability` in the
-    mask, None where it is empty."""
+    """`area` in pixels, `share` of the image, `components` that touch at no side or corner, and `mean_probability` in
+    the mask, None where it is empty."""
     from scipy.ndimage import label
 
     return {

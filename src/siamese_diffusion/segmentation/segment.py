@@ -63,8 +63,8 @@ def segment(
 
     What `config` does not set comes from the network's own recipe (`network_recipes.py`).
     Validation pairs are split `val` of `train`'s `splits.json`, or else a share of the training pairs, drawn.
-    Images and masks are squared to `segment.resolution`, and scores are taken at that size, or with `segment.score_at` of
-    native at each test mask's own, the map resized to it.
+    Images and masks are squared to `segment.resolution`, and scores are taken at that size, or with `segment.score_at`
+    of native at each test mask's own, the map resized to it.
 
     Args:
         train: folder of real pairs.
@@ -77,9 +77,10 @@ def segment(
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
 
     Returns:
-        `network`, `parameters`, `imagenet` (whether it began with ImageNet weights), `seed`, `train` (folders and counts),
-        `step` (the selected one), `val` {mDice, mIoU, count}, `test` {set: {mDice, mIoU, count, ...}}, and `mean` (over
-        sets) and `weighted` (by size) {mDice, mIoU, ...}, None without sets; the rest are the field's (`pranet_metrics.py`).
+        `network`, `parameters`, `imagenet` (whether it began with ImageNet weights), `seed`, `train` (folders and
+        counts), `step` (the selected one), `val` {mDice, mIoU, count}, `test` {set: {mDice, mIoU, count, ...}}, and
+        `mean` (over sets) and `weighted` (by size) {mDice, mIoU, ...}, None without sets; the rest are the field's
+        (`pranet_metrics.py`).
 
     Raises:
         InputError: bad input, a test image among the training ones, `out` holds a run and `resume` is false, or
@@ -227,7 +228,8 @@ class _Start(TypedDict):
 
 
 def _begin(settings: SegmentConfig, out: Path) -> tuple[nn.Module, bool]:
-    """The network as training begins, and whether with ImageNet weights; where a checkpoint is there, that replaces them."""
+    """The network as training begins, and whether with ImageNet weights; where a checkpoint is there, that replaces
+    them."""
     note = out / "start.json"
     if settings.pretrained and latest_checkpoint(out) is not None and note.exists():
         return _fresh(settings.network, False, settings.seed), read_json(note, _Start)["imagenet"]

@@ -1,4 +1,5 @@
-"""A cell of the table: a data set with so many of its training pairs; and diffusion runs that were made for it elsewhere."""
+"""A cell of the table: a data set with so many of its training pairs; and diffusion runs that were made for it
+elsewhere."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,9 @@ def make_cell(study: Study, data: str, source: DataSource, folders: SourceFolder
     settings = build_config(values, f"{study.origin}: data.{data}").data
     real = folders.train.pairs(settings.split)
     if limit is not None and limit > len(real):
-        raise InputError(f"{study.origin}: pairs: {limit} are more than the {len(real)} training pairs of {source.train}")
+        raise InputError(
+            f"{study.origin}: pairs: {limit} are more than the {len(real)} training pairs of {source.train}"
+        )
     real = folders.train.pairs(settings.split, limit, settings.limit_seed)
     if len(real) < 2:
         raise InputError(f"{source.train}: a study needs at least two training pairs")
@@ -100,7 +103,11 @@ def given_run(arm: Arm, cell: Cell, config: Config, seed: int) -> Path:
     summary = path / "summary.json"
     pairs = read_json(summary).get("pairs") if summary.exists() else own.data.limit
     if pairs is not None and pairs != len(cell.real):
-        raise InputError(f"{where}: {path} was trained on {pairs} pairs, and this row of the table has {len(cell.real)}")
+        raise InputError(
+            f"{where}: {path} was trained on {pairs} pairs, and this row of the table has {len(cell.real)}"
+        )
     if cell.limit is not None and own.data.limit_seed != config.data.limit_seed:
-        raise InputError(f"{where}: {path} drew its pairs with data.limit_seed = {own.data.limit_seed}; set the same here")
+        raise InputError(
+            f"{where}: {path} drew its pairs with data.limit_seed = {own.data.limit_seed}; set the same here"
+        )
     return path

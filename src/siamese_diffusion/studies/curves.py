@@ -12,15 +12,17 @@ from siamese_diffusion.studies.stages import Stage
 TERMS = ("mask", "image", "consistency", "augmentation")
 
 EXPLAINED = (
-    "Of a generator: mask is the error of Mask-Diffusion, which sees the mask alone, image that of Image-Diffusion, which "
-    "sees the image too; consistency is how far they disagree; augmentation is the error for images that it made up itself, "
-    "which counts late in training only. Of a segmentation network: total is its loss on training pairs, val_dice the "
-    "overlap on validation pairs, 0 to 1, which picks the step that is tested. The names are those of each run's log.jsonl."
+    "Of a generator: mask is the error of Mask-Diffusion, which sees the mask alone, image that of Image-Diffusion, "
+    "which sees the image too; consistency is how far they disagree; augmentation is the error for images that it "
+    "made up itself, which counts late in training only. Of a segmentation network: total is its loss on training "
+    "pairs, val_dice the overlap on validation pairs, 0 to 1, which picks the step that is tested. The names are "
+    "those of each run's log.jsonl."
 )
 
 
 def training_curves(plan: Plan) -> list[Figure]:
-    """For each cell the generators' loss terms, and for each network the segmentation runs'; of the first seed of each."""
+    """For each cell the generators' loss terms, and for each network the segmentation runs'; of the first seed of
+    each."""
     cells = {id(run.cell): run.cell for run in plan.runs}
     figures = []
     for cell in cells.values():

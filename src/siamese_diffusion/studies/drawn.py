@@ -19,8 +19,8 @@ TILE = 192
 """Side of a picture, in pixels."""
 
 CAPTION = (
-    "Each column belongs to one training pair, whose image is in the last row; above it are the masks that were taken from "
-    "this pair and what each arm drew for them. The first of all pairs drawn, by name, before any is left out."
+    "Each column belongs to one training pair, whose image is in the last row; above it are the masks that were taken "
+    "from this pair and what each arm drew for them. The first of all pairs drawn, by name, before any is left out."
 )
 
 

@@ -1,8 +1,8 @@
 """The lock on a stage: one process works on it at a time, whichever study it belongs to.
 
-Design note: the lock is on a file in the stage's folder. The process that does the work holds it, and the system drops it
-when that process ends, however it ends. So two studies may share a folder, a killed one leaves nothing to clean up, and a
-stage whose parent was killed is waited for.
+Design note: the lock is on a file in the stage's folder. The process that does the work holds it, and the system drops
+it when that process ends, however it ends. So two studies may share a folder, a killed one leaves nothing to clean up,
+and a stage whose parent was killed is waited for.
 """
 
 import sys

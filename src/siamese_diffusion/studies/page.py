@@ -1,4 +1,5 @@
-"""The study's pictures and its page, `report.html`: what came out, what was drawn, how it was trained, how long it took."""
+"""The study's pictures and its page, `report.html`: what came out, what was drawn, how it was trained, how long it
+took."""
 
 import re
 import statistics
@@ -104,8 +105,9 @@ def _clear_of_zero(found: list[tuple[Row, dict[str, Any]]], file: StudyFile) -> 
     parts = "; ".join(f"{side} real: {', '.join(names)}" for side, names in told.items() if names)
     count = sum(map(len, told.values()))
     return (
-        f"Of {len(found)} comparisons with real pairs alone, the {100 * file.confidence:g} % interval of the difference in "
-        f"{file.metrics[0]} excludes 0 in {count}{f' ({parts})' if parts else ''}; nothing is corrected for their number."
+        f"Of {len(found)} comparisons with real pairs alone, the {100 * file.confidence:g} % interval of the "
+        f"difference in {file.metrics[0]} excludes 0 in {count}{f' ({parts})' if parts else ''}; nothing is corrected "
+        f"for their number."
     )
 
 
@@ -131,10 +133,10 @@ def _segmentation(plan: Plan, rows: list[Row]) -> Section:
     kinds = dict.fromkeys(arm.kind for arm in plan.study.arms)
     told = "; ".join(f"{kind}, {ARMS_IN_WORDS[kind]}" for kind in kinds)
     text = (
-        "Every arm trains the same network from the same initial weights for the same number of steps; the step that is "
-        f"tested is chosen on validation pairs, never on a test set. What differs is the pairs: {told}. "
-        "Dice and IoU measure the overlap of what the network marks with the true mask, m stands for the mean over test "
-        "images, and 100 is perfect. A difference is to the run on real pairs alone with the same seed. "
+        "Every arm trains the same network from the same initial weights for the same number of steps; the step that "
+        f"is tested is chosen on validation pairs, never on a test set. What differs is the pairs: {told}. "
+        "Dice and IoU measure the overlap of what the network marks with the true mask, m stands for the mean over "
+        "test images, and 100 is perfect. A difference is to the run on real pairs alone with the same seed. "
     )
     return Section("Does segmentation improve?", text + _certainty(file), tables=tables)
 
@@ -159,7 +161,9 @@ def _drawn(plan: Plan, out: Path) -> Section | None:
     grids = drawn_grids(plan)
     for grid in grids:
         _write(out / "grids" / f"{grid.name}.png", grid.png)
-    return Section("What was drawn", CAPTION, figures=[Figure(grid.png, grid.title) for grid in grids]) if grids else None
+    return (
+        Section("What was drawn", CAPTION, figures=[Figure(grid.png, grid.title) for grid in grids]) if grids else None
+    )
 
 
 def _sets(plan: Plan) -> list[Section]:
@@ -213,7 +217,9 @@ def _steps(plan: Plan) -> str:
 
 
 def _arm(arm: Arm) -> list[str]:
-    settings = {f"{section}.{name}": value for section, entries in arm.values.items() for name, value in entries.items()}
+    settings = {
+        f"{section}.{name}": value for section, entries in arm.values.items() for name, value in entries.items()
+    }
     changed = [f"{name} = {value}" for name, value in settings.items() if name != "method.name"]
     changed += [f"min_fit = {arm.min_fit:g}"] if arm.min_fit is not None else []
     changed += [f"oversample = {arm.oversample:g}"] if arm.oversample > 1 else []
@@ -250,7 +256,8 @@ def _lines(body: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def _tight(cell: str) -> str:
-    """Broken by a browser before an interval only: spaces and hyphens that do not break, and a minus before a number."""
+    """Broken by a browser before an interval only: spaces and hyphens that do not break, and a minus before a
+    number."""
     minus = re.sub(r"(^|[\s\[])-(?=\d)", "\\1\u2212", cell)
     return re.sub(r" (?!\[)", "\u00a0", minus).replace("-", "\u2011")
 

@@ -46,7 +46,8 @@ def perform(stage: Stage, device: str) -> None:
 
 
 def _settings(stage: Stage, values: dict[str, Any]) -> Config:
-    """The settings of a stage. A manifest of the study names files wherever the data lie; the user's were checked before."""
+    """The settings of a stage. A manifest of the study names files wherever the data lie; the user's were checked
+    before."""
     return update(build_config(values, str(stage.folder / "settings.yaml")), "data", outside=True)
 
 

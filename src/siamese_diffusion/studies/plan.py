@@ -1,7 +1,7 @@
 """From a study to its stages: which segmentation runs there are, what each builds on, and under which key.
 
-Nothing is run here. Folders are listed, files are hashed, settings are validated, and what could only fail later (too few
-pairs, a test image among the training ones, a run of another method) fails now.
+Nothing is run here. Folders are listed, files are hashed, settings are validated, and what could only fail later (too
+few pairs, a test image among the training ones, a run of another method) fails now.
 """
 
 import math
@@ -247,7 +247,9 @@ class _Planner:
 
     def _pasted(self, cell: Cell, arm: Arm, seed: int, number: int) -> Stage:
         config = self._config(merge(cell.values, arm.values))
-        sizes = [self._config(merge(cell.values, changed)).segment.resolution for changed in self.study.networks.values()]
+        sizes = [
+            self._config(merge(cell.values, changed)).segment.resolution for changed in self.study.networks.values()
+        ]
         resolution = arm.values.get("data", {}).get("resolution") or max(config.data.resolution, *sizes)
         arguments = {
             "resolution": resolution,

@@ -1,6 +1,7 @@
 """The shape of a study file: what may stand where, and one line about what is wrong.
 
-`settings` are those of `siamese_diffusion.settings`, written `section.key: value` or as sections; `spec.py` checks them.
+`settings` are those of `siamese_diffusion.settings`, written `section.key: value` or as sections; `spec.py` checks
+them.
 """
 
 import difflib
@@ -41,12 +42,16 @@ class DataSource(SettingsSection):
         None, min_length=1, description="folders of test pairs; default: the test split of `train`"
     )
     images: Path | None = Field(None, description="images that the backbone learns from; default: those of `train`")
-    backbone: str = Field("small", description="small (trained here), sd15, phantom, a finished `pretrain` run, or a hub id")
+    backbone: str = Field(
+        "small", description="small (trained here), sd15, phantom, a finished `pretrain` run, or a hub id"
+    )
     settings: Settings = Field(default_factory=dict, description="for this data set")
 
 
 class Seeds(SettingsSection):
-    segmentation: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(_listed)] = Field([0, 1, 2], min_length=1)
+    segmentation: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(_listed)] = Field(
+        [0, 1, 2], min_length=1
+    )
     diffusion: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(_listed)] = Field(
         [0], min_length=1, description="one for all segmentation seeds, or one for each"
     )
@@ -65,7 +70,9 @@ class ArmEntry(SettingsSection):
         [1.0], min_length=1, description="synthetic per real pairs; a list makes an arm of each"
     )
     min_fit: float | None = Field(None, ge=0, le=1, description="drop pairs whose mask fit (Dice) is lower")
-    oversample: float = Field(1.0, ge=1, le=16, description="draw this many times `ratio`, for the filter to choose from")
+    oversample: float = Field(
+        1.0, ge=1, le=16, description="draw this many times `ratio`, for the filter to choose from"
+    )
     blend: Literal["poisson", "feather"] = Field("poisson", description="of copy-paste")
     run: str | None = Field(None, description="a finished `train` run; {dataset}, {pairs} and {seed} are filled in")
     settings: Settings = Field(default_factory=dict, description="of this arm")

@@ -31,8 +31,8 @@ def select(
         min_fit: smallest Dice of a pair, from `scores`.
 
     Returns:
-        `wanted`, `considered` (pairs looked at until there were enough), `kept`, and the `fit` of the kept, mean Dice in
-        [0, 1] (None without scores).
+        `wanted`, `considered` (pairs looked at until there were enough), `kept`, and the `fit` of the kept, mean Dice
+        in [0, 1] (None without scores).
 
     Raises:
         InputError: not one pair is good enough.
@@ -52,7 +52,9 @@ def select(
             if min_fit is None or (fit is not None and fit >= min_fit):
                 kept.append((number, pair, fit))
     if not kept:
-        raise InputError(f"min_fit = {min_fit}: not one of {considered} pairs reaches it (the best: {best:.3f}); lower it")
+        raise InputError(
+            f"min_fit = {min_fit}: not one of {considered} pairs reaches it (the best: {best:.3f}); lower it"
+        )
     rows = []
     with whole_folder(out) as folder:
         for number, pair, fit in kept:

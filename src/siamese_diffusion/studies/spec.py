@@ -28,7 +28,8 @@ KINDS = ("real", "copy-paste", *METHODS)
 METRICS = ("mDice", "mIoU", *FIGURES)
 
 SHIPPED = "phantom"
-"""The backbone that ships with the package, learned from phantoms; a folder of that name beside the file comes first."""
+"""The backbone that ships with the package, learned from phantoms; a folder of that name beside the file comes
+first."""
 
 _MANAGED = {
     "data.limit": "pairs",
@@ -129,10 +130,14 @@ def load_study(path: Path, folders: dict[str, Path] | None = None, workers: int 
         raise InputError(f"{origin}: arms: exactly one must be of kind real, which the others are compared with")
     doubled = {arm.name for arm in arms if sum(other.name == arm.name for other in arms) > 1}
     if doubled:
-        raise InputError(f"{origin}: arms: two are called {min(doubled)}; ratios are named in the arm, as in 'siamese x2'")
+        raise InputError(
+            f"{origin}: arms: two are called {min(doubled)}; ratios are named in the arm, as in 'siamese x2'"
+        )
     synthetic = [arm.name for arm in arms if arm.synthetic]
     if file.against is not None and file.against not in synthetic:
-        raise InputError(f"{origin}: against = {file.against!r}: no such arm besides real; arms: {', '.join(synthetic)}")
+        raise InputError(
+            f"{origin}: against = {file.against!r}: no such arm besides real; arms: {', '.join(synthetic)}"
+        )
     unknown = [name for name in file.metrics if name not in METRICS]
     if unknown:
         raise InputError(f"{origin}: metrics: {unknown[0]!r} is unknown; metrics: {', '.join(METRICS)}")
@@ -158,7 +163,9 @@ def nested(flat: dict[str, Any], origin: str) -> Values:
     for key, value in flat.items():
         section, dot, name = str(key).partition(".")
         if section not in Config.model_fields or not (dot or isinstance(value, dict)):
-            raise InputError(f"{origin}: {key}: expected section.key, with a section of {', '.join(Config.model_fields)}")
+            raise InputError(
+                f"{origin}: {key}: expected section.key, with a section of {', '.join(Config.model_fields)}"
+            )
         result.setdefault(section, {}).update({name: value} if dot else value)
     return result
 

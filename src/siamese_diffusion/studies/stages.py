@@ -1,8 +1,8 @@
 """A stage: one piece of work, its folder named by a hash of everything its result depends on.
 
-Not in the hash: settings that change how a stage runs but, rounding aside, not what comes out (`HARMLESS`), where folders
-lie, and what an arm is called. In it: the content of input files, and the keys of the stages it builds on. So a stage is
-done exactly when its folder says so, whoever did it and when.
+Not in the hash: settings that change how a stage runs but, rounding aside, not what comes out (`HARMLESS`), where
+folders lie, and what an arm is called. In it: the content of input files, and the keys of the stages it builds on. So a
+stage is done exactly when its folder says so, whoever did it and when.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -138,7 +138,10 @@ def settings_of(config: Config, section: str, *leave_out: str) -> dict[str, Any]
         exclude |= READING - reading_settings(config.data).keys()
     if dumped.get("aspect") == "square":
         exclude.add("aspect")
-    if "precision" in dumped and dumped["precision"] in ("auto", "fp32"):  # what it was called before it could be chosen:
+    if "precision" in dumped and dumped["precision"] in (
+        "auto",
+        "fp32",
+    ):  # what it was called before it could be chosen:
         if section in ("sample", "evaluate"):  # the keys of stages done then stay what they are
             exclude.add("precision")
         dumped["precision"] = "no"

@@ -40,8 +40,8 @@ def study(
         `label`, `folder` and `state`: done, to run, or not needed (all that builds on it is done).
 
     Raises:
-        InputError: the file or the data are wrong, `out` holds anything but a study or lies among the data, or the tables of
-            two other files of the same name, or a stage failed; the others are done then.
+        InputError: the file or the data are wrong, `out` holds anything but a study or lies among the data, or the
+            tables of two other files of the same name, or a stage failed; the others are done then.
         KeyboardInterrupt: interrupted; the same call goes on.
     """
     loaded = load_study(config, data, workers)
@@ -55,7 +55,9 @@ def study(
     claim.write()
     place = tables_folder(out, config)
     if place != out:
-        notify(f"{out} holds the tables of another study file; this one's go to {place}, and finished stages serve both")
+        notify(
+            f"{out} holds the tables of another study file; this one's go to {place}, and finished stages serve both"
+        )
     write_tables(plan, place)
 
     def finished(stage: Stage) -> None:
@@ -80,7 +82,8 @@ def study(
 
 
 def _is_earlier(out: Path) -> bool:
-    """Whether a folder without a mark is a study's of an earlier version: it has stages, or a table without any begun."""
+    """Whether a folder without a mark is a study's of an earlier version: it has stages, or a table without any
+    begun."""
     if any(path.exists() for stage in out.glob("stages/*-*") for path in (stage / "stage.json", stage / ".lock")):
         return True
     table = read_json(out / "table.json") if (out / "table.json").exists() else None

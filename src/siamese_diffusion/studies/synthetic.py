@@ -41,8 +41,8 @@ def synthetic_sets(plan: Plan) -> list[Row]:
     """A row for every synthetic set that is chosen.
 
     `wanted`, `considered` and `kept` are numbers of pairs. Of all pairs drawn, None where not measured: `drawn` and
-    `shuffled` are mean Dice of the judge's prediction with their own masks and with those of other pairs, `drawn_low` and
-    `drawn_high` the interval of the first (95 %, bootstrap over the real masks), `judge` the judge's Dice on real
+    `shuffled` are mean Dice of the judge's prediction with their own masks and with those of other pairs, `drawn_low`
+    and `drawn_high` the interval of the first (95 %, bootstrap over the real masks), `judge` the judge's Dice on real
     validation pairs; `gradient` and `sharpness` are edge strength and Laplacian variance as shares of the real images';
     `flagged` is the share that is suspiciously near to a training image, `false_alarms` the same of real images.
     `against` is the mean difference in fit to the arm that the study names, see `_fit_difference`.
@@ -92,8 +92,8 @@ def over_trainings(rows: list[Row], confidence: float = 0.95) -> list[Row]:
 
     Returns:
         `data`, `pairs`, `arm`, `diffusion_seeds`; the means of `kept`, `considered`, `fit_kept`, `drawn`, `shuffled`,
-        `judge`, `gradient`, `sharpness`, `flagged` and `false_alarms`, None where not measured for each; `drawn_sd`; and
-        `against`, the mean over trainings of the difference in fit with its t interval, as `paired` returns it.
+        `judge`, `gradient`, `sharpness`, `flagged` and `false_alarms`, None where not measured for each; `drawn_sd`;
+        and `against`, the mean over trainings of the difference in fit with its t interval, as `paired` returns it.
     """
     groups: dict[tuple[str, int, str], list[Row]] = {}
     for row in rows:
@@ -132,15 +132,15 @@ def set_tables(rows: list[Row], file: StudyFile) -> list[SetTable]:
 def _obedience(rows: list[Row], means: list[Row], file: StudyFile) -> SetTable:
     text = (
         "A judge that was trained on real pairs only looks at each synthetic image. Fit is the Dice of what it finds "
-        "with the mask that the image is for, 0 to 100, with its 95 % bootstrap interval over the real masks; with shuffled "
-        "masks it shows what chance gives; the judge's own Dice is on real validation pairs."
+        "with the mask that the image is for, 0 to 100, with its 95 % bootstrap interval over the real masks; with "
+        "shuffled masks it shows what chance gives; the judge's own Dice is on real validation pairs."
     )
     header = [*_WHOSE, "kept", "fit of all drawn"]
     if file.against:
         header.append(f"fit - {file.against}")
         text += (
-            f" Fit - {file.against}: the difference for the same masks and the same noise, image by image, with its 95 % "
-            "bootstrap interval over the real masks."
+            f" Fit - {file.against}: the difference for the same masks and the same noise, image by image, with its "
+            f"95 % bootstrap interval over the real masks."
         )
     if means:
         text += " A line for several diffusion seeds is their mean, ± the standard deviation over trainings" + (
@@ -163,9 +163,9 @@ def _obedience(rows: list[Row], means: list[Row], file: StudyFile) -> SetTable:
 
 def _likeness(rows: list[Row]) -> SetTable:
     text = (
-        "Edge strength (mean gradient) and sharpness (variance of the Laplacian) are shares of the real training images'. "
-        "Flagged: images suspiciously near to a training image. False alarms: the share of real images that the same "
-        "threshold flags."
+        "Edge strength (mean gradient) and sharpness (variance of the Laplacian) are shares of the real training "
+        "images'. Flagged: images suspiciously near to a training image. False alarms: the share of real images that "
+        "the same threshold flags."
     )
     header = [*_WHOSE, "edge strength", "sharpness", "flagged, %", "false alarms, %"]
     body = []

@@ -1,8 +1,9 @@
-"""The study's table: means, spreads and paired differences to `real` and to an arm of choice; Markdown, CSV, LaTeX, JSON.
+"""The study's table: means, spreads and paired differences to `real` and to an arm of choice; Markdown, CSV, LaTeX,
+JSON.
 
-A difference pairs runs of one segmentation seed: same real pairs, same initial weights, same number of steps. Its interval
-is Student's t over seeds. It covers the spread between segmentation seeds, and between trainings of the generator only
-where each has a diffusion seed of its own; not the choice of the training pairs or of the test images.
+A difference pairs runs of one segmentation seed: same real pairs, same initial weights, same number of steps. Its
+interval is Student's t over seeds. It covers the spread between segmentation seeds, and between trainings of the
+generator only where each has a diffusion seed of its own; not the choice of the training pairs or of the test images.
 """
 
 import re
@@ -27,10 +28,11 @@ OVER_SETS = ("mean", "weighted")
 def collect(plan: Plan) -> list[Row]:
     """A row for every data set, number of pairs, network, test set and arm of which a run is done.
 
-    A row holds `data`, `pairs`, `network`, `test`, `images` (of the test set; None over several), `arm`, `kind`, `family`,
-    `ratio`, `min_fit`, `synthetic` (numbers of synthetic pairs), `seeds`, `diffusion_seeds`, `steps`, and `metrics`: by
-    name, `mean`, `sd` (None for one seed), `values` by seed, and `paired` differences: `difference` to the real arm, and
-    `against` the arm that the study names (None for that arm itself, for `real`, and where no seed has both).
+    A row holds `data`, `pairs`, `network`, `test`, `images` (of the test set; None over several), `arm`, `kind`,
+    `family`, `ratio`, `min_fit`, `synthetic` (numbers of synthetic pairs), `seeds`, `diffusion_seeds`, `steps`, and
+    `metrics`: by name, `mean`, `sd` (None for one seed), `values` by seed, and `paired` differences: `difference` to
+    the real arm, and `against` the arm that the study names (None for that arm itself, for `real`, and where no seed
+    has both).
     """
     groups: dict[tuple[str, int, str], dict[str, Results]] = {}
     for run in plan.runs:
@@ -79,13 +81,28 @@ def markdown(plan: Plan, rows: list[Row]) -> str:
     """The table as Markdown, a section for each data set and network, and what is known of the synthetic sets."""
     done = sum(run.stage.done for run in plan.runs)
     said = [plan.study.file.note, ""] if plan.study.file.note else []
-    lines = [f"# {_plain(plan.study.file.title)}", "", *said, f"{done} of {len(plan.runs)} segmentation runs are done.", ""]
+    lines = [
+        f"# {_plain(plan.study.file.title)}",
+        "",
+        *said,
+        f"{done} of {len(plan.runs)} segmentation runs are done.",
+        "",
+    ]
     for (data, network), part in by_network(rows).items():
         header, body = cells(part, plan.study.file)
         lines += [f"## {_plain(f'{data}, {network}')}", "", _line(header), "|" + "---|" * len(header)]
         lines += [*(_line(row) for row in body), "", _plain(note(part, plan.study.file)), ""]
     for title, text, header, body in set_tables(synthetic_sets(plan), plan.study.file):
-        lines += [f"## {title}", "", text, "", _line(header), "|" + "---|" * len(header), *(_line(row) for row in body), ""]
+        lines += [
+            f"## {title}",
+            "",
+            text,
+            "",
+            _line(header),
+            "|" + "---|" * len(header),
+            *(_line(row) for row in body),
+            "",
+        ]
     return "\n".join(lines)
 
 
@@ -203,7 +220,19 @@ def _tested(result: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _csv(rows: list[Row]) -> str:
-    keys = ("data", "pairs", "network", "test", "arm", "kind", "ratio", "min_fit", "synthetic", "seeds", "diffusion_seeds")
+    keys = (
+        "data",
+        "pairs",
+        "network",
+        "test",
+        "arm",
+        "kind",
+        "ratio",
+        "min_fit",
+        "synthetic",
+        "seeds",
+        "diffusion_seeds",
+    )
     figures = ("mean", "sd", "difference", "difference_sd", "low", "high", "n")
     compared = ("against", "against_sd", "against_low", "against_high", "against_n")
     lines = []
@@ -255,7 +284,9 @@ _TEX = str.maketrans(
 def _tex(text: str) -> str:
     """A cell as LaTeX shows it, whatever an arm, a data set or a test set is called."""
     escaped = re.sub(r"(^|[\s\[])-(?=\d)", r"\1$-$", text.translate(_TEX).replace("±", r"$\pm$").replace(" - ", " -- "))
-    return "{}" + escaped if escaped.startswith(("[", "*")) else escaped  # after a line break these would be its argument
+    return (
+        "{}" + escaped if escaped.startswith(("[", "*")) else escaped
+    )  # after a line break these would be its argument
 
 
 _MARKDOWN = str.maketrans({letter: f"\\{letter}" for letter in "\\`*_<>|#~&"})

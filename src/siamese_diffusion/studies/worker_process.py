@@ -1,8 +1,8 @@
 """A worker of a study: the command line in a process of its own, which ends with the process that began it.
 
-Design note: standard input is a pipe that nobody writes to and whose other end the study holds. The system closes that end
-when the study ends, however it ends: also when it is killed, which no signal handler sees. The worker then does what an
-interrupt asks for: it finishes its step, saves its state and ends.
+Design note: standard input is a pipe that nobody writes to and whose other end the study holds. The system closes that
+end when the study ends, however it ends: also when it is killed, which no signal handler sees. The worker then does
+what an interrupt asks for: it finishes its step, saves its state and ends.
 """
 
 import _thread

@@ -92,7 +92,8 @@ def threads(workers: int) -> int:
 def command_line(stage: Stage, device: str) -> list[str]:
     """The command and options that do a stage; its settings are in its folder.
 
-    The manifests of this study name files wherever the data lie; what the user's own folders may name was checked before.
+    The manifests of this study name files wherever the data lie; what the user's own folders may name was checked
+    before.
     """
     command = [COMMANDS[stage.kind]]
     for name, value in {**stage.arguments, "out": stage.folder, "config": stage.folder / "settings.yaml"}.items():

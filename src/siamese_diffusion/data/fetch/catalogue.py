@@ -1,7 +1,7 @@
 """Data sets that `data get` fetches: where they are, under which terms, and how their folders become ours.
 
-Addresses are the providers' own. No provider publishes a checksum; where a SHA-256 stands below, it is the one that several
-independent users of the file recorded (torch-em among them), so it tells a damaged file from a whole one.
+Addresses are the providers' own. No provider publishes a checksum; where a SHA-256 stands below, it is the one that
+several independent users of the file recorded (torch-em among them), so it tells a damaged file from a whole one.
 """
 
 import re
@@ -59,7 +59,9 @@ class Release:
 
 def _drive(file: str, identity: str, size: int) -> Archive:
     """A file shared on Google Drive: the address that skips the page which says it is too large to be scanned."""
-    return Archive(file, (f"https://drive.usercontent.google.com/download?id={identity}&export=download&confirm=t",), size)
+    return Archive(
+        file, (f"https://drive.usercontent.google.com/download?id={identity}&export=download&confirm=t",), size
+    )
 
 
 def _isic(year: int, file: str, size: int | None = None, sha256: str | None = None) -> Archive:
@@ -83,7 +85,8 @@ def place_folders(images: str, masks: str) -> Place:
 
 
 def place_clinic(path: PurePosixPath) -> str | None:
-    """CVC-ClinicDB: `Original` and `Ground Truth`; of a copy with a folder PNG beside the TIFF files, the TIFF files."""
+    """CVC-ClinicDB: `Original` and `Ground Truth`; of a copy with a folder PNG beside the TIFF files, the TIFF
+    files."""
     if any(part.lower() == "png" for part in path.parts[1:-1]):
         return None
     return place_folders("original", "ground truth")(path)
@@ -154,7 +157,8 @@ POLYPS = Release(
     title="Polyps, as PraNet split five colonoscopy sets",
     pairs={"train": 1450, "test": 798},
     page="https://github.com/DengPingFan/PraNet",
-    licence=_RESEARCH + " The release states none; these are the terms of Kvasir-SEG and CVC-ClinicDB, of which it is made.",
+    licence=_RESEARCH
+    + " The release states none; these are the terms of Kvasir-SEG and CVC-ClinicDB, of which it is made.",
     cite="Fan et al., PraNet: Parallel Reverse Attention Network for Polyp Segmentation, MICCAI 2020",
     archives=(
         _drive("TrainDataset.zip", "1YiGHLw4iTvKdvbT6MgwO9zcCv8zJ_Bnb", 399_500_000),
@@ -189,7 +193,8 @@ ISIC_2018 = Release(
     title="ISIC 2018 task 1: dermoscopy lesions",
     pairs={"train": 2594, "val": 100, "test": 1000},
     page="https://challenge.isic-archive.com/data/#2018",
-    licence="CC0 1.0 or CC BY-NC 4.0 (sources differ): take it as non-commercial unless the LICENSE in the files says more.",
+    licence="CC0 1.0 or CC BY-NC 4.0 (sources differ): take it as non-commercial unless the LICENSE in the files "
+    "says more.",
     cite="Codella et al., arXiv 1902.03368; Tschandl et al., The HAM10000 dataset, Scientific Data 2018",
     archives=(
         _isic(

@@ -64,10 +64,11 @@ def get_data(
 
     Args:
         name: one of `list_data`.
-        out: gets the pairs, `splits.json` where the data set has splits, the notices that came with it in `notices/`, and
-            `source.json`: addresses, checksums and licence. The same call after an interruption goes on; a finished one
-            is returned as it is.
-        accept_licence: the terms of the data set are accepted; else they are asked for on the terminal, if there is one.
+        out: gets the pairs, `splits.json` where the data set has splits, the notices that came with it in `notices/`,
+            and `source.json`: addresses, checksums and licence. The same call after an interruption goes on; a finished
+            one is returned as it is.
+        accept_licence: the terms of the data set are accepted; else they are asked for on the terminal, if there is
+            one.
         archives: files (or folders, unpacked already) to take instead of downloading anything.
         keep: keep the downloaded archives in `OUT.downloads`; what was put there by hand is kept in any case.
 
@@ -166,8 +167,8 @@ def fetch(archive: Archive, store: Path, release: Release) -> tuple[Path, str | 
         part_record(part).replace(part_record(path))  # it tells that the file is not the user's
         return path, address
     raise InputError(
-        f"{archive.file} could not be fetched ({'; '.join(reasons)}): get it by hand from {release.page}, save it as {path} "
-        "and run the same command again, or give every file of the data set with --archive"
+        f"{archive.file} could not be fetched ({'; '.join(reasons)}): get it by hand from {release.page}, save it as "
+        f"{path} and run the same command again, or give every file of the data set with --archive"
     )
 
 
@@ -182,8 +183,8 @@ def _verify(path: Path, archive: Archive, final: Path) -> None:
         for note in (part_record(final), part_record(_part(final))):
             note.unlink(missing_ok=True)
         raise InputError(
-            f"{archive.file}: SHA-256 is {digest}, expected {archive.sha256}; set aside as {aside}. Run again to fetch it "
-            "anew, or, if the provider has replaced the file, give every file of the data set with --archive"
+            f"{archive.file}: SHA-256 is {digest}, expected {archive.sha256}; set aside as {aside}. Run again to "
+            f"fetch it anew, or, if the provider has replaced the file, give every file of the data set with --archive"
         )
 
 
@@ -309,6 +310,6 @@ def _require_space(path: Path, needed: int) -> None:
     free = shutil.disk_usage(there).free
     if free < needed + _SPARE:
         raise InputError(
-            f"{path}: needs {(needed + _SPARE) / 1e9:.1f} GB on the disk and {free / 1e9:.1f} GB are free; name a folder on "
-            "another disk, or free some"
+            f"{path}: needs {(needed + _SPARE) / 1e9:.1f} GB on the disk and {free / 1e9:.1f} GB are free; name a "
+            f"folder on another disk, or free some"
         )

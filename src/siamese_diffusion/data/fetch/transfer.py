@@ -1,8 +1,8 @@
 """Get one file over HTTP, and go on where an earlier attempt stopped.
 
-The bytes go to a `.part` file, and a `.part.json` beside it says of which address, version (ETag or Last-Modified) and size
-they are. A range request (RFC 9110, section 14) with If-Range asks for the rest, so that a file which the provider has
-replaced meanwhile is fetched anew and never glued to the old one.
+The bytes go to a `.part` file, and a `.part.json` beside it says of which address, version (ETag or Last-Modified) and
+size they are. A range request (RFC 9110, section 14) with If-Range asks for the rest, so that a file which the provider
+has replaced meanwhile is fetched anew and never glued to the old one.
 """
 
 import errno
@@ -103,7 +103,8 @@ def _receive(opener: OpenerDirector, address: str, part: Path) -> bool:
 
 
 def _extent(response: HTTPResponse, have: int) -> tuple[int | None, int | None]:
-    """Where in the file the answer starts (None: not where it should), and the size of the whole file where it is told."""
+    """Where in the file the answer starts (None: not where it should), and the size of the whole file where it is
+    told."""
     length = response.headers.get("Content-Length")
     if response.status != 206:
         return 0, _whole_number(length)
@@ -135,7 +136,13 @@ def _read_note(path: Path) -> _Note | None:
 def _blocks(response: HTTPResponse, name: str, start: int, size: int | None) -> Iterator[bytes]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=bar().console) as progress:
         task = progress.add_task(name, total=size, completed=start)
         while block := response.read(_BLOCK):

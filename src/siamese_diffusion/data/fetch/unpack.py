@@ -1,7 +1,7 @@
 """Unpack an archive from outside: only plain files, only inside the target, only as much as was agreed.
 
-ZIP is read here. Anything else (CVC-ClinicDB comes as RAR) is turned into a tar stream by `bsdtar`, which writes nothing
-itself, so that the same rules hold for every kind of archive.
+ZIP is read here. Anything else (CVC-ClinicDB comes as RAR) is turned into a tar stream by `bsdtar`, which writes
+nothing itself, so that the same rules hold for every kind of archive.
 """
 
 import errno
@@ -110,7 +110,9 @@ class _Guard:
         if outside or any(ord(letter) < 32 for letter in name):
             raise InputError(f"{self.archive}: {brief(repr(name))} would land outside the folder; nothing was kept")
         if printable(name) != name:
-            raise InputError(f"{self.archive}: the name {printable(name)} is not UTF-8; unpack it yourself and rename it")
+            raise InputError(
+                f"{self.archive}: the name {printable(name)} is not UTF-8; unpack it yourself and rename it"
+            )
         return path.parts
 
     def write(self, source: IO[bytes], target: Path, size: int) -> None:

@@ -1,7 +1,8 @@
 """Layouts of image-mask folders: one file a layout, each of which turns a folder into the same listing.
 
 Design note: the first layout that knows a folder has it. Manifests come first, since they say in words what the others
-would guess; a manifest of which the folders say otherwise is refused. `folders` comes last, since it takes almost anything.
+would guess; a manifest of which the folders say otherwise is refused. `folders` comes last, since it takes almost
+anything.
 """
 
 from collections.abc import Callable
@@ -70,7 +71,9 @@ def _placed(folder: Path, complete_only: bool) -> Listing | None:
 
 def _is_complete(listing: Listing) -> bool:
     return (
-        bool(listing.images or listing.test_sets) and listing.images.keys() == listing.masks.keys() and not listing.doubled
+        bool(listing.images or listing.test_sets)
+        and listing.images.keys() == listing.masks.keys()
+        and not listing.doubled
     )
 
 
@@ -80,7 +83,9 @@ def _require_same(folder: Path, first: Listing, other: Listing) -> None:
     Raises:
         InputError: they do not.
     """
-    one, two = ({listing.images[name]: listing.masks.get(name) for name in listing.images} for listing in (first, other))
+    one, two = (
+        {listing.images[name]: listing.masks.get(name) for name in listing.images} for listing in (first, other)
+    )
     apart = [path for path in sorted(one.keys() & two.keys()) if one[path] != two[path]]
     if apart or not (one.keys() <= two.keys() or two.keys() <= one.keys()):
         what = f"{apart[0].name} has another mask" if apart else "each has images that the other lacks"

@@ -1,4 +1,5 @@
-"""DRIVE, vessels of the retina: `training/images`, `training/1st_manual`; `training/mask` is the camera's field of view."""
+"""DRIVE, vessels of the retina: `training/images`, `training/1st_manual`; `training/mask` is the camera's field of
+view."""
 
 import re
 from dataclasses import replace

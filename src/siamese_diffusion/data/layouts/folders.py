@@ -21,7 +21,8 @@ FORMATS = ("png", "tif", "tiff", "bmp", "jpg", "jpeg")
 
 
 def read(folder: Path) -> Listing | None:
-    """Pairs of a folder by the names of its sub-folders and files, and by what files look like where names leave it open.
+    """Pairs of a folder by the names of its sub-folders and files, and by what files look like where names leave it
+    open.
 
     Raises:
         InputError: masks look like photographs, or there are several kinds of masks and nothing says which are meant.
@@ -68,7 +69,8 @@ def _by_role(images: list[Found], masks: list[Found], others: list[Found]) -> Li
 
 
 def _in_one_folder(images: list[Found], masks: list[Found], others: list[Found]) -> Listing | None:
-    """Masks beside their images, told by what their names add, or by their format where that tells mask from photograph."""
+    """Masks beside their images, told by what their names add, or by their format where that tells mask from
+    photograph."""
     files = images or others
     if masks or not files:
         return None
@@ -158,13 +160,17 @@ def _require_masks(listing: Listing) -> None:
     wrong = photographs([path for mask in listing.masks.values() for path in mask.files])
     if wrong:
         raise InputError(
-            f"{wrong[0]}: its name says a mask, but it looks like a photograph; say with data.images and data.masks which "
-            "files are which"
+            f"{wrong[0]}: its name says a mask, but it looks like a photograph; say with data.images and data.masks "
+            f"which files are which"
         )
 
 
 def _say_what_is_left(listing: Listing, tree: Tree) -> None:
-    used = {*listing.images.values(), *listing.doubled, *(path for mask in listing.masks.values() for path in mask.files)}
+    used = {
+        *listing.images.values(),
+        *listing.doubled,
+        *(path for mask in listing.masks.values() for path in mask.files),
+    }
     left: dict[Path, int] = defaultdict(int)
     for found in tree.files:
         if found.path not in used:

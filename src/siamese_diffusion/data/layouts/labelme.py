@@ -16,7 +16,8 @@ NO_AREA = ("point", "line", "linestrip", "points")
 
 
 def read(folder: Path) -> Listing | None:
-    """A pair for each annotated image at or below a folder; an annotation without shapes is of an image without lesions.
+    """A pair for each annotated image at or below a folder; an annotation without shapes is of an image without
+    lesions.
 
     Raises:
         InputError: an annotation cannot be read, or draws what has no area.

@@ -13,8 +13,8 @@ from siamese_diffusion.data.images import SUFFIXES
 NO_EXTENSION = "without extension"
 NOT_READ = "not read, for their formats"
 _PICTURES = (
-    ".dcm .nii .gz .mhd .mha .nrrd .npy .npz .mat .svs .webm .mp4 .avi .heic .avif .psd .raw .img .pgm .ppm .tga .pdf .eps "
-    ".zip .rar .7z"
+    ".dcm .nii .gz .mhd .mha .nrrd .npy .npz .mat .svs .webm .mp4 .avi .heic .avif .psd .raw .img .pgm .ppm .tga .pdf "
+    ".eps .zip .rar .7z"
 )
 PICTURES = frozenset(_PICTURES.split())
 """Extensions of pictures, volumes, videos and archives that this package does not read as pairs."""
@@ -32,7 +32,8 @@ class Listing:
     doubled: list[Path] = field(default_factory=list)
     """Files whose base name another file of the same kind has."""
     broken: list[tuple[Path, str]] = field(default_factory=list)
-    """A file and what is wrong with it: a manifest with a bad row, which is left out; a shard; a link that leads nowhere."""
+    """A file and what is wrong with it: a manifest with a bad row, which is left out; a shard; a link that leads
+    nowhere."""
     test_sets: dict[str, "Listing"] = field(default_factory=dict)
     """Sets that the folder keeps apart for testing."""
     groups: dict[str, str] = field(default_factory=dict)
@@ -103,7 +104,9 @@ def seen_in(folder: Path, most: int = 12) -> str:
     """What a folder holds, for an error: its sub-folders with the extensions of their files and how many there are."""
     parts = []
     for top, files in walk(folder):
-        counts = Counter("".join(Path(name).suffixes[-2:]) if name.endswith(".gz") else Path(name).suffix for name in files)
+        counts = Counter(
+            "".join(Path(name).suffixes[-2:]) if name.endswith(".gz") else Path(name).suffix for name in files
+        )
         if counts:
             where = "." if top == folder else f"{top.relative_to(folder)}/"
             parts.append(

@@ -1,8 +1,9 @@
-"""Which mask is whose: names that are equal, that differ by case or Unicode form, or by what all names of a kind have added.
+"""Which mask is whose: names that are equal, that differ by case or Unicode form, or by what all names of a kind have
+added.
 
-Design note: what is added is found from the names themselves and holds for the set, so `a_Segmentation.png`, `p1.tiff` and
-`21_manual1.gif` are one case. A core that begins or ends in a digit is never cut out of a longer number: `10.png` is no mask
-of `1.png`.
+Design note: what is added is found from the names themselves and holds for the set, so `a_Segmentation.png`, `p1.tiff`
+and `21_manual1.gif` are one case. A core that begins or ends in a digit is never cut out of a longer number: `10.png`
+is no mask of `1.png`.
 """
 
 import re
@@ -67,12 +68,18 @@ def match(images: Sequence[Name], masks: Sequence[Name]) -> Match:
     taken = set(found.image)
     looser = 0
     for number, name in enumerate(masks):
-        if found.image[number] is None and (index := alike.get((name.place, name.plain))) is not None and index not in taken:
+        if (
+            found.image[number] is None
+            and (index := alike.get((name.place, name.plain))) is not None
+            and index not in taken
+        ):
             found.image[number] = index
             taken.add(index)
             looser += 1
     if looser:
-        found.notes.append(f"{looser} masks were matched to images whose names differ by case, Unicode form or extension")
+        found.notes.append(
+            f"{looser} masks were matched to images whose names differ by case, Unicode form or extension"
+        )
     if found.count == len(masks):
         return found
     if found.count == 0:
@@ -81,7 +88,8 @@ def match(images: Sequence[Name], masks: Sequence[Name]) -> Match:
 
 
 def _numbered_besides(found: Match, images: Sequence[Name], masks: Sequence[Name]) -> Match:
-    """`a.png` has the mask `a.png`, and `a_1.png`, `a_2.png` besides: all the others must be such, or they stay alone."""
+    """`a.png` has the mask `a.png`, and `a_1.png`, `a_2.png` besides: all the others must be such, or they stay
+    alone."""
     cores = _cores(images, "", "")
     more = {
         number: _fits(name, ("", ""), cores)
@@ -214,7 +222,8 @@ def _fits(name: Name, rule: Rule, cores: dict[tuple[Hashable, str], int]) -> int
 def _refuse_two(stem: str, one: Rule, other: Rule) -> None:
     shown = " and ".join("".join((before, stem, after)) for before, after in (one, other))
     raise InputError(
-        f"{stem} has two kinds of masks, {shown}; name one with data.masks, for example data.masks='**/{one[0]}*{one[1]}.*'"
+        f"{stem} has two kinds of masks, {shown}; name one with data.masks, for example "
+        f"data.masks='**/{one[0]}*{one[1]}.*'"
     )
 
 
@@ -226,8 +235,8 @@ def _refuse_raters(found: Match, masks: Sequence[Name], used: Sequence[Rule]) ->
     for name, index in zip(masks, found.image, strict=True):
         if index is not None and index in first:
             raise InputError(
-                f"{first[index]} and {name.stem} are masks of one image by several people; name one with data.masks, for "
-                f"example data.masks='**/*{first[index][-7:]}.*'"
+                f"{first[index]} and {name.stem} are masks of one image by several people; name one with data.masks, "
+                f"for example data.masks='**/*{first[index][-7:]}.*'"
             )
         if index is not None:
             first[index] = name.stem

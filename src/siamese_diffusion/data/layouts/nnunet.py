@@ -46,8 +46,8 @@ def _one_channel(files: list[Path]) -> dict[str, Path]:
     for path in files:
         if not path.stem.endswith(CHANNEL):
             raise InputError(
-                f"{path}: a second channel of a case; images of one file each are read, so name the channel that is meant, "
-                f"data.images='imagesTr/*{CHANNEL}.*' with data.masks='labelsTr/*'"
+                f"{path}: a second channel of a case; images of one file each are read, so name the channel that is "
+                f"meant, data.images='imagesTr/*{CHANNEL}.*' with data.masks='labelsTr/*'"
             )
     return {path.stem.removesuffix(CHANNEL): path for path in files}
 

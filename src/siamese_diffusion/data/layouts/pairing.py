@@ -1,4 +1,5 @@
-"""From files that are known to be images and masks to pairs: which mask is whose, what a pair is called, groups and splits.
+"""From files that are known to be images and masks to pairs: which mask is whose, what a pair is called, groups and
+splits.
 
 Design note: several readings are tried, strictest first, and the first in which every mask has its image counts. Where
 there is none, the one with the most is kept, so that the error names the files that have no partner.
@@ -96,7 +97,9 @@ def _readings(images: Sequence[Found], masks: Sequence[Found]) -> Iterator[Readi
 
     def varying(found: Found) -> Place:
         return found.split, tuple(
-            part for part in found.above if part not in constant[found.path] and not re.fullmatch(r"(?i)fold[-_ ]?\d+", part)
+            part
+            for part in found.above
+            if part not in constant[found.path] and not re.fullmatch(r"(?i)fold[-_ ]?\d+", part)
         )
 
     shared = [set.intersection(*(set(found.above) for found in files)) for files in (images, masks)]
@@ -225,12 +228,13 @@ def name_all(
 ) -> tuple[dict[int, str], dict[str, str], list[Path]]:
     """Names of images by index, groups by name, and files whose name another one has.
 
-    A name is a file's base name, after those of its sub-folders: `p01-001`. Words of splits come along only where names of
-    two splits would else be the same.
+    A name is a file's base name, after those of its sub-folders: `p01-001`. Words of splits come along only where names
+    of two splits would else be the same.
     """
     places = [place(found)[1] for found in images]
     shared = next(
-        (i for i, parts in enumerate(zip(*places, strict=False)) if len(set(parts)) > 1), min(map(len, places), default=0)
+        (i for i, parts in enumerate(zip(*places, strict=False)) if len(set(parts)) > 1),
+        min(map(len, places), default=0),
     )
     places = [parts[shared:] for parts in places]
     stems = ["" if by_folder else _stem(found.path) for found in images]

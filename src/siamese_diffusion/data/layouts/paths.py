@@ -27,10 +27,11 @@ class Paths:
         """Names that were found only after a change: of case, Unicode form, slashes, leading folders, extension."""
 
     def find(self, text: str, role: Role | None = None) -> Path | None:
-        """The file that is meant, or None; of several of a name, the one that does not lie in folders of another `role`.
+        """The file that is meant, or None; of several of a name, the one that does not lie in folders of another
+        `role`.
 
-        As it is written first. Then with slashes for backslashes; without leading folders, which another machine had; in
-        any case or Unicode form; and without its extension, where only one file has that name.
+        As it is written first. Then with slashes for backslashes; without leading folders, which another machine had;
+        in any case or Unicode form; and without its extension, where only one file has that name.
         """
         if not text.strip():
             return None
@@ -100,4 +101,6 @@ def say_left_out(listing: Listing) -> Listing:
 
 def _role(path: Path) -> Role | None:
     """What the folders of a path say, the innermost first."""
-    return next((said.role for part in reversed(path.parts[:-1]) if (said := meaning(part)).role and not said.faint), None)
+    return next(
+        (said.role for part in reversed(path.parts[:-1]) if (said := meaning(part)).role and not said.faint), None
+    )

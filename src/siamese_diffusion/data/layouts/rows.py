@@ -111,7 +111,9 @@ def value_of(row: Row, names: Iterable[str]) -> str | None:
     return next((str(known[name]) for name in names if known.get(name) not in (None, "")), None)
 
 
-def _fill(listing: Listing, found: list[Found], masks: list[MaskSource], rows: list[Row], chosen: tuple[str, str]) -> None:
+def _fill(
+    listing: Listing, found: list[Found], masks: list[MaskSource], rows: list[Row], chosen: tuple[str, str]
+) -> None:
     stems = [(one.split, one.path.stem) for one in found]
     apart = len(set(stems)) < len(stems)  # the same base names in several folders: the folders' names tell them apart
     names, groups, doubled = name_all(found, lambda one: (None, one.above if apart else ()))

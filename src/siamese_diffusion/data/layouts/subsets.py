@@ -44,7 +44,9 @@ def only_child(folder: Path, detect: Detect) -> Listing | None:
 
 def _children(folder: Path) -> list[Path]:
     return sorted(
-        child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".") and child.name != "__MACOSX"
+        child
+        for child in folder.iterdir()
+        if child.is_dir() and not child.name.startswith(".") and child.name != "__MACOSX"
     )
 
 

@@ -49,7 +49,8 @@ def read_table(path: Path) -> Listing | None:
         return None
     if len({image for image, _ in chosen}) == 1 and len(chosen) > 1:
         raise InputError(
-            f"{path}: columns {' and '.join(mask for _, mask in chosen)} all name masks; name the one that is meant 'mask'"
+            f"{path}: columns {' and '.join(mask for _, mask in chosen)} all name masks; name the one that is meant "
+            f"'mask'"
         )
     return listing_of(rows, chosen[0], paths, path, f"table of paths, {path.name}", first_line)
 

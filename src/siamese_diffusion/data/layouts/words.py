@@ -1,6 +1,7 @@
 """What the names of folders say: images, masks, splits, or nothing that is read.
 
-Design note: a name is taken apart into words first, so `SegmentationClass`, `train_gt` and `masks_C1` need no entry each.
+Design note: a name is taken apart into words first, so `SegmentationClass`, `train_gt` and `masks_C1` need no entry
+each.
 """
 
 import re
@@ -16,18 +17,19 @@ def _set(text: str) -> frozenset[str]:
 
 
 IMAGE = _set(
-    "image images img imgs picture pictures photo photos frame frames original originals orig input inputs scan scans bild "
-    "bilder imagen imagenes"
+    "image images img imgs picture pictures photo photos frame frames original originals orig input inputs scan scans "
+    "bild bilder imagen imagenes"
 )
 FAINT = frozenset({"data", "raw"})
 """Words that mean images only where no other part of a path says more: `ISIC-2017_Training_Data`."""
 MASK = _set(
-    "mask masks label labels annotation annotations annot annots ann anns anno gt gts groundtruth groundtruths truth truths "
-    "seg segs segm segmentation segmentations manual maske masken mascara mascaras"
+    "mask masks label labels annotation annotations annot annots ann anns anno gt gts groundtruth groundtruths truth "
+    "truths seg segs segm segmentation segmentations manual maske masken mascara mascaras"
 )
 IGNORED = _set(
-    "bbox bboxes box boxes overlay overlays superpixel superpixels preview previews thumb thumbs thumbnail thumbnails vis "
-    "visualization visualizations visualisation visualisations fov roi heatmap heatmaps edge edges boundary boundaries"
+    "bbox bboxes box boxes overlay overlays superpixel superpixels preview previews thumb thumbs thumbnail thumbnails "
+    "vis visualization visualizations visualisation visualisations fov roi heatmap heatmaps edge edges boundary "
+    "boundaries"
 )
 """Pictures that are neither images nor masks of lesions."""
 SPLITS = {

@@ -24,7 +24,9 @@ def statistics(images: Images) -> dict[str, Any]:
     scaled = images.astype(np.float32) / 255
     grey = scaled @ np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601 luma
     down, across = np.gradient(grey, axis=(1, 2))
-    laplacian = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:] - 4 * grey[:, 1:-1, 1:-1]
+    laplacian = (
+        grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:] - 4 * grey[:, 1:-1, 1:-1]
+    )
     return {
         "mean": dict(zip(CHANNELS, scaled.mean((0, 1, 2), dtype=float).tolist(), strict=True)),
         "std": dict(zip(CHANNELS, scaled.std((0, 1, 2), dtype=float).tolist(), strict=True)),
@@ -72,7 +74,9 @@ def appearance(real: Images, synthetic: Images, seed: int = 0) -> dict[str, Any]
         ValueError: too few images, or the sets differ in size of image.
     """
     if len(real) < 2 or len(synthetic) < 1 or real.shape[1:] != synthetic.shape[1:]:
-        raise ValueError(f"expected at least 2 real and 1 synthetic image of one size, got {real.shape}, {synthetic.shape}")
+        raise ValueError(
+            f"expected at least 2 real and 1 synthetic image of one size, got {real.shape}, {synthetic.shape}"
+        )
     order = np.random.default_rng(seed).permutation(len(real))
     half = len(real) // 2
     return {

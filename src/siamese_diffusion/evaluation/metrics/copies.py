@@ -120,7 +120,9 @@ class CopySearch:
             order = np.random.default_rng(seed).permutation(self.count)
             rest = order[self.count // 2 :]
             base, apart = own.score[order[: self.count // 2]], False
-            measured = Novelty(own.score[rest], own.place[rest], own.flip[rest], own.description[rest], own.ratios[rest])
+            measured = Novelty(
+                own.score[rest], own.place[rest], own.flip[rest], own.description[rest], own.ratios[rest]
+            )
         threshold = float(np.quantile(base, target, method="lower"))
         return Calibration(threshold, float((measured.score < threshold).mean()), measured, apart)
 

@@ -4,8 +4,9 @@ The figures compare distributions, not images. Sets of a few hundred mislead the
 grow; the kernel distance is unbiased at any size (Bińkowski et al., arXiv:1801.01401), so read that one first.
 
 Intervals are at 95 %, from resampling the images of both sets with replacement. A resample holds repeated images, which
-shifts some of the statistics, so the spread of the resamples is centred on the value. Of sets larger than `MOST_COMPARED`,
-so many are resampled and the spread is scaled by the root of the sizes (m out of n bootstrap: Bickel et al., 1997).
+shifts some of the statistics, so the spread of the resamples is centred on the value. Of sets larger than
+`MOST_COMPARED`, so many are resampled and the spread is scaled by the root of the sizes (m out of n bootstrap: Bickel
+et al., 1997).
 """
 
 from collections.abc import Callable
@@ -260,7 +261,8 @@ def _frechet(first: tuple[Any, Any], second: tuple[Any, Any]) -> float:
 
 
 def _mmd(aa: Features, bb: Features, ab: Features, a: Weights, b: Weights) -> float:
-    """Unbiased squared MMD from kernel matrices, rows counted `a` and `b` times; an image is never paired with itself."""
+    """Unbiased squared MMD from kernel matrices, rows counted `a` and `b` times; an image is never paired with
+    itself."""
 
     def apart(kernel: Features, weights: Weights) -> float:
         own = (weights**2 * kernel.diagonal()).sum()

@@ -35,7 +35,12 @@ def lpips_alex(device: torch.device) -> Distance:
 
 
 def pair_distances(
-    files: Sequence[ImageFile], distance: Distance, resolution: int, count: int = 500, batch_size: int = 16, seed: int = 0
+    files: Sequence[ImageFile],
+    distance: Distance,
+    resolution: int,
+    count: int = 500,
+    batch_size: int = 16,
+    seed: int = 0,
 ) -> NDArray[np.float64]:
     """Distances (count,) of random pairs of two different images.
 

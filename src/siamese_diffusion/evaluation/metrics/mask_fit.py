@@ -66,7 +66,9 @@ def interval(values: Scores, seed: int = 0) -> dict[str, float]:
     return {"mean": float(values.mean()), "low": float(low), "high": float(high)}
 
 
-def mask_fit(predictions: NDArray[np.floating[Any]], masks: NDArray[np.bool_], seed: int = 0) -> dict[str, dict[str, float]]:
+def mask_fit(
+    predictions: NDArray[np.floating[Any]], masks: NDArray[np.bool_], seed: int = 0
+) -> dict[str, dict[str, float]]:
     """Mean `dice`, `iou` and `boundary` of predictions and their masks, each with `mean`, `low` and `high` (95 %).
 
     Args:

@@ -62,7 +62,11 @@ def nearest(
     for start in track(range(0, len(queries), QUERIES)):
         rows = slice(start, min(start + QUERIES, len(queries)))
         found = _block(
-            np.asarray(queries[rows], np.float32) - centre, variants, centre, k, None if exclude is None else exclude[rows]
+            np.asarray(queries[rows], np.float32) - centre,
+            variants,
+            centre,
+            k,
+            None if exclude is None else exclude[rows],
         )
         distance[rows], index[rows], variant[rows] = found
     return Nearest(distance, index, variant)

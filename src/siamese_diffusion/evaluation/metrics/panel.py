@@ -16,7 +16,8 @@ from siamese_diffusion.evaluation.metrics.distances import Estimate, Features
 NAMES = {"inception": {"kd": "kid", "fd": "fid"}, "clip": {"cosine": "clip_i"}}
 
 MEANING = {
-    "kid": "Kernel distance of Inception features; 0 is indistinguishable, and it may fall a little below. Lower is better.",
+    "kid": "Kernel distance of Inception features; 0 is indistinguishable, and it may fall a little below. Lower is "
+    "better.",
     "kd": "Kernel distance of the features; 0 is indistinguishable, and it may fall a little below. Lower is better.",
     "fid": "Fréchet distance of Inception features. Lower is better; small sets raise it whatever they show.",
     "fd": "Fréchet distance of the features. Lower is better; small sets raise it whatever they show.",
@@ -27,7 +28,8 @@ MEANING = {
     "recall": "Diversity: share of the real images that look like some synthetic image.",
     "density": "Fidelity, weighted by how crowded with real images the place is; about 1 for real images.",
     "coverage": "Diversity: share of the real images with a synthetic image close by.",
-    "diversity": "Mean cosine distance between two synthetic images; 0 if all were the same. Should match the real images'.",
+    "diversity": "Mean cosine distance between two synthetic images; 0 if all were the same. Should match the real "
+    "images'.",
     "lpips": "Mean perceptual distance (LPIPS) of two synthetic images. Should match the real images'.",
 }
 
@@ -66,7 +68,9 @@ def panel(
     return result
 
 
-def merge(first: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]], extractor: str) -> dict[str, dict[str, Any]]:
+def merge(
+    first: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]], extractor: str
+) -> dict[str, dict[str, Any]]:
     """Both; a metric that `first` has too gets the other extractor's name in front."""
     prefix = re.sub(r"[^a-z0-9]+", "_", extractor.lower()).strip("_")
     return first | {f"{prefix}_{name}" if name in first else name: entry for name, entry in other.items()}

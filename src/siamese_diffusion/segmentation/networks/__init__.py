@@ -32,7 +32,8 @@ BACKBONES = {
     "polyp_pvt": "backbone.",
     "ctnet": "backbone.",
 }
-"""What the parameter names of a network's encoder begin with, which may come pretrained and learn at a rate of its own."""
+"""What the parameter names of a network's encoder begin with, which may come pretrained and learn at a rate of its
+own."""
 
 
 def names() -> list[str]:
@@ -61,7 +62,9 @@ def create(name: str, pretrained: bool = False) -> nn.Module:
             network = build(True)
     except InputError:
         raise
-    except Exception as error:  # what a failed download raises differs by version of the hub's client and its HTTP library
+    except (
+        Exception
+    ) as error:  # what a failed download raises differs by version of the hub's client and its HTTP library
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"segment.pretrained: the ImageNet weights of {name} cannot be downloaded ({reason}); "

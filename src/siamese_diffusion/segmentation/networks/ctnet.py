@@ -33,7 +33,8 @@ class CTNet(nn.Module):
         self.prediction = nn.Sequential(ConvNorm(WIDTH, WIDTH, 3), nn.Conv2d(WIDTH, 1, 1))
 
     def decode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images (B, 3, H, W) -> logits (B, 1, H, W) and the deepest reduced features (B, 32, H/32, W/32)."""
+        """Normalised images (B, 3, H, W) -> logits (B, 1, H, W) and the deepest reduced features (B, 32, H/32,
+        W/32)."""
         f1, f2, f3, f4 = pyramid.features(self.backbone, images)
         x1, x2, x3, x4 = self.Translayer1(f1), self.Translayer2(f2), self.Translayer3(f3), self.Translayer4(f4)
         high, middle, low = self.Smim(x4), self.Smim(x3), self.Smim(x2)  # one module: its statistics see all three

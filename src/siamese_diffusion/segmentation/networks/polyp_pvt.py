@@ -37,7 +37,8 @@ class PolypPVT(nn.Module):
         self.out_CFM = nn.Conv2d(WIDTH, 1, 1)
 
     def pair(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images (B, 3, H, W) -> logits from the cascaded fusion and from the aggregation, (B, 1, H, W) each."""
+        """Normalised images (B, 3, H, W) -> logits from the cascaded fusion and from the aggregation, (B, 1, H, W)
+        each."""
         f1, f2, f3, f4 = pyramid.features(self.backbone, images)
         detail = self.ca(f1) * f1
         detail = self.sa(detail) * detail

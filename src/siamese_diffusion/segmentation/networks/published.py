@@ -72,6 +72,10 @@ def network_key(name: str, key: str) -> str:
 def _plain(content: Any, where: str) -> dict[str, Tensor]:
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(value, Tensor) for value in content.values())
+    ):
         raise InputError(f"{where}: expected a state dict, names to tensors")
     return {key.removeprefix("module."): value for key, value in content.items()}

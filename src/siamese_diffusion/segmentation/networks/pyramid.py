@@ -29,7 +29,9 @@ def mit_b3(pretrained: bool) -> nn.Module:
         from huggingface_hub import hf_hub_download
         from safetensors.torch import load_file
 
-        progress.notify("MiT-B3's ImageNet weights are under the NVIDIA Source Code License: for non-commercial use only")
+        progress.notify(
+            "MiT-B3's ImageNet weights are under the NVIDIA Source Code License: for non-commercial use only"
+        )
         state = load_file(hf_hub_download("smp-hub/mit_b3.imagenet", "model.safetensors"))
         model.load_state_dict({timm_key(key): value for key, value in state.items() if not key.startswith("head.")})
     return model

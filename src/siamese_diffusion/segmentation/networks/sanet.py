@@ -1,4 +1,5 @@
-"""SANet, the Shallow Attention Network (Wei et al., MICCAI 2021, arXiv:2108.00882), on timm's Res2Net-50; 23.9 M parameters.
+"""SANet, the Shallow Attention Network (Wei et al., MICCAI 2021, arXiv:2108.00882), on timm's Res2Net-50; 23.9 M
+parameters.
 
 timm's `res2net50d` is Res2Net-50 v1b 26w x 4s. The parameter names are the authors'.
 """
@@ -18,7 +19,9 @@ class SANet(nn.Module):
     def __init__(self, pretrained: bool) -> None:
         super().__init__()
         self.normalize = Normalize()
-        self.bkbone = timm.create_model("res2net50d", pretrained=pretrained, features_only=True, out_indices=(1, 2, 3, 4))
+        self.bkbone = timm.create_model(
+            "res2net50d", pretrained=pretrained, features_only=True, out_indices=(1, 2, 3, 4)
+        )
         self.linear5 = _reduce(2048)
         self.linear4 = _reduce(1024)
         self.linear3 = _reduce(512)

@@ -1,7 +1,7 @@
 """The plain U-Net of Awesome-U-Net (NITR098), which the paper's authors named for their ISIC table; 1.9 M parameters.
 
-Four levels of 32 to 256 channels, no normalisation layers, no ImageNet weights. It tells two classes apart; the logit of
-the mask is the difference of theirs.
+Four levels of 32 to 256 channels, no normalisation layers, no ImageNet weights. It tells two classes apart; the logit
+of the mask is the difference of theirs.
 """
 
 import torch
@@ -14,7 +14,8 @@ CHANNELS = (32, 64, 128, 256)
 
 
 class PlainUNet(nn.Module):
-    """(B, 3, R, R) in [0, 1] -> (B, 1, R, R) logits, R a multiple of 8; each image is first stretched to fill [0, 1]."""
+    """(B, 3, R, R) in [0, 1] -> (B, 1, R, R) logits, R a multiple of 8; each image is first stretched to fill [0,
+    1]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +60,8 @@ class Double(nn.Module):
 
 
 def stretch(images: Tensor) -> Tensor:
-    """(B, 3, H, W) -> the same, each image's lowest value at 0 and its highest at 1; an image of one value becomes 0."""
+    """(B, 3, H, W) -> the same, each image's lowest value at 0 and its highest at 1; an image of one value becomes
+    0."""
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     return (images - low) / torch.where(high > low, high - low, 1.0)
 
