@@ -12,7 +12,6 @@ import json
 import math
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -76,14 +75,16 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 
     The system drops the lock with the process, however that ends.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as file:
-        if sys.platform != "win32":
-            import fcntl
+    from filelock import FileLock
 
-            with suppress(OSError):  # without locks, several processes do the same work and the last one's file stays
-                fcntl.flock(file, fcntl.LOCK_EX)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    with suppress(OSError, NotImplementedError):
+        lock.acquire()  # where there are no locks, several processes do the same work and the last one's file stays
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextmanager
