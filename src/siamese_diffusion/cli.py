@@ -164,11 +164,13 @@ def evaluate(
     settings: Setting = None,
     resume: Resume = False,
     device: Device = "auto",
-) -> Result:
+) -> Shown:
     """Are the images good, do they obey their masks, and are they new?"""
+    from siamese_diffusion.evaluation.verdict import render
+
     chosen = load_settings(config, settings)
     quiet()
-    return api.evaluate(
+    metrics = api.evaluate(
         real=real,
         synthetic=synthetic,
         out=out,
@@ -179,6 +181,7 @@ def evaluate(
         resume=resume,
         device=device,
     )
+    return Shown(metrics, render(metrics))
 
 
 @command(app, "filter")

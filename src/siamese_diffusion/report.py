@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,6 +39,21 @@ class Table:
     title: str = ""
 
 
+Word = Literal["good", "doubtful", "not good", "cannot tell"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer to one question."""
+
+    question: str
+    word: Word
+    because: str
+    """The figures that decide, in sentences."""
+    rule: str
+    """How they decide."""
+
+
 @dataclass(frozen=True)
 class Section:
     title: str
@@ -47,13 +62,15 @@ class Section:
     tables: Sequence[Table] = field(default_factory=list)
 
 
-def write_report(path: Path, title: str, lead: str, sections: Sequence[Section]) -> None:
-    """Write the page to `path`."""
+def write_report(
+    path: Path, title: str, lead: str, sections: Sequence[Section], verdicts: Sequence[Verdict] = ()
+) -> None:
+    """Write the page to `path`; verdicts stand above all sections."""
     from jinja2 import Environment
 
     template = (resources.files("siamese_diffusion") / "templates" / "report.html").read_text(encoding="utf-8")
     page = Environment(autoescape=True, trim_blocks=True).from_string(template)
-    write_text(path, page.render(title=title, lead=lead, sections=sections))
+    write_text(path, page.render(title=title, lead=lead, verdicts=verdicts, sections=sections))
 
 
 def labelled_rows(rows: Mapping[str, Sequence[NDArray[np.uint8]]], size: float = 1.25) -> bytes:

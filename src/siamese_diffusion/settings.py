@@ -358,6 +358,12 @@ class EvaluateConfig(SettingsSection):
     false_alarms: float = Field(
         0.01, gt=0, lt=0.5, description="share of the real training images that the copy flag may hit"
     )
+    held_out: float = Field(
+        0.2,
+        gt=0,
+        lt=0.6,
+        description="share of the real images that is set aside as a yardstick where no split holds any out",
+    )
     batch_size: int = Field(32, ge=1, description="images in one pass of an extractor")
     precision: Precision = Field("fp32", description=f"of the extractors and the judge; {PRECISION}")
     seed: int = Field(0, ge=0, description="of subsets and resamples")

@@ -4,17 +4,20 @@ A step of `evaluate`, which hands in the extractors: one of them is the judge, a
 known to `evaluation`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from siamese_diffusion import progress
 from siamese_diffusion.config import Config
-from siamese_diffusion.data.pairs import Pair
+from siamese_diffusion.data.pairs import ImageFile, Pair
 from siamese_diffusion.evaluation.features import FLIP_NAMES, FLIPS, PLAIN, Extractor, contents, features
-from siamese_diffusion.evaluation.metrics.copies import CopySearch, Novelty, thumbnails
+from siamese_diffusion.evaluation.metrics.copies import Calibration, CopySearch, Novelty, whole_image
+from siamese_diffusion.evaluation.metrics.local_matches import SIDE, Details, details
 from siamese_diffusion.evaluation.metrics.lpips import Distance, pair_distances
 from siamese_diffusion.evaluation.metrics.mask_fit import interval
 from siamese_diffusion.evaluation.metrics.panel import merge, panel, principal
@@ -74,7 +77,8 @@ class CachedFeatures:
 def compare(
     sets: Sets, extractors: Sequence[Extractor], lpips: Distance | None, cache: Path, config: Config
 ) -> Comparison:
-    """Quality by every extractor, and novelty by the first one and thumbnails.
+    """Quality by every extractor; novelty by the image as a whole and by its details, and by the first extractor where
+    that is not the judge, which finds no copies.
 
     Args:
         sets: at least `memorization.LEAST` real and 2 synthetic pairs.
@@ -86,43 +90,104 @@ def compare(
     Raises:
         InputError: an image cannot be read, or the disk is full.
     """
+    aside = set_aside(sets, config)
     seed = config.evaluate.seed
     source = CachedFeatures(sets, cache, config)
     quality: dict[str, dict[str, Any]] = {}
     for number, extractor in enumerate(extractors):
-        real, made, apart = source.of(extractor, flipped=number == 0)
-        found = panel(extractor.name, extractor.family, real[:, 0], made, apart if len(apart) else None, seed)
+        real, made, apart = source.of(extractor, flipped=number == 0 and extractor.name != "judge")
+        found = panel(extractor.name, extractor.family, real[:, 0], made, apart if len(apart) else None, seed, aside)
         quality = merge(quality, found, extractor.name)
         if number == 0:
             first = [real, made, apart]
     if lpips is not None:
         quality["lpips"] = _lpips(source, lpips, config)
 
-    described = [extractors[0], thumbnails()]
-    views = [first, source.of(described[1], flipped=True)]
-    archive = CopySearch([view[0] for view in views])
+    known = [extractors[0]] if extractors[0].name != "judge" else []
+    views = [source.of(whole_image(), flipped=True), *([first] if known else [])]
+    novelty, nearest, real_scores = _copies(sets, views, [each.name for each in known], config)
+    places: list[Array] = [*principal(first[0][:, 0], first[1:], seed)]
+    return Comparison(quality, novelty, nearest, real_scores, places)
+
+
+def _copies(
+    sets: Sets, views: Sequence[Sequence[Array]], extractors: Sequence[str], config: Config
+) -> tuple[dict[str, Any], list[dict[str, Any]], Array]:
+    """`novelty`, a row for every synthetic image, and the scores of the real images that the rate was measured on.
+
+    Args:
+        sets: the pairs.
+        views: for each description of the whole image its features of the three sets.
+        extractors: names of those beside the first, `whole`.
+        config: its `evaluate` counts.
+    """
+    names = ["whole", *extractors, "details"]
+    own = list(_details(sets.real, "training images"))
+    search = CopySearch([view[0] for view in views], own)
+    assert search.local is not None
+    itself = np.arange(len(own))
+    own_matches = search.local.match(own, itself)
     held = [view[2] for view in views] if sets.held_out else None
-    calibration = archive.calibrate(held, config.evaluate.false_alarms, seed)
-    names = [extractor.name for extractor in described]
-    nearest = _nearest(archive.score([view[1] for view in views]), sets.synthetic, sets.real, names)
-    scores = np.array([row["distance"] for row in nearest])
-    measured = calibration.measured
-    alarms = _nearest(measured, sets.held_out, sets.real, names) if calibration.held_out else []
+    held_matches = search.local.match(_details(sets.held_out, "held-out images"))
+    target = config.evaluate.false_alarms
+    found = search.calibrate(own_matches, held, held_matches, target, config.evaluate.seed)
+    made = search.score([view[1] for view in views], search.local.match(_details(sets.synthetic, "synthetic images")))
+    nearest = _nearest(made, sets.synthetic, sets.real, names)
+    scores = made.score
+    alarms = _nearest(found.measured, [sets.held_out[i] for i in found.rows], sets.real, names) if held else []
     novelty = {
-        "share_flagged": float((scores < calibration.threshold).mean()),
-        "threshold": calibration.threshold,
-        "false_alarm_rate": calibration.false_alarm_rate,
-        "target": config.evaluate.false_alarms,
+        "share_flagged": float((scores < 1).mean()),
+        "threshold": 1.0,
+        "thresholds": dict(zip(names, found.thresholds.tolist(), strict=True)),
+        "false_alarm_rate": found.false_alarm_rate,
+        "target": target,
+        "base": found.base,
         "measured_on": {
-            "images": "held-out real" if calibration.held_out else "half of the training images",
-            "count": len(measured.score),
+            "images": "held-out real" if found.held_out else "half of the training images",
+            "count": len(found.measured.score),
         },
         "score": interval(scores),
-        "flagged": _below(nearest, calibration.threshold, "synthetic"),
-        "alarms": _below(alarms, calibration.threshold, "held_out"),
+        "flagged": _below(nearest, 1.0, "synthetic"),
+        "alarms": _below(alarms, 1.0, "held_out"),
+        "same_scene": _same_scenes(found, sets, names),
     }
-    places: list[Array] = [*principal(first[0][:, 0], first[1:], seed)]
-    return Comparison(quality, novelty, nearest, measured.score, places)
+    return novelty, nearest, found.measured.score
+
+
+def _same_scenes(found: Calibration, sets: Sets, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Real images that are plainly the same scene as a training image: {first, second, by, split}, each pair once."""
+    scenes: dict[tuple[str, str], dict[str, Any]] = {}
+    for part, pairs, split in ((found.own, sets.real, "train"), (found.apart, sets.held_out, "held out")):
+        for place in np.flatnonzero(part.same) if part is not None else []:
+            assert part is not None
+            first, second = pairs[place].name, sets.real[part.place[place]].name
+            key = (min(first, second), max(first, second)) if split == "train" else (first, second)
+            scenes.setdefault(
+                key, {"first": first, "second": second, "by": names[part.description[place]], "split": split}
+            )
+    return list(scenes.values())
+
+
+def _details(pairs: Sequence[Pair], description: str) -> Iterator[Details]:
+    """Details of the images, read ahead in part, in order."""
+
+    def look(image: ImageFile) -> Details:
+        return details(image.squared(SIDE))
+
+    with progress.bar() as shown, ThreadPoolExecutor() as pool:
+        task = shown.add_task(f"details: {description}", total=len(pairs))
+        for start in range(0, len(pairs), 256):
+            for each in pool.map(look, [pair.image for pair in pairs[start : start + 256]]):
+                shown.advance(task)
+                yield each
+
+
+def set_aside(sets: Sets, config: Config) -> NDArray[np.intp]:
+    """Places of the training images that stand in for held-out ones, drawn by the seed; none where there are some."""
+    if sets.held_out:
+        return np.empty(0, np.intp)
+    count = round(len(sets.real) * config.evaluate.held_out)
+    return np.sort(np.random.default_rng(config.evaluate.seed).permutation(len(sets.real))[:count])
 
 
 def _nearest(
@@ -138,7 +203,9 @@ def _nearest(
             "index": int(index),
             **{name: float(ratio) for name, ratio in zip(descriptions, ratios, strict=True)},
         }
-        for pair, score, index, flip, which, ratios in zip(queries, *found, strict=True)
+        for pair, index, flip, which, ratios, score in zip(
+            queries, found.place, found.flip, found.description, found.ratios, found.score, strict=True
+        )
     ]
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from siamese_diffusion.data.splits import held_out, own_test_pairs
 from siamese_diffusion.device import find_device, precision_on, set_tf32
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.evaluation import extractors, gallery, page
-from siamese_diffusion.evaluation.compare import Comparison, Sets, compare
+from siamese_diffusion.evaluation.compare import Comparison, Sets, compare, set_aside
 from siamese_diffusion.evaluation.features import Extractor
 from siamese_diffusion.evaluation.judge import (
     SHUFFLED,
@@ -30,14 +31,16 @@ from siamese_diffusion.evaluation.judge import (
     measure_both,
     own_error,
 )
-from siamese_diffusion.evaluation.metrics import copies, distances
+from siamese_diffusion.evaluation.metrics import copies, distances, local_matches
 from siamese_diffusion.evaluation.metrics import lpips as perceptual
 from siamese_diffusion.evaluation.metrics.appearance import appearance
 from siamese_diffusion.evaluation.metrics.mask_fit import RESAMPLES, Scores, interval
 from siamese_diffusion.evaluation.scores import read_fits
+from siamese_diffusion.evaluation.verdict import verdicts
 from siamese_diffusion.files import read_json, to_csv, write_json, write_text, write_whole
 from siamese_diffusion.lock import hold
 from siamese_diffusion.progress import notify
+from siamese_diffusion.segmentation.segment import read_result
 from siamese_diffusion.segmentation.trained import WEIGHTS, require_finished
 
 RESULTS = frozenset({"config.yaml", "fit.csv", "novelty.csv", "worst.png", "report.html", "metrics.json"})
@@ -80,11 +83,13 @@ def evaluate(
     Returns:
         `quality`: see `metrics.panel.panel`. `fit`: `dice`, `iou`, `boundary` and `shuffled` (Dice against other
         pairs' masks), each {mean, low, high}; `judge` {dice, boundary, on, count}; `ratio`, fit over the judge's own
-        Dice, None where that is 0. `novelty`: `share_flagged`, `threshold`, `false_alarm_rate`, `measured_on` {images,
-        count}, `target`, `score` {mean, low, high}, and `flagged`, [{synthetic, real, distance, flip, by}], nearest
-        first; `distance` is the score; `alarms`, the same of the held-out real images below the threshold.
+        Dice, None where that is 0. `novelty`: `share_flagged`, `threshold` (1), `thresholds` by description,
+        `false_alarm_rate`, `measured_on` {images, count}, `base` (training images that gave the thresholds),
+        `target`, `score` {mean, low, high}, and `flagged`, [{synthetic, real, distance, flip, by}], nearest first;
+        `distance` is the score; `alarms`, the same of the held-out real images below the threshold; `same_scene`,
+        [{first, second, by, split}], real images that show what a training image shows.
         `appearance`: see `metrics.appearance`. `counts`: {real, synthetic, held_out}.
-        `protocol`: how it was measured.
+        `verdicts`: [{question, word, because, rule}], see `verdict.verdicts`. `protocol`: how it was measured.
 
     Raises:
         InputError: bad input, too few pairs, weights that cannot be had, or `out` holds results and `resume` is false,
@@ -128,6 +133,9 @@ def evaluate(
             "counts": _counts(sets),
             "protocol": _protocol(*folders, config, trusted, chosen, lpips is not None),
         }
+        aside = [sets.real[place].name for place in set_aside(sets, config)]
+        metrics["protocol"]["set_aside"] = aside
+        metrics["verdicts"] = [asdict(each) for each in verdicts(metrics, read_result(trusted.run)["train"]["real"])]
         _write_tables(out, sets, scores, found)
         write_whole(out / "worst.png", gallery.best_and_worst(trusted, sets.synthetic, scores["dice"]).save)
         page.write(out / "report.html", metrics, sets, trusted, scores, own_scores, found, config)
@@ -256,7 +264,9 @@ def _protocol(
         f"(40 for large Fréchet distances), at most {distances.MOST_COMPARED} images of a kind",
         "neighbours": "precision and recall 3, density and coverage 5, of at most "
         f"{distances.MANIFOLD} images of a kind; novelty {copies.NEIGHBOURS}",
-        "novelty": f"{chosen[0].name} features and {copies.THUMBNAIL} px thumbnails, four flips of the real images",
+        "novelty": f"the whole image at {copies.SIDE} px in four flips, {local_matches.POINTS} details at most at "
+        f"{local_matches.SIDE} px, mirrored or not"
+        + ("" if chosen[0].name == "judge" else f", and the {chosen[0].name} features in four flips"),
         "shuffled": f"at most {SHUFFLED} pairs",
         "appearance": f"at most {MOST_LOOKED_AT} images of a kind at {config.data.resolution} px",
     }

@@ -16,7 +16,8 @@ from siamese_diffusion.evaluation.gallery import COLUMNS
 from siamese_diffusion.evaluation.judge import Judge
 from siamese_diffusion.evaluation.metrics.mask_fit import Scores
 from siamese_diffusion.evaluation.metrics.panel import meaning
-from siamese_diffusion.report import Figure, Section, Table, histogram, labelled_rows, scatter, write_report
+from siamese_diffusion.evaluation.verdict import promised
+from siamese_diffusion.report import Figure, Section, Table, Verdict, histogram, labelled_rows, scatter, write_report
 
 
 def write(
@@ -41,6 +42,7 @@ def write(
         found: the comparison in features.
         config: its `data.resolution` and `evaluate.seed` count.
     """
+    told = [Verdict(**each) for each in metrics["verdicts"]]
     sections = [
         _quality(metrics, sets, found, config),
         _fit(metrics["fit"], sets.synthetic, judge, scores, own),
@@ -48,23 +50,12 @@ def write(
         _appearance(metrics["appearance"]),
         _protocol(metrics),
     ]
-    write_report(path, "Synthetic pairs: are they good, do they obey, are they new?", _lead(metrics), sections)
+    write_report(path, "Synthetic pairs: are they good, do they obey, are they new?", _lead(metrics), sections, told)
 
 
 def _lead(metrics: Mapping[str, Any]) -> str:
-    fit, novelty, counts = metrics["fit"], metrics["novelty"], metrics["counts"]
-    name, distance = next(iter(metrics["quality"].items()))
-    scale = f" (real images among themselves: {_number(distance['real'])})" if distance["real"] is not None else ""
-    flagged = len(novelty["flagged"])
-    return (
-        f"{counts['synthetic']} synthetic pairs, compared with {counts['real']} real ones. "
-        f"Good: {_title(name)} is {_number(distance['value'])}{scale}. "
-        f"Obedient: a network that was trained on real pairs finds the lesion that was asked for with a Dice of "
-        f"{_percent(fit['dice']['mean'])} %; in real images its Dice is {_percent(fit['judge']['dice'])} %. "
-        f"New: {flagged or 'none'} of {counts['synthetic']} {'is' if flagged == 1 else 'are'} flagged as "
-        f"{'a copy' if flagged == 1 else 'copies'} of a training image; of real images that are not copies the flag "
-        f"hits {_percent(novelty['false_alarm_rate'])} %."
-    )
+    counts = metrics["counts"]
+    return f"{counts['synthetic']} synthetic pairs, compared with {counts['real']} real ones."
 
 
 def _quality(metrics: Mapping[str, Any], sets: Sets, found: Comparison, config: Config) -> Section:
@@ -199,23 +190,32 @@ def _novelty(novelty: Mapping[str, Any], sets: Sets, found: Comparison, size: in
             ("The farthest", rows[-COLUMNS:]),
         )
     ]
+    apart = {pair.name: pair.image for pair in sets.held_out}
     if novelty["alarms"]:
-        apart = {pair.name: pair.image for pair in sets.held_out}
         picture = gallery.side_by_side(novelty["alarms"][:COLUMNS], "held_out", apart, real, size)
         title = "The false alarms: real images that are not for training, and were flagged"
-        figures.append(
-            Figure(picture, f"{title}; {below} Where the two are the same scene, the splits of the data leak.")
+        figures.append(Figure(picture, f"{title}; {below}"))
+    if scenes := novelty["same_scene"]:
+        shown = [
+            {"name": row["first"], "real": row["second"], "distance": 0, "flip": "none", "by": row["by"]}
+            for row in scenes[:COLUMNS]
+        ]
+        picture = gallery.side_by_side(shown, "name", real | apart, real, size)
+        text = (
+            f"The same scene twice among the real images: {len(scenes)} in all. Keep such images in one split; they "
+            "count neither for the thresholds nor as false alarms."
         )
+        figures.append(Figure(picture, text))
     series: dict[str, ArrayLike] = {"synthetic": [row["distance"] for row in rows], "real": found.real_scores}
     measured = novelty["measured_on"]
     score = novelty["score"]
     return Section(
         "Are the images new?",
-        "For every synthetic image the nearest real training image is looked up, flipped or not, in two ways: by the "
-        "features of a network, and by a thumbnail without brightness and contrast. The score is the smaller of two "
-        "ratios: the distance to that image over the mean distance of that image to its own nearest real neighbours. "
-        "A copy scores near 0, a new image about 1. An image below the threshold is flagged. A high score does not "
-        "prove that nothing was copied: a copied detail in a new scene is not seen.",
+        "Every synthetic image is looked for among the training images, as a whole (through brightness, blur, noise, "
+        "flips and blends) and by its details (through crops, turns, shifts, and where only a part was copied). A "
+        "score near 0 is a copy; below 1 an image is nearer to a training image than real images are to each other, "
+        "and is flagged. What is not found: a copy that was bent out of shape, or of less than about a third of the "
+        "image.",
         figures=[
             Figure(histogram(series, "score", (novelty["threshold"], "threshold")), "Scores of every image."),
             *figures,
@@ -233,14 +233,13 @@ def _novelty(novelty: Mapping[str, Any], sets: Sets, found: Comparison, size: in
                         "false alarms",
                         f"{_percent(novelty['false_alarm_rate'])} %",
                         f"Share of {measured['count']} real images ({measured['images']}) that the flag hits, though "
-                        f"they are no copies. Near-duplicates among real images count as alarms. A flagged share of "
-                        f"this size is no sign of copying.",
+                        f"they are no copies. A flagged share of this size is no sign of copying.",
                     ],
                     [
-                        "threshold",
-                        _number(novelty["threshold"]),
-                        f"The score below which {_percent(novelty['target'])} % of the training images lie, each "
-                        f"compared with all others.",
+                        "thresholds",
+                        ", ".join(f"{name} {_number(value)}" for name, value in novelty["thresholds"].items()),
+                        f"Set so that the flag hits about {_percent(novelty['target'])} % of the training images, each "
+                        f"compared with all others. {promised(novelty) or ''}".strip(),
                     ],
                     [
                         "mean score",
@@ -288,7 +287,7 @@ def _protocol(metrics: Mapping[str, Any]) -> Section:
     rows = [
         ["real images (reference)", f"{counts['real']} of {protocol['real']}, split {protocol['split'] or 'none'}"],
         ["synthetic images", f"{counts['synthetic']} of {protocol['synthetic']}"],
-        ["held-out real images", f"{counts['held_out']} of the other splits"],
+        ["held-out real images", _held_out(counts["held_out"], protocol["set_aside"])],
         *(
             [
                 f"extractor {entry['name']}",
@@ -306,6 +305,13 @@ def _protocol(metrics: Mapping[str, Any]) -> Section:
         ["program", f"siamese-diffusion {protocol['version']}"],
     ]
     return Section("How it was measured", "", tables=[Table(["", ""], rows, words=(1,))])
+
+
+def _held_out(count: int, aside: Sequence[str]) -> str:
+    if count:
+        return f"{count} of the other splits"
+    shown = ", ".join(aside[:20]) + (f" and {len(aside) - 20} more" if len(aside) > 20 else "")
+    return f"none; {len(aside)} of the real images stand in for them as a yardstick: {shown}" if aside else "none"
 
 
 def _title(name: str) -> str:

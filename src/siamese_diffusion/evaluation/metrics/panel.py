@@ -35,7 +35,13 @@ MEANING = {
 
 
 def panel(
-    extractor: str, family: str, real: Features, synthetic: Features, held_out: Features | None, seed: int = 0
+    extractor: str,
+    family: str,
+    real: Features,
+    synthetic: Features,
+    held_out: Features | None,
+    seed: int = 0,
+    aside: NDArray[np.intp] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Every figure that this extractor gives, the kernel distance first.
 
@@ -47,13 +53,19 @@ def panel(
         held_out: real images that are not among `real`, (H, D): the same figures for them in the synthetic images'
             place are the yardstick. None, or fewer than 4: no yardstick.
         seed: of subsets and resamples.
+        aside: places of real images that stand in for held-out ones where there are none: the others are compared
+            with them.
 
     Returns:
         By metric: `value`, `low`, `high` (95 %), `extractor`, and `real`, the yardstick or None. Kernel distances have
-        `std`, over `subsets` of `subset_size`, too.
+        `std`, over `subsets` of `subset_size`, and `halves`, `distances.halves_distance` (None below 8 images), too.
     """
     found = _estimates(family, real, synthetic, seed)
-    reference = _estimates(family, real, held_out, seed) if held_out is not None and len(held_out) >= 4 else {}
+    reference = {}
+    if held_out is not None and len(held_out) >= 4:
+        reference = _estimates(family, real, held_out, seed)
+    elif aside is not None and min(len(aside), len(real) - len(aside)) >= 4:
+        reference = _estimates(family, np.delete(real, aside, 0), real[aside], seed)
     names = NAMES.get(family, {})
     result: dict[str, dict[str, Any]] = {}
     for key, figure in found.items():
@@ -63,6 +75,7 @@ def panel(
         entry: dict[str, Any] = {**estimate._asdict(), "extractor": extractor, "real": yardstick and yardstick.value}
         if isinstance(figure, distances.Kernel):
             entry |= {"std": figure.deviation, "subsets": figure.subsets, "subset_size": figure.subset_size}
+            entry["halves"] = distances.halves_distance(real, seed) if len(real) >= 8 else None
         result[names.get(key, key)] = entry
     result["diversity"]["real"] = distances.diversity(real, seed).value  # the set that it should match is at hand
     return result
