@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from siamese_diffusion.data.check import check, render
+from siamese_diffusion.data.check import check
+from siamese_diffusion.data.check_text import render
 from siamese_diffusion.errors import InputError
 
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from siamese_diffusion.config import Config, DataConfig, update
-from siamese_diffusion.data.check import check, render
+from siamese_diffusion.data.check import check
+from siamese_diffusion.data.check_text import render
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.layouts.manifest import row_of
 from siamese_diffusion.data.pairs import Pair

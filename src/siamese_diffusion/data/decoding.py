@@ -110,6 +110,11 @@ class Decoding:
         self._scaled = Once(self._mostly_scaled)
 
     @property
+    def has_files(self) -> bool:
+        """Whether any mask is read from a file, and not drawn from shapes."""
+        return any(source.shapes is None for source in self.masks)
+
+    @property
     def coding(self) -> Coding:
         """What the values of the masks mean.
 

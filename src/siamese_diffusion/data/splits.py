@@ -2,13 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import torch
-
 from siamese_diffusion.data.folder import SPLITS, DataFolder
+from siamese_diffusion.data.leakage import same_content
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.progress import notify
-from siamese_diffusion.randomness import generator
 
 FEW = 4
 """Pairs below which a share for validation leaves hardly any of either kind."""
@@ -58,6 +56,10 @@ def _drawn(folder: DataFolder, chosen: Sequence[Pair], share: float, seed: int) 
             f"{folder.path}: all pairs are of one group, so pairs that pick the best step are of the group trained on"
         )
         units = {str(i): [i] for i in range(len(chosen))}
+    import torch
+
+    from siamese_diffusion.randomness import generator
+
     parts = list(units.values())
     wanted = min(len(chosen) - 1, max(1, round(share * len(chosen))))
     order: list[int] = torch.randperm(len(parts), generator=generator(seed, 5)).tolist()
@@ -122,15 +124,20 @@ def held_out(folder: DataFolder, train: Sequence[Pair], split: str | None) -> li
 
 
 def require_disjoint(seen: Iterable[Pair], tests: Mapping[str, Sequence[Pair]], origin: str = "") -> None:
-    """No test image was trained on or picked the best step, by whatever path it is reached.
+    """No test image was trained on or picked the best step, by whatever path it is reached or as a file's copy.
 
     Raises:
         InputError: one was; the line begins with `origin`.
     """
-    images = {pair.image.path.resolve() for pair in seen}
-    for name, pairs in tests.items():
-        for pair in pairs:
-            if pair.image.path.resolve() in images:
-                raise InputError(
-                    f"{origin}{pair.image.path} is in test set {name} and among the training pairs; use disjoint splits"
-                )
+    found = same_content(seen, tests)
+    if found is None:
+        return
+    name, test, other = found
+    if test.image.path.resolve() == other.image.path.resolve():
+        raise InputError(
+            f"{origin}{test.image.path} is in test set {name} and among the training pairs; use disjoint splits"
+        )
+    raise InputError(
+        f"{origin}{test.image.path} is in test set {name} and the same file as {other.image.path}, which is among the "
+        "training pairs; leave one of the two out"
+    )
