@@ -50,6 +50,8 @@ class Section:
     text: str
     figures: Sequence[Figure] = field(default_factory=list)
     tables: Sequence[Table] = field(default_factory=list)
+    tiles: Sequence[Figure] = field(default_factory=list)
+    """Small pictures with a name each, as many in a row as there is room for."""
 
 
 def write_report(path: Path, title: str, lead: str, sections: Sequence[Section], made_by: str = "") -> None:

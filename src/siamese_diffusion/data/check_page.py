@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -24,8 +24,8 @@ from siamese_diffusion.report import Figure, Section, Table, histogram, places, 
 
 SHOWN = 48
 """Pairs drawn at random."""
-SIDE, ACROSS = 150, 6
-"""Pixels of a thumbnail, and thumbnails in a row."""
+SIDE = 200
+"""Pixels of a thumbnail."""
 PICTURED, LISTED = 24, 200
 """Thumbnails and lines of each kind of problem."""
 GROUPS = 40
@@ -77,7 +77,7 @@ def write_page(page: Path, report: Report, folder: DataFolder, items: Sequence[I
         _contents(report, items, facts),
         *([_lesions(report, items, facts)] if any(fact.coverage for fact in facts) else []),
         _masks(report, folder.decoding, decided),
-        *_problems(report.problems, pairs, folder.decoding if decided else None),
+        *_problems(report.problems, pairs, folder.decoding if decided else None, report.folder),
         *([_look(items, facts, folder.decoding)] if decided and items else []),
         _made(report),
     ]
@@ -116,7 +116,9 @@ def _counts(title: str, keys: Sequence[str | None], facts: Sequence[Facts]) -> T
     counts = Counter(key or "in none" for key in keys)
     lesions = Counter(key or "in none" for key, fact in zip(keys, facts, strict=True) if fact.coverage)
     healthy = Counter(key or "in none" for key, fact in zip(keys, facts, strict=True) if fact.coverage == 0)
-    named = list(counts.items()) if title == "Splits" else counts.most_common(GROUPS)
+    order = [name for name in ("train", "val", "test") if name in counts]
+    splits = [*order, *(name for name in counts if name not in order)]
+    named = [(name, counts[name]) for name in splits] if title == "Splits" else counts.most_common(GROUPS)
     rows = [[name, str(count), str(lesions[name]), str(healthy[name])] for name, count in named]
     left = f"The largest {GROUPS} of {len(counts)} groups." if len(counts) > len(rows) else ""
     return Table(["", "pairs", "with a lesion", "healthy"], rows, note=left, title=title)
@@ -155,6 +157,8 @@ def _masks(report: Report, decoding: Decoding, decided: bool) -> Section:
         meanings = {0: "background", VOID: "void: left out where it can be"}
         rows = []
         for value, label in sorted(coding.table.items()):
+            if coding.marks and value and value not in coding.marks and label != VOID:
+                continue  # could be read, and occurs in none of the masks that were looked at
             lesion = coding.foreground is None or label in coding.foreground
             shown = coding.named(value)
             rows.append([shown, meanings.get(label, f"label {label}, {'lesion' if lesion else 'not lesion'}")])
@@ -168,7 +172,7 @@ def _masks(report: Report, decoding: Decoding, decided: bool) -> Section:
 
 
 def _problems(
-    problems: Sequence[Problem], pairs: Mapping[str | Path, Item], decoding: Decoding | None
+    problems: Sequence[Problem], pairs: Mapping[Path, Item], decoding: Decoding | None, folder: str
 ) -> Iterator[Section]:
     """A section a kind."""
     named = {printable(path): item for path, item in pairs.items()}
@@ -180,15 +184,14 @@ def _problems(
         shown = [file for file in dict.fromkeys(files) if file in named or Path(file).is_file()]
         shown = [file for file in shown if Path(file).suffix.lower() not in (".json", ".jsonl", ".csv", ".tsv")]
         tiles = _tiles(shown[:PICTURED], named, decoding)
-        caption = "The files that are named, with the outlines of their masks where both can be read."
-        left = f" {PICTURED} of {len(shown)} are shown." if len(shown) > PICTURED else ""
-        rows = [[problem.file, problem.detail] for problem in found[:LISTED]]
+        left = f"{PICTURED} of {len(shown)} files are pictured." if len(shown) > PICTURED else ""
+        rows = [[_inside(problem.file, folder), _inside(problem.detail, folder)] for problem in found[:LISTED]]
         note = f"{len(found) - LISTED} more; `--json` lists all." if len(found) > LISTED else ""
         yield Section(
             f"{'Error' if fatal else 'Warning'}: {kind} ({len(found)})",
-            "",
-            figures=[Figure(_sheet(tiles), caption + left)] if tiles else [],
-            tables=[Table(["file", "what is wrong"], rows, note=note, words=(1,))],
+            left,
+            tables=[Table(["file", "what is wrong"], rows, note=note, words=(0, 1))],
+            tiles=tiles,
         )
 
 
@@ -199,26 +202,26 @@ def _look(items: Sequence[Item], facts: Sequence[Facts], decoding: Decoding) -> 
     named = {printable(item.image): item for item in chosen}
     tiles = _tiles(list(named), named, decoding)
     text = f"{len(chosen)} pairs drawn at random, with the outlines of their masks. Do the outlines fit?"
-    return Section("A look at the pairs", text, figures=[Figure(_sheet(tiles), "")] if tiles else [])
+    return Section("A look at the pairs", text, tiles=tiles)
 
 
-def _tiles(files: Sequence[str], named: Mapping[str, Item], decoding: Decoding | None) -> list[tuple[str, Pixels]]:
-    """Names and thumbnails (SIDE, SIDE, 3) of files."""
+def _tiles(files: Sequence[str], named: Mapping[str, Item], decoding: Decoding | None) -> list[Figure]:
+    """Thumbnails of files, with the outlines of their masks where both can be read."""
     plain = Decoding(decoding.settings) if decoding is not None else Decoding()
 
-    def one(file: str) -> tuple[str, Pixels]:
+    def one(file: str) -> Figure:
         item = named.get(file)
         try:
             if item is None or decoding is None:
-                return Path(file).name, _boxed(plain.image(item.image if item is not None else Path(file)))
+                return _tile(Path(file).name, plain.image(item.image if item is not None else Path(file)))
             image = decoding.image(item.image)
             try:
                 mask = decoding.mask(item.mask, item.image)
             except InputError:
-                return item.name, _boxed(image)
-            return item.name, _outlined(image, mask)
+                return _tile(item.name, image)
+            return _tile(item.name, _outlined(image, mask))
         except InputError:
-            return Path(file).name, np.full((SIDE, SIDE, 3), 225, np.uint8)
+            return _tile(Path(file).name, np.full((SIDE, SIDE, 3), 225, np.uint8))
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         return list(pool.map(one, files))
@@ -228,13 +231,13 @@ def _outlined(image: Pixels, mask: NDArray[np.bool_]) -> Pixels:
     """The outline is drawn on the thumbnail, so that it is as wide in a large image as in a small one."""
     small = _small(image)
     if mask.shape != image.shape[:2]:
-        return _boxed(small)
+        return small
     grey = Image.fromarray(mask.astype(np.uint8) * 255).resize((small.shape[1], small.shape[0]), Image.Resampling.BOX)
     seen = np.asarray(grey) > 0
     from scipy.ndimage import binary_dilation
 
     small[binary_dilation(seen) & ~seen] = pictures.GREEN
-    return _boxed(small)
+    return small
 
 
 def _small(image: Pixels) -> Pixels:
@@ -246,23 +249,20 @@ def _small(image: Pixels) -> Pixels:
     )
 
 
-def _boxed(image: Pixels) -> Pixels:
+def _tile(name: str, image: Pixels) -> Figure:
+    """A thumbnail in the middle of a white square, as a JPEG."""
     small = _small(image)
     whole = np.full((SIDE, SIDE, 3), 255, np.uint8)
     top, left = (SIDE - small.shape[0]) // 2, (SIDE - small.shape[1]) // 2
     whole[top : top + small.shape[0], left : left + small.shape[1]] = small
-    return whole
-
-
-def _sheet(tiles: Iterable[tuple[str, Pixels]]) -> bytes:
-    """A JPEG of thumbnails in rows with their names."""
-    parts = list(tiles)
-    rows = [parts[start : start + ACROSS] for start in range(0, len(parts), ACROSS)]
-    names = [[name if len(name) <= 26 else f"{name[:12]}...{name[-11:]}" for name, _ in row] for row in rows]
-    picture = pictures.grid([[tile for _, tile in row] for row in rows], names)
     content = BytesIO()
-    picture.save(content, "JPEG", quality=88)
-    return content.getvalue()
+    Image.fromarray(whole).save(content, "JPEG", quality=85)
+    return Figure(content.getvalue(), printable(name))
+
+
+def _inside(text: str, folder: str) -> str:
+    """Text with paths in the folder as paths from there."""
+    return text.replace(f"{folder.rstrip('/')}/", "")
 
 
 def _made(report: Report) -> Section:
