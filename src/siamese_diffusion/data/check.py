@@ -75,7 +75,7 @@ def check(data: Path, settings: DataConfig | None = None, report: Path | None = 
     lists, wrong = listed(folder, settings.split)
     seen = [Seen(item.name, fact.image, item.split, item.group, fact.digest, fact.print)
             for item, fact in zip(items, facts, strict=True)]  # fmt: skip
-    problems += [*leaks(seen, {settings.split, "val"}), *wrong]
+    problems += [*leaks(seen), *wrong]
     if not no_meaning:
         problems += of_the_set(facts)
         problems += [] if refused else no_lesions(folder, facts, settings)

@@ -10,7 +10,7 @@ from siamese_diffusion.data.decoding import Decoding
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.layouts import Listing
 from siamese_diffusion.data.looks import Facts, Problem
-from siamese_diffusion.data.splits import own_test_pairs, validation_list
+from siamese_diffusion.data.splits import own_test_pairs, require_disjoint, validation_list
 from siamese_diffusion.errors import InputError, printable
 
 MANY = 0.8
@@ -53,10 +53,8 @@ def listed(folder: DataFolder, split: str) -> tuple[dict[str, int], list[Problem
     where: dict[str, str] = {}
     for part, names in lists.items():
         for name in dict.fromkeys(names):
-            both = {where.setdefault(name, part), part}
-            if len(both) > 1:
-                wrong = both <= used and "test" in both
-                problems.append(Problem("split", file, f"{name} is in {where[name]} and {part}", fatal=wrong))
+            if where.setdefault(name, part) != part:
+                problems.append(Problem("split", file, f"{name} is in {where[name]} and {part}"))
     return {part: len(names) for part, names in lists.items()}, problems
 
 
@@ -67,8 +65,9 @@ def files_used(folder: DataFolder, settings: DataConfig) -> set[Path]:
         InputError: one of them would be refused before it reads any.
     """
     chosen = folder.pairs(settings.split, settings.limit, settings.limit_seed)
-    others = [*(validation_list(folder) or []), *own_test_pairs(folder)]
-    return {pair.image.path for pair in (*chosen, *others)}
+    picked, tests = validation_list(folder) or [], own_test_pairs(folder)
+    require_disjoint([*chosen, *picked], {"test": tests})
+    return {pair.image.path for pair in (*chosen, *picked, *tests)}
 
 
 def undecided(decoding: Decoding) -> Problem | None:

@@ -107,31 +107,35 @@ def matches(prints: Sequence[Fingerprint | None], kinds: Sequence[Any], most: fl
     )
     if len(set(codes.tolist())) < 2:
         return []
-    stacked = np.stack([each for each in prints if each is not None])
+    nearest, distance = _nearest(np.stack([each for each in prints if each is not None]), codes)
     found = set()
-    for start in range(0, len(there), BLOCK):
-        nearest, distance = _nearest(stacked, codes, slice(start, start + BLOCK))
-        for row in np.flatnonzero(distance <= most):
-            one, other = there[start + row], there[nearest[row]]
-            found.add(Match(min(one, other), max(one, other), float(distance[row])))
+    for place in np.flatnonzero(distance <= most):
+        one, other = sorted((there[place], there[nearest[place]]))
+        found.add(Match(one, other, float(distance[place])))
     return sorted(found)
 
 
-def _nearest(
-    prints: Fingerprints, codes: NDArray[np.int_], rows: slice
-) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Of each row the nearest image of another code, and its distance, infinite without any."""
-    queries = prints[rows].astype(np.float32)
-    nearest = np.zeros(len(queries), np.intp)
-    best = np.full(len(queries), np.inf, np.float32)
-    for start in range(0, len(prints), BLOCK):
-        others = slice(start, start + BLOCK)
-        distance = _distances(queries, prints[others].astype(np.float32))
-        distance[codes[rows, None] == codes[None, others]] = np.inf
+def _nearest(prints: Fingerprints, codes: NDArray[np.int_]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Of each image the nearest one of another code, and its distance, infinite without any."""
+    nearest = np.zeros(len(prints), np.intp)
+    best = np.full(len(prints), np.inf, np.float32)
+
+    def note(rows: int, others: int, distance: NDArray[np.float32]) -> None:
         place = distance.argmin(1)
-        least = distance[np.arange(len(queries)), place]
-        nearest[least < best] = start + place[least < best]
-        best = np.minimum(best, least)
+        least = distance[np.arange(len(distance)), place]
+        inside = slice(rows, rows + len(distance))
+        closer = least < best[inside]
+        nearest[inside][closer] = others + place[closer]
+        np.minimum(best[inside], least, out=best[inside])
+
+    for rows in range(0, len(prints), BLOCK):
+        first = prints[rows : rows + BLOCK].astype(np.float32)
+        for others in range(rows, len(prints), BLOCK):
+            distance = _distances(first, prints[others : others + BLOCK].astype(np.float32))
+            distance[codes[rows : rows + BLOCK, None] == codes[None, others : others + BLOCK]] = np.inf
+            note(rows, others, distance)
+            if others != rows:
+                note(others, rows, distance.T)
     return nearest, best
 
 

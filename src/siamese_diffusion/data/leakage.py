@@ -8,7 +8,7 @@ has to say which they are.
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,14 +45,9 @@ class Seen:
     print: Fingerprint | None
 
 
-def leaks(images: Sequence[Seen], trained: Collection[str]) -> Iterator[Problem]:
-    """What the images of a folder share across its splits, or, where it has none, with one another.
-
-    Args:
-        images: all of them.
-        trained: splits of which no file may be in split `test` too: `segment` refuses that.
-    """
-    yield from _same(images, trained)
+def leaks(images: Sequence[Seen]) -> Iterator[Problem]:
+    """What the images of a folder share across its splits, or, where it has none, with one another."""
+    yield from _same(images)
     splits = {each.split for each in images} - {None}
     if len(splits) > 1:
         yield from _alike_across(images)
@@ -61,7 +56,7 @@ def leaks(images: Sequence[Seen], trained: Collection[str]) -> Iterator[Problem]
         yield from _alike(images)
 
 
-def _same(images: Sequence[Seen], trained: Collection[str]) -> Iterator[Problem]:
+def _same(images: Sequence[Seen]) -> Iterator[Problem]:
     first: dict[tuple[str, str | None], Seen] = {}
     known: dict[str, list[Seen]] = defaultdict(list)
     for each in images:
@@ -75,9 +70,9 @@ def _same(images: Sequence[Seen], trained: Collection[str]) -> Iterator[Problem]
         for other in [inside] if inside is not each else earlier:
             both = {each.split, other.split}
             apart = f", and they are in {other.split} and {each.split}" if len(both) > 1 else ""
-            wrong = "test" in both and bool(both & set(trained))
-            detail = f"is the same file as {printable(other.image)}{apart}{'; leave one of them out' * wrong}"
-            yield Problem("same image", printable(each.image), detail, wrong, printable(other.image))
+            advice = "; leave one of them out" if apart else ""
+            detail = f"is the same file as {printable(other.image)}{apart}{advice}"
+            yield Problem("same image", printable(each.image), detail, other=printable(other.image))
 
 
 def _alike_across(images: Sequence[Seen]) -> Iterator[Problem]:
@@ -130,9 +125,8 @@ def _alike(images: Sequence[Seen]) -> Iterator[Problem]:
     closest = min(found, key=lambda match: match.distance)
     one, other = (printable(images[place].image) for place in (closest.first, closest.second))
     count = len({place for match in found for place in (match.first, match.second)})
-    detail = (
-        f"like {other}; so {count} of {len(images)} images look like another one. Frames of one video? Then {GROUPED}"
-    )
+    many = f"{count} of {len(images)} images look like another"
+    detail = f"looks like {other}; {many}. Frames of one video? {GROUPED}"
     yield Problem("near images", one, detail, other=other)
 
 

@@ -146,10 +146,12 @@ def _measured(decoding: Decoding, facts: Facts, labels: Pixels, stored: list[Sto
 
 
 def _centre(mask: Mask) -> tuple[float, float]:
-    moments = cv2.moments(mask.view(np.uint8), binaryImage=True)
+    left, top, across, down = cv2.boundingRect(mask.view(np.uint8))
+    inner = np.ascontiguousarray(mask[top : top + down, left : left + across]).view(np.uint8)
+    moments = cv2.moments(inner, binaryImage=True)
     height, width = mask.shape
     x, y = ((moments[each] / moments["m00"] + 0.5) for each in ("m10", "m01"))
-    return x / width, y / height
+    return (left + x) / width, (top + y) / height
 
 
 def _rim_share(mask: Mask) -> float:
