@@ -95,6 +95,11 @@ def pages(folder: Path) -> None:
     first.save(folder / "masks/0x.tif", save_all=True, append_images=[second])
 
 
+def rim(folder: Path) -> None:
+    for name in NAMES:
+        save(folder / f"masks/{name}.png", np.where(disc(5), 1, 255 * disc(6)).astype(np.uint8))
+
+
 def floats(folder: Path) -> None:
     for name in NAMES:
         (folder / f"images/{name}.png").unlink()
@@ -115,9 +120,7 @@ KINDS: dict[str, Spoil] = {
     "another size": write("masks/0x.png", np.full((9, 31), 255, np.uint8)),
     "grey": write("masks/0x.png", np.tile(np.linspace(0, 255, 24).astype(np.uint8), (20, 1))),
     "colours": write("masks/0x.png", photograph(3)),
-    "a rim": lambda folder: [
-        save(folder / f"masks/{n}.png", np.where(disc(5), 1, 255 * disc(6)).astype(np.uint8)) for n in NAMES
-    ],
+    "a rim": rim,
     "all empty": blank(0),
     "all full": blank(255),
     "some empty": blank(0, NAMES[1:]),

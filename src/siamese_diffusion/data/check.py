@@ -81,7 +81,7 @@ def check(data: Path, settings: DataConfig | None = None, report: Path | None = 
         problems += [] if refused else no_lesions(folder, facts, settings)
     if refused and not any(problem.fatal for problem in problems):  # else it is told already, and better
         problems.append(refused)
-    masks = decoding.coding.describe() if items and not no_meaning else ""
+    masks = decoding.describe() if items and not no_meaning else ""
     found = _report(folder, lists, items, facts, problems, masks)
     if report is not None:
         from siamese_diffusion.data.check_page import write_page

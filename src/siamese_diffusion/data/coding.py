@@ -100,8 +100,8 @@ class Coding:
         named = {label: self.named(value) for value, label in sorted(self.table.items(), reverse=True)}
         labels = [named[label] for label in sorted(named) if label not in (0, VOID)]
         if self.kind == "binary":
-            marks = " or ".join(map(str, self.marks)) or "no other"
-            text = "binary, " + ("grey cut at half" if self.soft else f"0 and {marks}")
+            marks = " or ".join(map(str, self.marks))
+            text = "binary, " + ("grey cut at half" if self.soft else f"0 and {marks}" if marks else "0 alone")
         elif self.kind == "alpha":
             text = "what is opaque"
         elif self.everything:

@@ -97,6 +97,10 @@ class Decoding:
         """Whether any mask is read from a file, and not drawn from shapes."""
         return any(source.shapes is None for source in self.masks)
 
+    def describe(self) -> str:
+        """What the masks are, in words; errors as in `coding`."""
+        return self.coding.describe() if self.has_files else "drawn as their shapes say"
+
     @property
     def coding(self) -> Coding:
         """What the values of the masks mean.
@@ -337,6 +341,21 @@ class Decoding:
                 levels[kind] = (0.0, usual_range(most) or 1.0)
         return levels
 
+    def ambiguous(self) -> int:
+        """Images of a sample that an EXIF orientation turns, where neither size nor setting says what masks lie on."""
+        if self.settings.orientation != "auto":
+            return 0
+
+        def one(path: Path) -> bool:
+            try:
+                header = read_header(path, self.settings.max_pixels)
+            except InputError:  # told, with its name, by whoever reads it
+                return False
+            return header.orientation != 1 and header.size == header.stored
+
+        with ThreadPoolExecutor() as pool:
+            return sum(pool.map(one, spread(self.images)))
+
     def _mostly_scaled(self) -> bool:
         """Whether most masks have another size than their images, in one ratio along both sides."""
 
@@ -367,8 +386,16 @@ def announce(decoding: Decoding, folder: Path) -> None:
         InputError: see `Decoding.coding`.
     """
     coding = decoding.coding
-    if os.environ.get("RANK", "0") == "0" and (coding.notes or not coding.plain or decoding.settings.outline == "fill"):
-        notify("; ".join([f"{folder}: masks are {coding.describe()}", *coding.notes]))
+    first = os.environ.get("RANK", "0") == "0"
+    if first and (coding.notes or not coding.plain or decoding.settings.outline == "fill"):
+        notify("; ".join([f"{folder}: masks are {decoding.describe()}", *coding.notes]))
+    turned = decoding.ambiguous() if first else 0
+    if turned:
+        notify(
+            f"{folder}: {turned} of {min(SAMPLE, len(decoding.images))} images have an EXIF orientation of which their "
+            "size does not say whether the masks lie on the upright image, as they are read, or on the stored pixels "
+            "(data.orientation=stored; data.orientation=upright if this is right)"
+        )
 
 
 def plain_settings(settings: DataConfig) -> DataConfig:

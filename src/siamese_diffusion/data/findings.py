@@ -90,6 +90,10 @@ def of_the_set(facts: Sequence[Facts]) -> Iterator[Problem]:
             "is the lesion dark? data.invert=true"
         )
         yield Problem("inverted", str(framed[0].mask.path), detail)
+    elif len(marked) > 1:
+        for fact in framed:
+            detail = "marks most of the image and its rim, as most of the others do not; is its lesion dark?"
+            yield Problem("inverted alone", printable(fact.mask.path), detail)
     shapes = Counter(fact.shape for fact in marked)
     shape, times = shapes.most_common(1)[0] if shapes else ("", 0)
     if times >= FEWEST and times > ALIKE * len(marked):
