@@ -6,5 +6,5 @@ COUNTS = ("count", "healthy")
 """Images of a set, and those of them without a lesion."""
 HEALTHY = ("specificity", "healthy_area")
 """Of healthy images: the share in which nothing is marked, and the mean share of the image that is."""
-METRICS = ("mDice", "mIoU", *HEALTHY, *FIGURES)
+METRICS = ("mDice", "mIoU", *FIGURES, *HEALTHY)
 """What a study's table may show."""
