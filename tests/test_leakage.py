@@ -13,8 +13,8 @@ from PIL import Image
 
 from siamese_diffusion.data import leakage
 from siamese_diffusion.data.check import check
-from siamese_diffusion.data.decoding import PLAIN
-from siamese_diffusion.data.fingerprint import COPY, NEAR, Match, fingerprint, matches, of_file
+from siamese_diffusion.data.decoding import PLAIN, Decoding
+from siamese_diffusion.data.fingerprint import COPY, NEAR, Fingerprint, Match, fingerprint, matches, of_file
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.leakage import series_of, warn_of_copies
 from siamese_diffusion.data.splits import require_disjoint
@@ -94,8 +94,8 @@ def test_a_plain_image_has_no_fingerprint() -> None:
 
 def test_files_are_read_at_a_fraction_of_their_size_and_alike(tmp_path: Path) -> None:
     picture = scene(3, (900, 1200))
-    for name, options in (("a.jpg", {"quality": 85}), ("a.png", {})):
-        picture.save(tmp_path / name, **options)
+    picture.save(tmp_path / "a.jpg", quality=85)
+    picture.save(tmp_path / "a.png")
     deep = np.asarray(picture.convert("L"), np.uint16) * 16
     Image.fromarray(deep).save(tmp_path / "deep.png")
     prints = [of_file(tmp_path / name, PLAIN) for name in ("a.jpg", "a.png", "deep.png")]
@@ -106,7 +106,7 @@ def test_files_are_read_at_a_fraction_of_their_size_and_alike(tmp_path: Path) ->
 def disc(seed: int, size: tuple[int, int] = (96, 120)) -> NDArray[np.uint8]:
     y, x = np.mgrid[: size[0], : size[1]]
     inside = (y - 40 - seed % 9) ** 2 + (x - 60 + seed % 7) ** 2 < (15 + seed % 5) ** 2
-    return inside.astype(np.uint8) * 255
+    return np.asarray(inside.astype(np.uint8) * 255)
 
 
 def write(folder: Path, name: str, picture: Image.Image, ending: str = "png") -> None:
@@ -250,7 +250,12 @@ def test_near_copies_are_told_in_a_line_a_set(
         write(tmp_path / "test", f"t{i}", near)
     test = DataFolder(tmp_path / "test").pairs()
     reads = []
-    monkeypatch.setattr(leakage, "of_file", lambda path, decoding: reads.append(path) or of_file(path, decoding))
+
+    def noted(path: Path, decoding: Decoding) -> Fingerprint | None:
+        reads.append(path)
+        return of_file(path, decoding)
+
+    monkeypatch.setattr(leakage, "of_file", noted)
     warn_of_copies(train, made, {"test": test, "none": []})
     said = capsys.readouterr().err
     assert (

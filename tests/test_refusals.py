@@ -100,6 +100,11 @@ def rim(folder: Path) -> None:
         save(folder / f"masks/{name}.png", np.where(disc(5), 1, 255 * disc(6)).astype(np.uint8))
 
 
+def bare(folder: Path) -> None:
+    for part in ("images", "masks"):
+        shutil.rmtree(folder / part)
+
+
 def floats(folder: Path) -> None:
     for name in NAMES:
         (folder / f"images/{name}.png").unlink()
@@ -135,7 +140,7 @@ KINDS: dict[str, Spoil] = {
     "a wrong manifest": lambda folder: (folder / "pairs.jsonl").write_text("{"),
     "two folders of masks": lambda folder: shutil.copytree(folder / "masks", folder / "labels"),
     "photographs for masks": lambda folder: [save(folder / f"masks/{name}.png", photograph(2)) for name in NAMES],
-    "no pairs": lambda folder: [shutil.rmtree(folder / part) for part in ("images", "masks")],
+    "no pairs": bare,
     "splits": SPLIT,
     "wrong splits": lambda folder: (folder / "splits.json").write_text("[1]"),
     "no list to train": lists(test=NAMES),

@@ -34,7 +34,7 @@ def unpaired(listing: Listing) -> Iterator[Problem]:
         yield Problem("unpaired", printable(masks[name].path), "has no image", fatal=True)
 
 
-def listed(folder: DataFolder, split: str) -> tuple[dict[str, int], list[Problem]]:
+def listed(folder: DataFolder, split: str | None) -> tuple[dict[str, int], list[Problem]]:
     """Pairs of each split, and what is wrong with the lists; `split` is the one that is trained on."""
     file = str(folder.splits_file)
     try:

@@ -156,7 +156,7 @@ def _agreement(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArr
     same = both + np.abs(across + down)
     np.abs(across - down, out=across)
     across -= both
-    return neither + np.maximum(same, across, out=same)
+    return np.asarray(neither + np.maximum(same, across, out=same), np.float32)
 
 
 @lru_cache(maxsize=1)

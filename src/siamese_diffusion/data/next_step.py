@@ -25,7 +25,7 @@ def next_step(folder: Path, settings: DataConfig, problems: Sequence[Problem], k
     """
     fatal = [problem for problem in problems if problem.fatal]
     said = _said(settings)
-    if not fatal:
+    if not fatal or (keeping and all(problem.kind == "no lesion" for problem in fatal)):
         larger = [f"data.resolution={keeping}"] if keeping else []
         kept = [each for each in said if not (larger and each.startswith("data.resolution="))]
         return _command("train", folder, [*kept, *larger], " --out RUN")
