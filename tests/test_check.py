@@ -177,7 +177,7 @@ def test_what_to_type_next(tmp_path: Path) -> None:
     report = check(data, DataConfig(resolution=64))
     assert report.next.endswith(f"--set data.resolution={report.lesions['keeping']}")
     (data / "masks/0.png").unlink()
-    assert check(data).next == f"mend the 2 errors above, then: siamese-diffusion check '{data}'"
+    assert check(data).next == f"mend the error above, then: siamese-diffusion check '{data}'"
 
 
 def test_masks_inverted_among_others_are_named(tmp_path: Path) -> None:
