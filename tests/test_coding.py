@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from siamese_diffusion.config import load_config
-from siamese_diffusion.data.check import Report, check
+from siamese_diffusion.data.check import check
+from siamese_diffusion.data.checked import Report
 from siamese_diffusion.data.coding import VOID
 from siamese_diffusion.data.decoding import Decoding, MaskSource
 from siamese_diffusion.data.folder import DataFolder

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from siamese_diffusion.config import Config, DataConfig, update
-from siamese_diffusion.data.check import check, render
+from siamese_diffusion.data.check import check
+from siamese_diffusion.data.check_text import render
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.layouts.manifest import row_of
 from siamese_diffusion.data.pairs import Pair
@@ -895,11 +896,30 @@ def test_validation_never_holds_healthy_images_alone(tmp_path: Path) -> None:
         assert any(pair.mask.read().any() for pair in validation)
 
 
-def test_few_pairs_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = DataFolder(build(tmp_path, ["images/1.png", "images/2.png"], ["masks/1.png", "masks/2.png"]))
-    train, validation = train_and_validation(folder, folder.pairs(), 0.1, 0)
-    assert (len(train), len(validation)) == (1, 1)
-    assert "2 pairs, some of them to pick the best step" in capsys.readouterr().err
+def test_few_pairs_are_refused_unless_a_list_says_which_pick_the_step(tmp_path: Path) -> None:
+    folder = DataFolder(build(tmp_path, [f"images/{i}.png" for i in range(3)], [f"masks/{i}.png" for i in range(3)]))
+    with pytest.raises(InputError, match=r"3 pairs to train on.*give at least 4, or a split val"):
+        train_and_validation(folder, folder.pairs(), 0.1, 0)
+    (tmp_path / "splits.json").write_text(json.dumps({"train": ["0", "1"], "val": ["2"]}))
+    folder = DataFolder(tmp_path)
+    train, validation = train_and_validation(folder, folder.pairs("train"), 0.1, 0)
+    assert ([pair.name for pair in train], [pair.name for pair in validation]) == (["0", "1"], ["2"])
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_two_lesions_pick_the_step_where_there_are_enough(tmp_path: Path, grouped: bool) -> None:
+    """Five of thirty images have a lesion; a share of one in ten would often hold out one of them or none."""
+    names = [f"p{i % 10}/{i:02d}" if grouped else f"{i:02d}" for i in range(30)]
+    marked = {names[i] for i in (3, 8, 14, 21, 29)}
+    build(tmp_path, [f"images/{name}.png" for name in names], [f"masks/{name}.png" for name in marked])
+    for name in set(names) - marked:
+        save(tmp_path / f"masks/{name}.png", np.zeros(SIZE, np.uint8))
+    folder = DataFolder(tmp_path)
+    for seed in range(8):
+        parts = train_and_validation(folder, folder.pairs(), 0.1, seed)
+        lesions = [sum(bool(pair.mask.read().any()) for pair in part) for part in parts]
+        assert min(lesions) >= 2
+        assert not grouped or not {pair.group for pair in parts[0]} & {pair.group for pair in parts[1]}
 
 
 def test_patterns_are_for_the_users_folder(tmp_path: Path) -> None:

@@ -53,15 +53,18 @@ def demo(
 @command(app)
 def check(
     data: Annotated[Path, Argument(help="Folder of image-mask pairs.")],
+    report: Annotated[
+        Path | None, Option(help="An HTML page with pictures to write besides.", parser=to_write, metavar="FILE")
+    ] = None,
     config: ConfigFile = None,
     settings: Setting = None,
 ) -> Shown:
     """What is in a data folder, how it is read, and what is wrong with it; exit status 2 where training would be
     refused."""
-    from siamese_diffusion.data.check import render
+    from siamese_diffusion.data.check_text import render
 
-    report = api.check(data, load_settings(config, settings).data)
-    return Shown(report.as_dict(), render(report), status=0 if report.usable else 2)
+    found = api.check(data, load_settings(config, settings).data, report)
+    return Shown(found.as_dict(), render(found), status=0 if found.usable else 2)
 
 
 @command(app, goes_on=True)

@@ -19,10 +19,15 @@ from siamese_diffusion.files import read_jsonl, write_text
 
 @dataclass(frozen=True)
 class Figure:
-    """A PNG and what it shows."""
+    """A PNG or a JPEG and what it shows."""
 
     png: bytes
     caption: str
+
+    @property
+    def kind(self) -> str:
+        """Of the picture, as a page names it."""
+        return "image/jpeg" if self.png.startswith(b"\xff\xd8") else "image/png"
 
     @property
     def base64(self) -> str:
@@ -60,17 +65,25 @@ class Section:
     text: str
     figures: Sequence[Figure] = field(default_factory=list)
     tables: Sequence[Table] = field(default_factory=list)
+    tiles: Sequence[Figure] = field(default_factory=list)
+    """Small pictures with a name each, as many in a row as there is room for."""
 
 
 def write_report(
-    path: Path, title: str, lead: str, sections: Sequence[Section], verdicts: Sequence[Verdict] = ()
+    path: Path,
+    title: str,
+    lead: str,
+    sections: Sequence[Section],
+    verdicts: Sequence[Verdict] = (),
+    made_by: str = "",
 ) -> None:
-    """Write the page to `path`; verdicts stand above all sections."""
+    """Write the page to `path`: the verdicts above all sections; `made_by`, the command's name, is noted in it."""
     from jinja2 import Environment
 
     template = (resources.files("siamese_diffusion") / "templates" / "report.html").read_text(encoding="utf-8")
     page = Environment(autoescape=True, trim_blocks=True).from_string(template)
-    write_text(path, page.render(title=title, lead=lead, verdicts=verdicts, sections=sections))
+    made_by = f"siamese-diffusion {made_by}"
+    write_text(path, page.render(title=title, lead=lead, verdicts=verdicts, sections=sections, made_by=made_by))
 
 
 def labelled_rows(rows: Mapping[str, Sequence[NDArray[np.uint8]]], size: float = 1.25) -> bytes:
@@ -180,6 +193,21 @@ def scatter(series: Mapping[str, NDArray[np.floating[Any]]]) -> bytes:
     axis.set_xlabel("first principal component", fontsize=9)
     axis.set_ylabel("second", fontsize=9)
     axis.legend(frameon=False, fontsize=8)
+    return _png(canvas)
+
+
+def places(points: NDArray[np.floating[Any]]) -> bytes:
+    """A PNG of where points (n, 2) lie in the unit square, x to the right and y down: how many in each field."""
+    from matplotlib.figure import Figure as Canvas
+
+    counts, _, _ = np.histogram2d(points[:, 1], points[:, 0], bins=16, range=((0, 1), (0, 1)))
+    canvas = Canvas(figsize=(3.6, 3.1), dpi=110, layout="constrained")
+    axis = canvas.subplots()
+    shown = axis.imshow(counts, extent=(0, 100, 100, 0), cmap="viridis", vmin=0)
+    axis.set_xlabel("across, %", fontsize=9)
+    axis.set_ylabel("down, %", fontsize=9)
+    axis.tick_params(labelsize=8)
+    canvas.colorbar(shown, ax=axis, shrink=0.85).ax.tick_params(labelsize=8)
     return _png(canvas)
 
 

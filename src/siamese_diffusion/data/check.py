@@ -2,30 +2,36 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from siamese_diffusion.config import DataConfig
-from siamese_diffusion.data.decoding import Decoding, MaskSource, spread
+from siamese_diffusion.data.checked import Item, Report
+from siamese_diffusion.data.decoding import Decoding, spread
+from siamese_diffusion.data.findings import (
+    files_used,
+    listed,
+    lost,
+    no_lesions,
+    of_the_set,
+    refusal,
+    undecided,
+    unpaired,
+)
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.layouts import Listing
 from siamese_diffusion.data.layouts.listing import seen_in
+from siamese_diffusion.data.leakage import Seen, leaks
 from siamese_diffusion.data.looks import Facts, Problem, look
 from siamese_diffusion.data.lost import first_keeping
-from siamese_diffusion.errors import InputError, printable
+from siamese_diffusion.data.next_step import next_step
+from siamese_diffusion.errors import InputError
 from siamese_diffusion.progress import track
 
-MANY = 0.8
-"""Share of the masks that says something of the whole set."""
-ALIKE = 0.5
-"""Share of the masks that are one and the same, above which that is told."""
-FEWEST = 4
-"""So many equal masks are no chance."""
 LAID = {
     "turned": "turned as their images' EXIF orientation says, since they lie on the stored pixels",
     "cut": "a pixel or two larger or smaller than their images: cut, or the last row repeated",
@@ -33,151 +39,111 @@ LAID = {
 }
 
 
-@dataclass(frozen=True)
-class Report:
-    """What `check` found. Sizes are (width, height) in pixels; coverage is the lesion's share of the image."""
-
-    folder: str
-    layout: str
-    pairs: int
-    splits: dict[str, int]
-    sizes: dict[str, tuple[int, int]]
-    formats: dict[str, int]
-    coverage: dict[str, float]
-    masks: str = ""
-    """What the values of the masks mean."""
-    healthy: int = 0
-    """Images with an empty mask."""
-    lesions: dict[str, Any] = field(default_factory=dict)
-    """`count`, `lost` and `cut_off` at `resolution`, and the first `keeping` resolution, None where there is none."""
-    notes: list[str] = field(default_factory=list)
-    """What was matched otherwise than by equal names or left out, and how files are read where that is not plain."""
-    groups: int = 0
-    """Patients, videos and the like, where the folder tells them."""
-    problems: list[Problem] = field(default_factory=list)
-
-    @property
-    def usable(self) -> bool:
-        """Whether `train` would take the folder."""
-        return not any(problem.fatal for problem in self.problems)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        return {**asdict(self), "usable": self.usable}
-
-
-def check(data: Path, settings: DataConfig | None = None) -> Report:
+def check(data: Path, settings: DataConfig | None = None, report: Path | None = None) -> Report:
     """Read every file of a data folder and list what is wrong; a bad file never stops it.
 
     Args:
         data: the folder.
         settings: `data` of the settings, as training would have them; default: the defaults.
+        report: an HTML page to write besides, with pictures.
 
     Raises:
-        InputError: there is no such folder, or nothing in it is a pair of any layout.
+        InputError: there is no such folder, nothing in it is a pair of any layout, or `report` is in the folder or a
+            file that this command did not write.
     """
     settings = settings or DataConfig()
+    if report is not None:
+        from siamese_diffusion.data.check_page import require_free
+
+        require_free(report, data)
     folder = DataFolder(data, settings=settings)
     own = folder.require_listing()
     listings = [own, *own.test_sets.values()]
-    problems = [problem for listing in listings for problem in _unpaired(listing)]
-    pairs = [
-        (listing.images[name], listing.masks[name])
-        for listing in listings
-        for name in sorted(listing.images.keys() & listing.masks.keys())
-    ]
-    if not pairs and not problems:
+    problems = [problem for listing in listings for problem in unpaired(listing)]
+    items = _items(folder)
+    if not items and not problems:
         raise InputError(f"{data}: no image-mask pairs; it holds {seen_in(data)}")
     decoding = folder.decoding
-    undecided = _undecided(decoding) if pairs else None
-    problems += [undecided] if undecided else []
-    facts = _look_at_all(decoding, pairs, undecided is None)
+    no_meaning = undecided(decoding) if items else None
+    problems += [no_meaning] if no_meaning else []
+    facts = _look_at_all(decoding, items, no_meaning is None)
+    refused = refusal(folder, settings)
+    used = None if refused else files_used(folder, settings)
     for fact in facts:
-        problems += fact.problems
-    problems += _twins(facts)
-    lists, wrong = _lists(folder)
-    problems += wrong
-    if not undecided:
-        problems += [*_of_the_set(facts), *_of_training(folder, facts, bool(problems), settings)]
-    return _report(folder, own.layout, lists, facts, problems, undecided is None)
+        read = used is None or fact.image in used
+        problems += [each if read else replace(each, fatal=False) for each in fact.problems]
+    lists, wrong = listed(folder, settings.split)
+    seen = [Seen(item.name, fact.image, item.split, item.group, fact.digest, fact.print)
+            for item, fact in zip(items, facts, strict=True)]  # fmt: skip
+    problems += [*leaks(seen), *wrong]
+    if not no_meaning:
+        problems += of_the_set(facts)
+        problems += [] if refused else no_lesions(folder, facts, settings)
+    if refused and not any(problem.fatal for problem in problems):  # else it is told already, and better
+        problems.append(refused)
+    masks = decoding.describe() if items and not no_meaning else ""
+    found = _report(folder, lists, items, facts, problems, masks)
+    if report is not None:
+        from siamese_diffusion.data.check_page import write_page
+
+        write_page(report, found, folder, items, facts)
+    return found
 
 
-def _look_at_all(decoding: Decoding, pairs: Sequence[tuple[Path, MaskSource]], codable: bool) -> list[Facts]:
+def _items(folder: DataFolder) -> list[Item]:
+    own = folder.require_listing()
+    try:
+        lists = folder.lists or {}
+    except InputError:  # told by `listed`
+        lists = {}
+    splits = {name: split for split, names in reversed(lists.items()) for name in names}
+    items = []
+    for title, listing in (("", own), *own.test_sets.items()):
+        for name in sorted(listing.images.keys() & listing.masks.keys()):
+            group = listing.groups.get(name, listing.rows.get(name, {}).get("group"))
+            split = "test" if title else splits.get(name, "train" if own.test_sets else None)
+            called = f"{title}-{name}" if title else name
+            group = None if group is None else str(group)
+            items.append(Item(called, listing.images[name], listing.masks[name], split, group))
+    return items
+
+
+def _look_at_all(decoding: Decoding, items: Sequence[Item], codable: bool) -> list[Facts]:
     workers = min(32, (os.cpu_count() or 1) + 1)
     with ThreadPoolExecutor(workers) as pool:
-        found = pool.map(lambda pair: look(decoding, pair[0], pair[1], codable), pairs)
-        return list(track(found, "checking", len(pairs)))
-
-
-def _undecided(decoding: Decoding) -> Problem | None:
-    """Why the masks have no meaning that all agree on."""
-    try:
-        assert decoding.coding
-    except InputError as error:
-        file, _, detail = str(error).partition(": ")
-        return Problem("mask values", file, detail, fatal=True)
-    return None
-
-
-def _of_the_set(facts: Sequence[Facts]) -> Iterator[Problem]:
-    """What only all masks together show."""
-    marked = [fact for fact in facts if fact.shape]
-    framed = [fact for fact in marked if fact.framed]
-    if len(marked) > 1 and len(framed) >= MANY * len(marked):
-        detail = (
-            f"{len(framed)} of {len(marked)} masks mark most of the image and its rim; "
-            "is the lesion dark? data.invert=true"
-        )
-        yield Problem("inverted", str(framed[0].mask.path), detail)
-    shapes = Counter(fact.shape for fact in marked)
-    shape, times = shapes.most_common(1)[0] if shapes else ("", 0)
-    if times >= FEWEST and times > ALIKE * len(marked):
-        first = next(fact for fact in marked if fact.shape == shape)
-        detail = f"{times} of {len(marked)} masks are the same; is it the field of view, and not a lesion?"
-        yield Problem("identical masks", str(first.mask.path), detail)
-    for fact in facts:
-        if fact.flat:
-            yield Problem("flat image", str(fact.image), "all its pixels are alike")
-
-
-def _of_training(folder: DataFolder, facts: Sequence[Facts], known: bool, settings: DataConfig) -> Iterator[Problem]:
-    """Why `train` would refuse the pairs that it would take; `known`: there are problems that may say it already."""
-    try:
-        chosen = {pair.image.path for pair in folder.pairs(settings.split, settings.limit, settings.limit_seed)}
-    except InputError as error:
-        if not known:
-            file, _, detail = str(error).partition(": ")
-            yield Problem("split", file, detail, fatal=True)
-        return
-    seen = [fact.seen for fact in facts if fact.image in chosen and fact.coverage is not None]
-    for what, none in (("empty", not any(some for some, _ in seen)), ("full", all(every for _, every in seen))):
-        if seen and none:
-            detail = f"every mask that training would take is {what} at data.resolution = {settings.resolution}"
-            yield Problem("no lesion", str(folder.path), detail, fatal=True)
+        found = pool.map(lambda item: look(decoding, item.image, item.mask, codable), items)
+        return list(track(found, "checking", len(items)))
 
 
 def _report(
-    folder: DataFolder, layout: str, lists: dict[str, int], facts: list[Facts], problems: list[Problem], decided: bool
+    folder: DataFolder,
+    lists: dict[str, int],
+    items: list[Item],
+    facts: list[Facts],
+    problems: list[Problem],
+    masks: str,
 ) -> Report:
     sizes = sorted((fact.size for fact in facts if fact.size), key=lambda size: size[0] * size[1])
     lesions = _lesions(folder, facts)
+    problems = [*problems, *lost(facts, lesions)]
     own = folder.require_listing()
     listings = [own, *own.test_sets.values()]
     told = [note for listing in listings for note in listing.notes]
     return Report(
         folder=str(folder.path),
-        layout=layout,
+        layout=own.layout,
         pairs=len(facts),
         splits=lists,
         sizes={"smallest": sizes[0], "median": sizes[len(sizes) // 2], "largest": sizes[-1]} if sizes else {},
         formats=dict(Counter(fact.kind for fact in facts if fact.kind).most_common()),
         coverage=_quantiles([fact.coverage for fact in facts if fact.coverage is not None]),
-        masks=folder.decoding.coding.describe() if decided and facts else "",
+        masks=masks,
         healthy=sum(fact.coverage == 0 for fact in facts),
         lesions=lesions,
-        notes=[*told, *(_notes(folder.decoding, facts) if decided else [])],
-        groups=len({group for listing in listings for group in listing.groups.values()}),
-        problems=[*problems, *_lost(facts, lesions)],
+        notes=[*told, *(_notes(folder.decoding, facts) if masks else [])],
+        groups=len({item.group for item in items} - {None}),
+        problems=problems,
+        next=next_step(folder.path, folder.decoding.settings, problems, lesions["keeping"]),
     )
 
 
@@ -191,7 +157,7 @@ def _lesions(folder: DataFolder, facts: Sequence[Facts]) -> dict[str, Any]:
         return first_keeping(decoding.mask(fact.mask, fact.image), settings.resolution, settings.fit)
 
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(first, spread(small)))
+        found = list(pool.map(first, spread(small)))  # of a sample: each is tried at up to twenty sizes
     keeping = None if None in found or not found else max(each for each in found if each is not None)
     return {
         "count": counts["lesions"],
@@ -225,106 +191,11 @@ def _notes(decoding: Decoding, facts: Sequence[Facts]) -> list[str]:
     return notes
 
 
-def _lost(facts: Sequence[Facts], lesions: dict[str, Any]) -> Iterator[Problem]:
-    """Lesions that training would not see."""
-    small = lesions["lost"] - lesions["cut_off"]
-    if small:
-        first = next(fact for fact in facts if fact.losses.lost > fact.losses.cut_off)
-        keeping = lesions["keeping"]
-        wanted = (
-            f"data.resolution={keeping} is the first that keeps them" if keeping else "none up to 2048 keeps them all"
-        )
-        detail = (
-            f"at data.resolution={lesions['resolution']}, {small} of {lesions['count']} lesions keep less than half "
-            f"of their pixels; {wanted}"
-        )
-        yield Problem("lost lesions", str(first.mask.path), detail)
-    if lesions["cut_off"]:
-        first = next(fact for fact in facts if fact.losses.cut_off)
-        detail = f"data.fit=crop cuts off {lesions['cut_off']} of {lesions['count']} lesions"
-        yield Problem("lost lesions", str(first.mask.path), detail)
-
-
 def _levels(decoding: Decoding) -> dict[str, tuple[float, float]]:
     try:
         return decoding.image_levels()
     except InputError:  # told with each image
         return {}
-
-
-def render(report: Report) -> str:
-    """The report as text for a terminal; at most ten files of a kind."""
-    lines = [f"{report.folder}: {report.pairs} pairs, layout: {report.layout}"]
-    if report.splits:
-        lines.append("splits: " + ", ".join(f"{name} {count}" for name, count in report.splits.items()))
-    lines += [f"groups: {report.groups}, kept together"] if report.groups else []
-    if report.sizes:
-        lines.append("sizes: " + ", ".join(f"{name} {w} x {h}" for name, (w, h) in report.sizes.items()))
-    if report.formats:
-        lines.append("images: " + ", ".join(f"{count} {kind}" for kind, count in report.formats.items()))
-    if report.masks:
-        lines.append(f"masks: {report.masks}")
-    if report.healthy:
-        lines.append(f"healthy images (empty masks): {report.healthy} of {report.pairs}")
-    if report.coverage:
-        lines.append(
-            "lesion share of the image: "
-            + ", ".join(f"{name} {100 * value:.1f} %" for name, value in report.coverage.items())
-        )
-    lines += [f"note: {note}" for note in report.notes]
-    kinds: dict[tuple[str, bool], list[Problem]] = {}
-    for problem in report.problems:
-        kinds.setdefault((problem.kind, problem.fatal), []).append(problem)
-    for (kind, fatal), found in kinds.items():
-        lines.append(f"{'error' if fatal else 'warning'}: {kind}, {len(found)}")
-        lines += [f"    {problem.file}: {problem.detail}" for problem in found[:10]]
-        if len(found) > 10:
-            lines.append(f"    and {len(found) - 10} more (--json lists all)")
-    lines.append("no problems" if not kinds else "")
-    return "\n".join(lines).rstrip()
-
-
-def _unpaired(listing: Listing) -> Iterator[Problem]:
-    images, masks = listing.images, listing.masks
-    for path, detail in listing.broken:
-        yield Problem("manifest", printable(path), detail, fatal=True)
-    for path in listing.doubled:
-        yield Problem("duplicate name", printable(path), "another file has its base name", fatal=True)
-    for name in sorted(images.keys() - masks.keys()):
-        yield Problem("unpaired", printable(images[name]), "has no mask", fatal=True)
-    for name in sorted(masks.keys() - images.keys()):
-        yield Problem("unpaired", printable(masks[name].path), "has no image", fatal=True)
-
-
-def _twins(facts: Sequence[Facts]) -> Iterator[Problem]:
-    first: dict[str, Path] = {}
-    for fact in facts:
-        if fact.digest and fact.digest in first:
-            yield Problem("same image", printable(fact.image), f"is the same file as {printable(first[fact.digest])}")
-        first.setdefault(fact.digest, fact.image)
-
-
-def _lists(folder: DataFolder) -> tuple[dict[str, int], list[Problem]]:
-    file = str(folder.splits_file)
-    try:
-        lists = folder.lists or {}
-    except InputError as error:
-        return {}, [Problem("split", file, str(error).partition(": ")[2], fatal=True)]
-    listing = folder.require_listing()
-    known = listing.images.keys() & listing.masks.keys()
-    problems = [
-        Problem("split", file, f"{split} names {name}, which is not there", fatal=True)
-        for split, names in lists.items()
-        for name in names
-        if name not in known
-    ]
-    where: dict[str, str] = {}
-    for split, names in lists.items():
-        for name in names:
-            if name in where:
-                problems.append(Problem("split", file, f"{name} is in {where[name]} and {split}", fatal=True))
-            where.setdefault(name, split)
-    return {split: len(names) for split, names in lists.items()}, problems
 
 
 def _quantiles(values: list[float]) -> dict[str, float]:

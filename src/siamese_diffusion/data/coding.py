@@ -97,11 +97,11 @@ class Coding:
 
     def describe(self) -> str:
         """In words, for `check`."""
-        named = {label: self._name(value) for value, label in sorted(self.table.items(), reverse=True)}
+        named = {label: self.named(value) for value, label in sorted(self.table.items(), reverse=True)}
         labels = [named[label] for label in sorted(named) if label not in (0, VOID)]
         if self.kind == "binary":
-            marks = " or ".join(map(str, self.marks)) or "no other"
-            text = "binary, " + ("grey cut at half" if self.soft else f"0 and {marks}")
+            marks = " or ".join(map(str, self.marks))
+            text = "binary, " + ("grey cut at half" if self.soft else f"0 and {marks}" if marks else "0 alone")
         elif self.kind == "alpha":
             text = "what is opaque"
         elif self.everything:
@@ -117,10 +117,11 @@ class Coding:
                 if self.foreground is not None
                 else "; all are lesion" * (len(labels) > 1)
             )
-        void = [self._name(value) for value, label in sorted(self.table.items()) if label == VOID]
+        void = [self.named(value) for value, label in sorted(self.table.items()) if label == VOID]
         return text + (f"; void: {', '.join(void)}" if void else "") + ("; inverted" if self.invert else "")
 
-    def _name(self, value: int) -> str:
+    def named(self, value: int) -> str:
+        """A stored value as `describe` writes it."""
         if self.form == "colour":
             return hexadecimal(value)
         return f"{value} ({hexadecimal(self.palette[value])})" if value in self.palette and value else str(value)
@@ -166,8 +167,8 @@ class Coding:
 
     def _unknown(self, stored: Stored, present: set[int], reason: str | None = None) -> NoReturn:
         strange = sorted(present - set(self.table)) or sorted(present)
-        listed = ", ".join(self._name(value) for value in strange[:8]) + (" ..." if len(strange) > 8 else "")
-        known = ", ".join(self._name(value) for value in sorted(self.table)[:8])
+        listed = ", ".join(self.named(value) for value in strange[:8]) + (" ..." if len(strange) > 8 else "")
+        known = ", ".join(self.named(value) for value in sorted(self.table)[:8])
         what = reason or f"holds {listed}, and the masks of this folder were found to hold {known}"
         _misfit(stored, what, "labels" if self.kind == "labels" else "binary")
 

@@ -6,12 +6,11 @@ Files are read in threads, so each decision is made once, by the first that need
 """
 
 import os
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from siamese_diffusion.config import READING_IMAGES, DataConfig, reading_setting
 from siamese_diffusion.data.alignment import Size, common_ratio, is_rounding, lay
 from siamese_diffusion.data.census import Census, take
 from siamese_diffusion.data.coding import VOID, Coding
+from siamese_diffusion.data.decided import Decided
 from siamese_diffusion.data.deciding import decide, parse_values
 from siamese_diffusion.data.images import (
     Header,
@@ -32,6 +32,7 @@ from siamese_diffusion.data.images import (
     to_rgb,
     usual_range,
 )
+from siamese_diffusion.data.once import Once
 from siamese_diffusion.data.outlines import fill
 from siamese_diffusion.data.shapes import Shapes
 from siamese_diffusion.data.stored import Stored, read_stored
@@ -61,27 +62,6 @@ class MaskSource:
         return self.files[0]
 
 
-class Once(Generic[T]):
-    """A value that is made when it is first asked for, by one thread; what went wrong then goes wrong again."""
-
-    def __init__(self, make: Callable[[], T]) -> None:
-        self._make, self._lock = make, threading.Lock()
-        self._found: list[T] = []
-        self._error: InputError | None = None
-
-    def __call__(self) -> T:
-        with self._lock:
-            if self._error is not None:
-                raise InputError(str(self._error))
-            if not self._found:
-                try:
-                    self._found.append(self._make())
-                except InputError as error:
-                    self._error = error
-                    raise
-            return self._found[0]
-
-
 class Decoding:
     """How images and masks of a folder become arrays.
 
@@ -91,6 +71,7 @@ class Decoding:
         masks: the folder's masks.
         pairs: those of them that belong together.
         names: what the folder calls the values of its masks, where it says.
+        decided: over a folder that these files are part of; default: decided over these.
     """
 
     def __init__(
@@ -100,14 +81,25 @@ class Decoding:
         masks: Sequence[MaskSource] = (),
         pairs: Sequence[tuple[Path, MaskSource]] = (),
         names: Mapping[str, int] | None = None,
+        decided: Decided | None = None,
     ) -> None:
         self.settings = settings or DataConfig()
-        self.images, self.masks, self.pairs, self.names = images, masks, pairs, names or {}
+        self.images, self.masks, self.pairs = images, masks, pairs
+        self.names = names or (decided.names if decided else {})
         self._has_classes = any(source.classes or source.shapes is not None for source in masks)
         """Whether labels are told by files or shapes, and not by the values of mask files."""
-        self._coding = Once(lambda: self._decide(self._take_censuses()))
-        self._levels = Once(self._find_levels)
-        self._scaled = Once(self._mostly_scaled)
+        self._coding = Once(lambda: decided.coding if decided else self._decide(self._take_censuses()))
+        self._levels = Once(lambda: decided.levels if decided else self._find_levels())
+        self._scaled = Once(lambda: decided.scaled if decided else self._mostly_scaled())
+
+    @property
+    def has_files(self) -> bool:
+        """Whether any mask is read from a file, and not drawn from shapes."""
+        return any(source.shapes is None for source in self.masks)
+
+    def describe(self) -> str:
+        """What the masks are, in words; errors as in `coding`."""
+        return self.coding.describe() if self.has_files else "drawn as their shapes say"
 
     @property
     def coding(self) -> Coding:
@@ -117,6 +109,15 @@ class Decoding:
             InputError: no reading fits them, or several do, or they are outlines.
         """
         return self._coding()
+
+    @property
+    def decided(self) -> Decided:
+        """What is decided over the folder.
+
+        Raises:
+            InputError: see `coding` and `image_levels`.
+        """
+        return Decided(self.coding, self.image_levels(), self._scaled(), dict(self.names))
 
     @property
     def key(self) -> dict[str, Any]:
@@ -340,6 +341,21 @@ class Decoding:
                 levels[kind] = (0.0, usual_range(most) or 1.0)
         return levels
 
+    def ambiguous(self) -> int:
+        """Images of a sample that an EXIF orientation turns, where neither size nor setting says what masks lie on."""
+        if self.settings.orientation != "auto":
+            return 0
+
+        def one(path: Path) -> bool:
+            try:
+                header = read_header(path, self.settings.max_pixels)
+            except InputError:  # told, with its name, by whoever reads it
+                return False
+            return header.orientation != 1 and header.size == header.stored
+
+        with ThreadPoolExecutor() as pool:
+            return sum(pool.map(one, spread(self.images)))
+
     def _mostly_scaled(self) -> bool:
         """Whether most masks have another size than their images, in one ratio along both sides."""
 
@@ -370,8 +386,16 @@ def announce(decoding: Decoding, folder: Path) -> None:
         InputError: see `Decoding.coding`.
     """
     coding = decoding.coding
-    if os.environ.get("RANK", "0") == "0" and (coding.notes or not coding.plain or decoding.settings.outline == "fill"):
-        notify("; ".join([f"{folder}: masks are {coding.describe()}", *coding.notes]))
+    first = os.environ.get("RANK", "0") == "0"
+    if first and (coding.notes or not coding.plain or decoding.settings.outline == "fill"):
+        notify("; ".join([f"{folder}: masks are {decoding.describe()}", *coding.notes]))
+    turned = decoding.ambiguous() if first else 0
+    if turned:
+        notify(
+            f"{folder}: {turned} of {min(SAMPLE, len(decoding.images))} images have an EXIF orientation of which their "
+            "size does not say whether the masks lie on the upright image, as they are read, or on the stored pixels "
+            "(data.orientation=stored; data.orientation=upright if this is right)"
+        )
 
 
 def plain_settings(settings: DataConfig) -> DataConfig:

@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from siamese_diffusion.config import DataConfig
+from siamese_diffusion.data.decided import read_decided
 from siamese_diffusion.data.decoding import Decoding, MaskSource, plain_settings
 from siamese_diffusion.data.layouts import LAYOUTS, Listing, detect, manifest, patterns
 from siamese_diffusion.data.layouts.listing import NOT_READ, dead_links, image_files, is_image, seen_in
@@ -30,7 +31,7 @@ from siamese_diffusion.progress import notify
 
 Item = TypeVar("Item")
 
-SPLITS = "splits.json"
+SPLITS, MANIFEST = "splits.json", "pairs.jsonl"
 
 
 class DataFolder:
@@ -90,7 +91,8 @@ class DataFolder:
         ):
             settings = plain_settings(settings)
         names = {name: value for listing in listings for value, name in listing.classes.items()}
-        return Decoding(settings, images, masks, pairs, names)
+        decided = read_decided(self.path) if self.listing.layout == MANIFEST else None
+        return Decoding(settings, images, masks, pairs, names, decided)
 
     @cached_property
     def lists(self) -> dict[str, list[str]] | None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from siamese_diffusion.data.opening import MAX_PIXELS, decoded, opened
+from siamese_diffusion.data.opening import MAX_PIXELS, decoded, load_upright, opened
 from siamese_diffusion.data.opening import SUFFIXES as SUFFIXES
 from siamese_diffusion.data.tars import read_bytes
 from siamese_diffusion.errors import InputError
@@ -63,22 +63,40 @@ def read_header(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
         InputError: see `open_image`.
     """
     with opened(path, max_pixels) as image:
-        exif = Image.Image.getexif(image)  # a PNG's own would decode it first
-        turned = exif.get(0x0112, 1) if exif else 1
-        size = image.size[::-1] if turned in (5, 6, 7, 8) else image.size
-        tiles = getattr(image, "tile", None)
-        raw = str(tiles[0][3]) if tiles else ""
-        colour16 = image.mode not in DEEP and (";16" in raw)
-        several = image.format in ("TIFF", "GIF", "WEBP", "PNG")
-        return Header(
-            size,
-            turned if turned in TURNS else 1,
-            image.mode,
-            image.format or "",
-            image.mode in DEEP or colour16,
-            int(getattr(image, "n_frames", 1)) if several else 1,
-            image.info.get("icc_profile"),
-        )
+        return _header(image)
+
+
+def _header(image: Image.Image) -> Header:
+    exif = Image.Image.getexif(image)  # a PNG's own would decode it first
+    turned = exif.get(0x0112, 1) if exif else 1
+    size = image.size[::-1] if turned in (5, 6, 7, 8) else image.size
+    tiles = getattr(image, "tile", None)
+    raw = str(tiles[0][3]) if tiles else ""
+    colour16 = image.mode not in DEEP and (";16" in raw)
+    several = image.format in ("TIFF", "GIF", "WEBP", "PNG")
+    return Header(
+        size,
+        turned if turned in TURNS else 1,
+        image.mode,
+        image.format or "",
+        image.mode in DEEP or colour16,
+        int(getattr(image, "n_frames", 1)) if several else 1,
+        image.info.get("icc_profile"),
+    )
+
+
+def open_with_header(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Header, Image.Image | None]:
+    """`read_header` and `open_image` of one file that is opened once; no image where it has more than 8 bits.
+
+    Raises:
+        InputError: see `open_image`.
+    """
+    with opened(path, max_pixels) as image:
+        header = _header(image)
+        if not header.deep and header.pages == 1:  # counting pages may have left another one than the first
+            load_upright(image)
+            return header, image
+    return header, None if header.deep else open_image(path, max_pixels)
 
 
 def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:

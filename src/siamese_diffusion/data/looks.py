@@ -1,18 +1,20 @@
 """What `check` finds in the files of one pair, each decoded once."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from siamese_diffusion.data.coding import VOID
 from siamese_diffusion.data.decoding import Decoding, MaskSource
+from siamese_diffusion.data.fingerprint import Fingerprint, fingerprint
 from siamese_diffusion.data.heaps import SENSITIVE, sensitivity
-from siamese_diffusion.data.images import Header, Mask, Pixels, deep_values, open_image, read_header, square
+from siamese_diffusion.data.images import Header, Mask, Pixels, deep_values, open_with_header, square
 from siamese_diffusion.data.lost import NO_LOSSES, Losses, losses
 from siamese_diffusion.data.stored import Stored
 from siamese_diffusion.data.tars import read_bytes
@@ -31,6 +33,8 @@ class Problem:
     detail: str
     fatal: bool = False
     """It stops training; else it is a warning."""
+    other: str = ""
+    """A second file that it is about."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Facts:
     kind: str = ""
     digest: str = ""
     flat: bool = False
+    print: Fingerprint | None = field(default=None, compare=False)
     coverage: float | None = None
     """Lesion's share of the image; None where the mask cannot be read."""
     void: float = 0.0
@@ -50,6 +55,8 @@ class Facts:
     """A digest of the mask; empty for an empty one."""
     framed: bool = False
     """It covers more than half of the image, and its rim: it may be inverted."""
+    centre: tuple[float, float] | None = None
+    """The lesion's centroid as shares of width and height; None where there is no lesion."""
     losses: Losses = NO_LOSSES
     seen: tuple[bool, bool] = (False, False)
     """Whether any pixel is lesion, and whether all are, at the resolution of training."""
@@ -61,15 +68,17 @@ class Facts:
 def look(decoding: Decoding, image: Path, mask: MaskSource, codable: bool) -> Facts:
     """Read a pair; `codable`: the values of the folder's masks mean something, else the mask is opened only."""
     problems: list[Problem] = []
-    header, flat, digest = None, False, ""
+    header, flat, digest, mark = None, False, "", None
     try:
-        header = read_header(image, decoding.settings.max_pixels)
-        flat = _is_flat(decoding, image, header)
+        header, picture = open_with_header(image, decoding.settings.max_pixels)
+        picture = _shallow(decoding, image, header) if picture is None else picture
+        flat = not header.deep and _is_flat(picture)
+        mark = None if flat else fingerprint(picture)
         problems += _colours(image, header)
         digest = hashlib.sha256(read_bytes(image)).hexdigest()
     except InputError as error:
         problems.append(Problem("unreadable", *_parted(error, image), fatal=True))
-    facts = Facts(image, mask, header.size if header else None, _kind(image, header), digest, flat)
+    facts = Facts(image, mask, header.size if header else None, _kind(image, header), digest, flat, mark)
     stored = None
     try:
         stored = decoding.stored(mask)
@@ -130,23 +139,34 @@ def _measured(decoding: Decoding, facts: Facts, labels: Pixels, stored: list[Sto
         void=float((labels == VOID).mean()) if VOID in decoding.coding.table.values() else 0.0,
         shape=hashlib.blake2b(np.packbits(mask).tobytes() + repr(mask.shape).encode()).hexdigest() if share else "",
         framed=0.5 < share < 1 and _rim_share(mask) > FRAME,
+        centre=_centre(mask) if share else None,
         losses=losses(mask, small, settings.fit),
         seen=(bool(small.any()), bool(small.all())),
     )
+
+
+def _centre(mask: Mask) -> tuple[float, float]:
+    left, top, across, down = cv2.boundingRect(mask.view(np.uint8))
+    inner = np.ascontiguousarray(mask[top : top + down, left : left + across]).view(np.uint8)
+    moments = cv2.moments(inner, binaryImage=True)
+    height, width = mask.shape
+    x, y = ((moments[each] / moments["m00"] + 0.5) for each in ("m10", "m01"))
+    return (left + x) / width, (top + y) / height
 
 
 def _rim_share(mask: Mask) -> float:
     return float(np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean())
 
 
-def _is_flat(decoding: Decoding, path: Path, header: Header) -> bool:
-    """Decode the image; whether all its pixels are alike. One of more than 8 bits is an error then."""
-    if header.deep:
-        values = deep_values(path, header, decoding.settings.max_pixels)
-        assert values is not None
-        decoding.scaled(path, values, header)
-        return False
-    image = open_image(path, decoding.settings.max_pixels)
+def _shallow(decoding: Decoding, path: Path, header: Header) -> Image.Image:
+    """An image of more than 8 bits as it is read; one that is flat then is an error."""
+    values = deep_values(path, header, decoding.settings.max_pixels)
+    assert values is not None
+    return Image.fromarray(decoding.scaled(path, values, header))
+
+
+def _is_flat(image: Image.Image) -> bool:
+    """Whether all pixels are alike."""
     few = image.resize((min(16, image.width), min(16, image.height)), Image.Resampling.NEAREST)
     return _alike(few) and _alike(image)
 

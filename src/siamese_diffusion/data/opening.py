@@ -69,10 +69,16 @@ def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
 @contextmanager
 def decoded(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """The image of a file with all its pixels, turned upright by its EXIF orientation; see `opened`."""
-    with opened(path, max_pixels) as image, _alone if image.width * image.height > _LARGE else nullcontext():
+    with opened(path, max_pixels) as image:
+        load_upright(image)
+        yield image
+
+
+def load_upright(image: Image.Image) -> None:
+    """Decode an opened image in place, and turn it upright by its EXIF orientation; a large one, alone."""
+    with _alone if image.width * image.height > _LARGE else nullcontext():
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        yield image
 
 
 def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

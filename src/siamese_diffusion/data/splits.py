@@ -1,17 +1,19 @@
 """Which pairs are for training, validation and test, which are held out, and that no test image is among the others."""
 
-from collections.abc import Iterable, Mapping, Sequence
-
-import torch
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from itertools import islice
 
 from siamese_diffusion.data.folder import SPLITS, DataFolder
+from siamese_diffusion.data.leakage import same_content
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.progress import notify
-from siamese_diffusion.randomness import generator
 
 FEW = 4
 """Pairs below which a share for validation leaves hardly any of either kind."""
+LESIONS = 2
+"""Pairs with a lesion that pick a step, where there are enough: one alone picks by chance."""
 
 
 def validation_list(folder: DataFolder) -> list[Pair] | None:
@@ -24,7 +26,8 @@ def train_and_validation(
 ) -> tuple[list[Pair], list[Pair]]:
     """Pairs to train on and pairs that pick the best step, disjoint: split `val`, or else a share of `chosen`, drawn.
 
-    A share takes whole groups where pairs have them, and at least one pair with a lesion where there is one.
+    A share takes whole groups where pairs have them, and at least `LESIONS` pairs with a lesion where twice as many are
+    there, else one.
 
     Args:
         folder: of real pairs.
@@ -33,19 +36,30 @@ def train_and_validation(
         seed: of that draw.
 
     Raises:
-        InputError: one pair cannot be both.
+        InputError: fewer than `FEW` pairs, and no list.
     """
     validation = validation_list(folder)
     if validation is None:
-        if len(chosen) < 2:
-            raise InputError(f"{folder.path}: needs at least two pairs, one of them for validation")
-        if len(chosen) < FEW:
-            notify(f"{folder.path}: {len(chosen)} pairs, some of them to pick the best step: scores will mean little")
+        require_enough(folder, chosen, None)
         drawn = _drawn(folder, chosen, share, seed)
         both = list(enumerate(chosen))
         return [pair for i, pair in both if i not in drawn], [pair for i, pair in both if i in drawn]
     held = {pair.image.path for pair in validation}
     return [pair for pair in chosen if pair.image.path not in held], validation
+
+
+def require_enough(folder: DataFolder, chosen: Sequence[Pair], validation: Sequence[Pair] | None) -> None:
+    """There are pairs to train on beside those that pick the best step.
+
+    Raises:
+        InputError: there is no list of the latter, and fewer than `FEW` pairs.
+    """
+    if validation is None and len(chosen) < FEW:
+        count = "one pair" if len(chosen) == 1 else f"{len(chosen)} pairs"
+        raise InputError(
+            f"{folder.path}: {count} to train on, and some are to be held out to pick the best step; give at least "
+            f"{FEW}, or a split val"
+        )
 
 
 def _drawn(folder: DataFolder, chosen: Sequence[Pair], share: float, seed: int) -> set[int]:
@@ -58,18 +72,49 @@ def _drawn(folder: DataFolder, chosen: Sequence[Pair], share: float, seed: int) 
             f"{folder.path}: all pairs are of one group, so pairs that pick the best step are of the group trained on"
         )
         units = {str(i): [i] for i in range(len(chosen))}
+    import torch
+
+    from siamese_diffusion.randomness import generator
+
     parts = list(units.values())
     wanted = min(len(chosen) - 1, max(1, round(share * len(chosen))))
     order: list[int] = torch.randperm(len(parts), generator=generator(seed, 5)).tolist()
     held = _fill(order, [len(part) for part in parts], wanted)
 
-    def has_lesion(unit: int) -> bool:
-        return any(bool(chosen[i].mask.read().any()) for i in parts[unit])
-
-    if not any(map(has_lesion, held)):  # healthy images alone pick no step; nearly always, one mask is read here
-        other = next((unit for unit in order if unit not in held and has_lesion(unit)), None)
-        held = [*held[:-1], other] if other is not None else held
+    held = _with_lesions(held, order, parts, lambda i: bool(chosen[i].mask.read().any()))
     return {i for unit in held for i in parts[unit]}
+
+
+def _with_lesions(
+    held: Sequence[int], order: Sequence[int], parts: Sequence[Sequence[int]], has_lesion: Callable[[int], bool]
+) -> list[int]:
+    """The units held out, some of them exchanged, or more of them, until enough pairs have a lesion on either side.
+
+    Args:
+        held: of the units.
+        order: of all of them, in which others are tried.
+        parts: indices of the pairs of each unit.
+        has_lesion: of a pair; asked once a pair, and nearly always of few.
+    """
+    known = cache(has_lesion)
+
+    def holds(units: Iterable[int], count: int) -> bool:
+        return len(list(islice((i for unit in units for i in parts[unit] if known(i)), count))) == count
+
+    found = list(held)
+    if holds(found, LESIONS) and holds((unit for unit in order if unit not in found), LESIONS):
+        return found
+    wanted = LESIONS if holds(order, 2 * LESIONS) else 1
+    for unit in order:
+        if holds(found, wanted):
+            break
+        if unit in found or not holds([unit], 1):
+            continue
+        healthy = next((each for each in reversed(found) if not holds([each], 1)), None)
+        changed = [*(each for each in found if each != healthy), unit]
+        if holds((each for each in order if each not in changed), wanted):
+            found = changed
+    return found
 
 
 def _fill(order: Sequence[int], sizes: Sequence[int], wanted: int) -> list[int]:
@@ -122,15 +167,20 @@ def held_out(folder: DataFolder, train: Sequence[Pair], split: str | None) -> li
 
 
 def require_disjoint(seen: Iterable[Pair], tests: Mapping[str, Sequence[Pair]], origin: str = "") -> None:
-    """No test image was trained on or picked the best step, by whatever path it is reached.
+    """No test image was trained on or picked the best step, by whatever path it is reached or as a file's copy.
 
     Raises:
         InputError: one was; the line begins with `origin`.
     """
-    images = {pair.image.path.resolve() for pair in seen}
-    for name, pairs in tests.items():
-        for pair in pairs:
-            if pair.image.path.resolve() in images:
-                raise InputError(
-                    f"{origin}{pair.image.path} is in test set {name} and among the training pairs; use disjoint splits"
-                )
+    found = same_content(seen, tests)
+    if found is None:
+        return
+    name, test, other = found
+    if test.image.path.resolve() == other.image.path.resolve():
+        raise InputError(
+            f"{origin}{test.image.path} is in test set {name} and among the training pairs; use disjoint splits"
+        )
+    raise InputError(
+        f"{origin}{test.image.path} is in test set {name} and the same file as {other.image.path}, which is among the "
+        "training pairs; leave one of the two out"
+    )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from siamese_diffusion.data.images import CLEAR, LOSSY, Header, deep_values, open_image, read_header, to_rgb
+from siamese_diffusion.data.images import CLEAR, LOSSY, Header, deep_values, open_with_header, to_rgb
 from siamese_diffusion.data.opening import MAX_PIXELS
 from siamese_diffusion.errors import InputError
 
@@ -71,12 +71,11 @@ class Stored:
         return Stored(self.path, "colour", grey * 0x010101, self.mode, self.lossy)
 
 
-def read_stored(path: Path, header: Header | None = None, coding: str = "auto", max_pixels: int = MAX_PIXELS) -> Stored:
+def read_stored(path: Path, coding: str = "auto", max_pixels: int = MAX_PIXELS) -> Stored:
     """The pixels of a mask file.
 
     Args:
         path: the file.
-        header: of the file, where it is known.
         coding: `data.mask_coding`; "palette" and "labels" want indices of a palette of greys too, "alpha" the alpha
             channel.
         max_pixels: `data.max_pixels`.
@@ -88,10 +87,10 @@ def read_stored(path: Path, header: Header | None = None, coding: str = "auto", 
         InputError: see `images.open_image`; or a mask of several pages, of fractions beyond 1, with colours but nothing
             opaque, or without the palette or the alpha channel that is asked for.
     """
-    header = header or read_header(path, max_pixels)
+    header, image = open_with_header(path, max_pixels)
     if header.pages > 1:
         raise InputError(f"{path}: holds {header.pages} pages, and a mask is one; save each mask as a file of its own")
-    found = _read(path, header, coding, max_pixels)
+    found = _read(path, header, image, coding, max_pixels)
     if found.lossy and header.format not in ALWAYS_LOSSY and len(found.counts) <= LOSSLESS:
         return replace(found, lossy=False)
     return found
@@ -102,13 +101,12 @@ def hexadecimal(colour: int) -> str:
     return f"#{colour:06x}"
 
 
-def _read(path: Path, header: Header, coding: str, max_pixels: int) -> Stored:
+def _read(path: Path, header: Header, image: Image.Image | None, coding: str, max_pixels: int) -> Stored:
     lossy = header.format in LOSSY
-    if header.deep:
+    if image is None:
         values = deep_values(path, header, max_pixels)
         assert values is not None
         return _deep(path, values, header.mode)
-    image = open_image(path, max_pixels)
     if coding == "alpha":
         if not image.has_transparency_data:
             raise InputError(f"{path}: has no alpha channel, which data.mask_coding=alpha asks for")

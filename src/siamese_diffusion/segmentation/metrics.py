@@ -1,8 +1,10 @@
 """Scores of masks and maps per image, then of sets and over sets.
 
 `mDice` and `mIoU` cut each map at 0.5. The polyp papers' own figures are there beside them (`pranet_metrics.py`):
-`meanDic`, `meanIoU` and the like, which average over thresholds as PraNet's tool does. Never compare one kind with the
-other.
+`meanDic`, `meanIoU` and the like, which average over thresholds as PraNet's tool does and take healthy images in as it
+does. Never compare one kind with the other.
+
+Healthy images, whose mask is empty, have no overlap to measure: they are counted apart, by what is marked in them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +13,7 @@ from typing import NamedTuple, TypedDict
 import torch
 from torch import Tensor
 
+from siamese_diffusion.segmentation.figures import COUNTS, HEALTHY
 from siamese_diffusion.segmentation.pranet_metrics import FieldScores, field_scores
 
 
@@ -20,15 +23,34 @@ class SetScores(NamedTuple):
     dice: Tensor
     iou: Tensor
     field: FieldScores | None = None
+    lesion: Tensor | None = None
+    """(N,) bool: the image has a lesion; None: all have."""
+    marked: Tensor | None = None
+    """(N,) share of the image that is marked; None where `lesion` is."""
 
     def means(self) -> dict[str, float]:
-        """mDice, mIoU, the number of images `count`, and the field's figures where they were taken."""
-        figures = {"mDice": float(self.dice.mean()), "mIoU": float(self.iou.mean()), "count": len(self.dice)}
+        """The figures of the set.
+
+        `mDice` and `mIoU` over the images with a lesion, where there are any; `count`, of all images; where some are
+        healthy, `healthy`, their number, `specificity`, the share of them in which nothing is marked, and
+        `healthy_area`, the mean share of them that is; and the field's figures, over all, where they were taken.
+        """
+        lesion = self.dice.new_ones(len(self.dice), dtype=torch.bool) if self.lesion is None else self.lesion
+        figures: dict[str, float] = {}
+        if bool(lesion.any()):
+            figures |= {"mDice": float(self.dice[lesion].mean()), "mIoU": float(self.iou[lesion].mean())}
+        figures["count"] = len(self.dice)
+        if self.marked is not None and not bool(lesion.all()):
+            marked = self.marked[~lesion]
+            figures["healthy"] = len(marked)
+            figures |= {"specificity": float((marked == 0).double().mean()), "healthy_area": float(marked.mean())}
         return figures if self.field is None else figures | self.field.means()
 
     def columns(self) -> dict[str, list[float]]:
-        """Each score by name, one value an image."""
+        """Each score by name, one value an image; where some are healthy, `lesion` (1 or 0) and `marked` too."""
         found = {"dice": self.dice.tolist(), "iou": self.iou.tolist()}
+        if self.lesion is not None and self.marked is not None and not bool(self.lesion.all()):
+            found |= {"lesion": self.lesion.double().tolist(), "marked": self.marked.tolist()}
         return found if self.field is None else found | self.field.columns()
 
 
@@ -55,6 +77,8 @@ def score(probabilities: Tensor, target: Tensor, field: bool = False) -> SetScor
         dice(prediction, target),
         iou(prediction, target),
         field_scores(probabilities.numpy(), target.numpy()) if field else None,
+        target.flatten(1).any(1),
+        prediction.flatten(1).double().mean(1),
     )
 
 
@@ -65,7 +89,14 @@ def join(parts: Sequence[SetScores]) -> SetScores:
         torch.cat([part.dice for part in parts]),
         torch.cat([part.iou for part in parts]),
         FieldScores.join(fields) if len(fields) == len(parts) else None,
+        _joined([part.lesion for part in parts]),
+        _joined([part.marked for part in parts]),
     )
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if known and len(known) == len(parts) else None
 
 
 class Summary(TypedDict):
@@ -81,18 +112,37 @@ def summary(scores: Mapping[str, SetScores]) -> Summary:
 
     Returns:
         `sets`: {set: {mDice, mIoU, count, ...}}; `mean`: each set counts once; `weighted`: each image counts once. The
-        last two hold what all sets have, and are None without sets.
+        last two hold what all sets have, and the figures of images with a lesion, or without, over the sets that have
+        such images; they are None without sets.
     """
     sets = {name: entry.means() for name, entry in scores.items()}
     if not sets:
         return {"sets": {}, "mean": None, "weighted": None}
-    names = [
-        name for name in next(iter(sets.values())) if name != "count" and all(name in entry for entry in sets.values())
-    ]
-    total = sum(entry["count"] for entry in sets.values())
-    mean = {name: sum(entry[name] for entry in sets.values()) / len(sets) for name in names}
-    weighted = {name: sum(entry[name] * entry["count"] for entry in sets.values()) / total for name in names}
+    mean, weighted = {}, {}
+    for name in dict.fromkeys(name for entry in sets.values() for name in entry):
+        having = [entry for entry in sets.values() if name in entry]
+        if name in COUNTS or (len(having) < len(sets) and name not in WEIGHTS):
+            continue
+        counts = [WEIGHTS.get(name, _all)(entry) for entry in having]
+        mean[name] = sum(entry[name] for entry in having) / len(having)
+        weighted[name] = sum(entry[name] * count for entry, count in zip(having, counts, strict=True)) / sum(counts)
     return {"sets": sets, "mean": mean, "weighted": weighted}
+
+
+def _all(entry: Mapping[str, float]) -> float:
+    return entry["count"]
+
+
+def _with_lesion(entry: Mapping[str, float]) -> float:
+    return entry["count"] - entry.get("healthy", 0)
+
+
+def _healthy(entry: Mapping[str, float]) -> float:
+    return entry["healthy"]
+
+
+WEIGHTS = {"mDice": _with_lesion, "mIoU": _with_lesion, **dict.fromkeys(HEALTHY, _healthy)}
+"""Figures of some of the images only, and of how many; over sets, those that have such images count."""
 
 
 def _areas(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ from siamese_diffusion.config import READING, Config, SegmentConfig, update
 from siamese_diffusion.data.arrays import remove_arrays, require_lesions
 from siamese_diffusion.data.decoding import announce, plain_settings
 from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.leakage import warn_of_copies
 from siamese_diffusion.data.pairs import reading
 from siamese_diffusion.data.splits import require_disjoint, sets_for_testing, train_and_validation
 from siamese_diffusion.device import find_device, precision_on
@@ -31,6 +32,7 @@ from siamese_diffusion.lock import hold
 from siamese_diffusion.segmentation import networks
 from siamese_diffusion.segmentation.batches import batches, heaviest, load
 from siamese_diffusion.segmentation.best_step import Selection
+from siamese_diffusion.segmentation.figures import COUNTS, HEALTHY
 from siamese_diffusion.segmentation.inference import draw_samples, score_set, validate
 from siamese_diffusion.segmentation.losses import LOSSES
 from siamese_diffusion.segmentation.metrics import summary
@@ -79,12 +81,14 @@ def segment(
     Returns:
         `network`, `parameters`, `imagenet` (whether it began with ImageNet weights), `seed`, `train` (folders and
         counts), `step` (the selected one), `val` {mDice, mIoU, count}, `test` {set: {mDice, mIoU, count, ...}}, and
-        `mean` (over sets) and `weighted` (by size) {mDice, mIoU, ...}, None without sets; the rest are the field's
-        (`pranet_metrics.py`).
+        `mean` (over sets) and `weighted` (by size) {mDice, mIoU, ...}, None without sets. `mDice` and `mIoU` are over
+        images with a lesion; of healthy ones there are `healthy` (their number), `specificity` and `healthy_area` (see
+        `metrics.SetScores.means`); the rest are the field's (`pranet_metrics.py`).
 
     Raises:
-        InputError: bad input, a test image among the training ones, `out` holds a run and `resume` is false, or
-            `resume` is true and the run was made with other settings or folders, or another command is writing `out`.
+        InputError: bad input, a test image (or a file of the same content) among the training ones, `out` holds a run
+            and `resume` is false, or `resume` is true and the run was made with other settings or folders, or another
+            command is writing `out`.
         KeyboardInterrupt: interrupted; the state is saved first.
     """
     require_apart(out, train=train, test=test, synthetic=synthetic)
@@ -115,7 +119,7 @@ def _segment(
     more = [DataFolder.of(folder, "--synthetic", plain_settings(config.data)) for folder in synthetic or []]
     made = [pair for folder in more for pair in folder.pairs()]
     tests = sets_for_testing([DataFolder.of(folder, "--test", config.data) for folder in test])
-    require_disjoint([*real, *validation], tests)
+    require_disjoint([*real, *validation, *made], tests)
     counts: dict[str, Any] = {
         "folder": str(data.path.resolve()),
         "real": len(real),
@@ -137,6 +141,11 @@ def _segment(
 
     claim.mark()
     held = load(validation, settings.resolution, out / "cache")
+    if not any(mask.any() for mask in held.masks):
+        raise InputError(
+            f"{data.path}: none of the {len(validation)} pairs that pick the best step has a lesion at "
+            f"{settings.resolution} pixels; put some that have one into split val"
+        )
     seen = load(real, settings.resolution, out / "cache")
     require_lesions(seen.masks, data)
     announce(data.decoding, data.path)
@@ -148,6 +157,7 @@ def _segment(
     )
     claim.write()
     if claim.first:
+        warn_of_copies([*real, *validation], made, tests)
         clear_all(out)
     begun, imagenet = _begin(settings, out)
     segmenter = Segmenter(begun, settings.loss)
@@ -190,7 +200,7 @@ def _segment(
                 "seed": settings.seed,
                 "train": counts,
                 "step": best["step"],
-                "val": {name: best[name] for name in ("mDice", "mIoU", "count")},
+                "val": {name: best[name] for name in ("mDice", "mIoU", *COUNTS, *HEALTHY) if name in best},
                 "test": result["sets"],
                 "mean": result["mean"],
                 "weighted": result["weighted"],

@@ -7,7 +7,7 @@ from pathlib import Path
 from siamese_diffusion.config import Config, DataConfig, Values, build_config, load_config, merge
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import Pair
-from siamese_diffusion.data.splits import require_disjoint, sets_for_testing, validation_list
+from siamese_diffusion.data.splits import require_disjoint, require_enough, sets_for_testing, validation_list
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json
 from siamese_diffusion.studies.schema import DataSource
@@ -75,9 +75,8 @@ def make_cell(study: Study, data: str, source: DataSource, folders: SourceFolder
             f"{study.origin}: pairs: {limit} are more than the {len(real)} training pairs of {source.train}"
         )
     real = folders.train.pairs(settings.split, limit, settings.limit_seed)
-    if len(real) < 2:
-        raise InputError(f"{source.train}: a study needs at least two training pairs")
     validation = validation_list(folders.train)
+    require_enough(folders.train, real, validation)
     tests = sets_for_testing(folders.test)
     require_disjoint([*real, *(validation or [])], tests, f"{study.origin}: data.{data}: ")
     return Cell(data, source, folders, limit, real, validation, tests, values)

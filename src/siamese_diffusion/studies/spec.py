@@ -20,12 +20,11 @@ from siamese_diffusion.config import (
 )
 from siamese_diffusion.data.masks import MASK_RECIPES
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.segmentation.pranet_metrics import FIGURES
+from siamese_diffusion.segmentation.figures import METRICS
 from siamese_diffusion.studies.schema import ArmEntry, DataSource, StudyFile, parse
 
 METHODS: tuple[str, ...] = get_args(MethodConfig.model_fields["name"].annotation)
 KINDS = ("real", "copy-paste", *METHODS)
-METRICS = ("mDice", "mIoU", *FIGURES)
 
 SHIPPED = "phantom"
 """The backbone that ships with the package, learned from phantoms; a folder of that name beside the file comes

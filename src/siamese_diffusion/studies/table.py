@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from siamese_diffusion.files import to_csv, write_json, write_text
+from siamese_diffusion.segmentation.figures import COUNTS, HEALTHY
 from siamese_diffusion.studies.differences import paired, shown
 from siamese_diffusion.studies.plan import Plan, Run
 from siamese_diffusion.studies.schema import StudyFile
@@ -125,7 +126,8 @@ def cells(rows: list[Row], file: StudyFile) -> tuple[list[str], list[list[str]]]
     compared = [("difference", "real"), *([("against", file.against)] if file.against else [])]
     several = len({row["test"] for row in rows}) > 1  # one alone is named in the note
     header = ["arm", "real pairs", "synthetic", *(["test set"] if several else [])]
-    named = [name for name in file.metrics if any(name in row["metrics"] for row in rows)]
+    wanted = [*file.metrics, *(name for name in HEALTHY if name not in file.metrics)]  # seen wherever there are some
+    named = [name for name in wanted if any(name in row["metrics"] for row in rows)]
     for name in named:
         header += [name, *(f"{name} - {other}" for _, other in compared)]
     body = []
@@ -159,6 +161,11 @@ def note(rows: list[Row], file: StudyFile) -> str:
         over += f"[{100 * file.confidence:g} % t interval]"
     else:
         over = f"of segmentation seed {_list(seeds)} alone, and {to}"
+    if any(name in row["metrics"] for row in rows for name in HEALTHY):
+        where += (
+            "mDice and mIoU: over images with a lesion. Of healthy images, specificity: the share in which nothing is "
+            "marked; healthy_area: the mean share of the image that is. "
+        )
     return f"{where}Figures x 100: {over}. Diffusion seeds: {_list(diffusion) or 'none'}. {took}."
 
 
@@ -167,7 +174,7 @@ def _row(test: str, runs: Results, base: Results, against: Results, confidence: 
     reached = _by_seed(test, runs)
     others = {"difference": base, "against": against}
     metrics: dict[str, Any] = {}
-    for name in dict.fromkeys(key for figures in reached.values() for key in figures if key != "count"):
+    for name in dict.fromkeys(key for figures in reached.values() for key in figures if key not in COUNTS):
         values = {seed: figures[name] for seed, figures in reached.items() if name in figures}
         metrics[name] = {
             "mean": statistics.fmean(values.values()),

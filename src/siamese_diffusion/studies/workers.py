@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from siamese_diffusion.data.decided import write_decided
 from siamese_diffusion.data.layouts.manifest import row_of
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import write_jsonl
@@ -48,6 +49,7 @@ def run_stages(plan: Plan, device: str, finished: Callable[[Stage], None]) -> di
         KeyboardInterrupt: interrupted; every stage at work has saved its state.
     """
     for folder, pairs in plan.manifests.items():
+        write_decided(folder, pairs[0].mask.decoding.decided)
         write_jsonl(folder / "pairs.jsonl", map(row_of, pairs))
     workers = plan.study.file.workers
     failed: dict[str, str] = {}
