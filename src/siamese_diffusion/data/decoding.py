@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +82,15 @@ class Once(Generic[T]):
             return self._found[0]
 
 
+class Seen(NamedTuple):
+    """What a sample of a folder's images shows."""
+
+    levels: dict[str, tuple[float, float]]
+    """Black and white of those of more than 8 bits, of integers and of floating point."""
+    converted: bool
+    """Some are converted to sRGB by their profiles."""
+
+
 class Decoding:
     """How images and masks of a folder become arrays.
 
@@ -106,7 +115,7 @@ class Decoding:
         self._has_classes = any(source.classes or source.shapes is not None for source in masks)
         """Whether labels are told by files or shapes, and not by the values of mask files."""
         self._coding = Once(lambda: self._decide(self._take_censuses()))
-        self._levels = Once(self._find_levels)
+        self._seen = Once(self._look)
         self._scaled = Once(self._mostly_scaled)
 
     @property
@@ -139,7 +148,9 @@ class Decoding:
             InputError: images of more than 8 bits that need a setting.
         """
         levels = {kind: list(found) for kind, found in self.image_levels().items()}
-        return {**reading_settings(self.settings, READING_IMAGES), **({"levels": levels} if levels else {})}
+        found: dict[str, Any] = reading_settings(self.settings, READING_IMAGES)
+        found |= {"levels": levels} if levels else {}
+        return found | ({"profiles": "applied"} if self.images and self._seen().converted else {})
 
     def image_levels(self) -> dict[str, tuple[float, float]]:
         """The values that are black and white in the folder's images of more than 8 bits, of "integer" and "float"
@@ -148,7 +159,7 @@ class Decoding:
         Raises:
             InputError: some are negative, and there is no setting for them.
         """
-        return self._levels() if self.images else {}
+        return self._seen().levels if self.images else {}
 
     def image(self, path: Path) -> Pixels:
         """An image as uint8 (H, W, 3).
@@ -162,7 +173,7 @@ class Decoding:
         most = self.settings.max_pixels
         header = read_header(path, most)
         values = deep_values(path, header, most)
-        return to_rgb(open_image(path, most)) if values is None else self.scaled(path, values, header)
+        return to_rgb(open_image(path, most), managed=True) if values is None else self.scaled(path, values, header)
 
     def scaled(self, path: Path, values: NDArray[np.float32], header: Header) -> Pixels:
         """Values of an image of more than 8 bits, (H, W) or (H, W, 3), as `image` has them; errors as there."""
@@ -304,24 +315,27 @@ class Decoding:
             )
         return coding
 
-    def _find_levels(self) -> dict[str, tuple[float, float]]:
-        """Black and white of the folder's images of more than 8 bits, of integers and of floating point."""
+    def _look(self) -> Seen:
+        """Look at a sample of the folder's images."""
 
-        def one(path: Path) -> tuple[str, Path, float, float] | None:
+        def one(path: Path) -> tuple[Header, tuple[float, float] | None] | None:
             try:
                 header = read_header(path, self.settings.max_pixels)
                 values = deep_values(path, header, self.settings.max_pixels) if header.deep else None
             except InputError:  # told, with its name, by whoever reads it
                 return None
-            return None if values is None else (_kind(header), path, *_extremes(values))
+            return header, None if values is None else _extremes(values)
 
+        sample = spread(self.images)
         with ThreadPoolExecutor() as pool:
-            found = [each for each in pool.map(one, spread(self.images)) if each is not None]
+            found = list(zip(sample, pool.map(one, sample), strict=True))
         extremes: dict[str, tuple[Path, float, float]] = {}
-        for kind, path, least, most in found:
-            known = extremes.get(kind, (path, least, most))
-            extremes[kind] = (path if least < known[1] else known[0], min(least, known[1]), max(most, known[2]))
-        return self._levels_of(extremes)
+        for path, seen in found:
+            if seen is not None and seen[1] is not None:
+                kind, (least, most) = _kind(seen[0]), seen[1]
+                known = extremes.get(kind, (path, least, most))
+                extremes[kind] = (path if least < known[1] else known[0], min(least, known[1]), max(most, known[2]))
+        return Seen(self._levels_of(extremes), any(seen is not None and seen[0].converted for _, seen in found))
 
     def _levels_of(self, extremes: Mapping[str, tuple[Path, float, float]]) -> dict[str, tuple[float, float]]:
         levels = {}
