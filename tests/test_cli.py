@@ -22,7 +22,7 @@ from siamese_diffusion.cli import app, main
 from siamese_diffusion.files import full_disk_named
 
 COMMANDS = (
-    *("demo", "check", "phantoms", "pretrain", "train", "sample", "evaluate", "filter", "segment", "study"),
+    *("demo", "check", "prepare", "phantoms", "pretrain", "train", "sample", "evaluate", "filter", "segment", "study"),
     *("import", "export", "data", "rate"),
 )
 

@@ -172,13 +172,20 @@ def _report(
         sizes={"smallest": sizes[0], "median": sizes[len(sizes) // 2], "largest": sizes[-1]} if sizes else {},
         formats=dict(Counter(fact.kind for fact in facts if fact.kind).most_common()),
         coverage=_quantiles([fact.coverage for fact in facts if fact.coverage is not None]),
-        masks=folder.decoding.coding.describe() if decided and facts else "",
+        masks=_described(folder) if decided and facts else "",
         healthy=sum(fact.coverage == 0 for fact in facts),
         lesions=lesions,
         notes=[*told, *(_notes(folder.decoding, facts) if decided else [])],
         groups=len({group for listing in listings for group in listing.groups.values()}),
         problems=[*problems, *_lost(facts, lesions)],
     )
+
+
+def _described(folder: DataFolder) -> str:
+    """What the masks are, with the names that the folder gives their labels."""
+    classes = folder.require_listing().classes
+    named = ", ".join(f"{value} {name}" for value, name in sorted(classes.items()))
+    return folder.decoding.coding.describe() + (f"; names: {named}" if named else "")
 
 
 def _lesions(folder: DataFolder, facts: Sequence[Facts]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_diffusion.config import READING_IMAGES, DataConfig, reading_settings
+from siamese_diffusion.config import READING, READING_IMAGES, DataConfig, reading_settings
 from siamese_diffusion.data.alignment import Size, common_ratio, is_rounding, lay
 from siamese_diffusion.data.census import Census, take
 from siamese_diffusion.data.coding import VOID, Coding
@@ -72,7 +72,7 @@ class Once(Generic[T]):
     def __call__(self) -> T:
         with self._lock:
             if self._error is not None:
-                raise InputError(str(self._error))
+                raise type(self._error)(str(self._error))
             if not self._found:
                 try:
                     self._found.append(self._make())
@@ -112,7 +112,7 @@ class Decoding:
     ) -> None:
         self.settings = settings or DataConfig()
         self.images, self.masks, self.pairs, self.names = images, masks, pairs, names or {}
-        self._has_classes = any(source.classes or source.shapes is not None for source in masks)
+        self.has_classes = any(source.classes or source.shapes is not None for source in masks)
         """Whether labels are told by files or shapes, and not by the values of mask files."""
         self._coding = Once(lambda: self._decide(self._take_censuses()))
         self._seen = Once(self._look)
@@ -216,10 +216,11 @@ class Decoding:
         """
         if source.shapes is not None:
             return []
-        return [
-            read_stored(path, coding=self.settings.mask_coding, max_pixels=self.settings.max_pixels)
-            for path in source.files
-        ]
+        return [self.read_mask(path) for path in source.files]
+
+    def read_mask(self, path: Path) -> Stored:
+        """What one file of masks holds; errors as in `stored`."""
+        return read_stored(path, coding=self.settings.mask_coding, max_pixels=self.settings.max_pixels)
 
     def label_map(self, source: MaskSource, stored: Sequence[Stored]) -> Pixels:
         """The label map of what the files of a mask hold, at the mask's own size.
@@ -260,7 +261,7 @@ class Decoding:
 
     def lesion(self, labels: Pixels) -> Mask:
         """Boolean (H, W) of a label map of `labels`."""
-        if self._has_classes:
+        if self.has_classes:
             chosen = self._chosen_classes()
             marked = (labels != 0) & (labels != VOID)
             return np.asarray(marked if chosen is None else marked & np.isin(labels, chosen))
@@ -292,9 +293,7 @@ class Decoding:
 
         def one(path: Path) -> Census | None:
             try:
-                return self._census(
-                    read_stored(path, coding=self.settings.mask_coding, max_pixels=self.settings.max_pixels)
-                )
+                return self._census(self.read_mask(path))
             except InputError:  # told, with its name, by whoever reads it
                 return None
 
@@ -305,7 +304,7 @@ class Decoding:
         if not censuses:  # none could be read
             return Coding("binary", "grey", {0: 0, 1: 1, 255: 1})
         everything = self.settings.model_copy(update={"foreground": "any"})  # classes are chosen among, not values
-        coding = decide(censuses, everything if self._has_classes else self.settings, self.names)
+        coding = decide(censuses, everything if self.has_classes else self.settings, self.names)
         marked = [census for census in censuses if census.marks]
         outlines = [census for census in marked if census.outline]
         if self.settings.outline == "refuse" and 2 * len(outlines) > len(marked):
@@ -391,7 +390,9 @@ def announce(decoding: Decoding, folder: Path) -> None:
 def plain_settings(settings: DataConfig) -> DataConfig:
     """How a folder that this package wrote is read under `settings`: its masks are black and white, its images 8-bit
     RGB."""
-    return DataConfig(fit=settings.fit, max_pixels=settings.max_pixels, outside=settings.outside)
+    plain = DataConfig()
+    names = (READING - {"fit"}) | {"images", "masks"}
+    return settings.model_copy(update={name: getattr(plain, name) for name in names})
 
 
 def _kind(header: Header) -> str:

@@ -6,15 +6,16 @@ masks are missing.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from siamese_diffusion.config import DataConfig
+from siamese_diffusion.data.clinical.told import told
 from siamese_diffusion.data.decoding import Decoding, MaskSource, plain_settings
 from siamese_diffusion.data.layouts import LAYOUTS, Listing, detect, manifest, patterns
 from siamese_diffusion.data.layouts.listing import NOT_READ, dead_links, image_files, is_image, seen_in
@@ -56,6 +57,10 @@ class DataFolder:
         found = _by_hand(path, settings) or detect(path)
         self.listing = found if found is None or (settings and settings.outside) else _inside(found, path)
         self._told = False
+        if self.listing is not None and self.listing.prepared is not None and settings is not None:
+            idle = self.listing.prepared.idle(settings)
+            note = f"written by `prepare`; not applied once more: data.{', data.'.join(idle)}"
+            self.listing.notes.extend([note] if idle else [])
 
     @classmethod
     def of(
@@ -83,11 +88,9 @@ class DataFolder:
             if name in listing.masks
         ]
         settings = self.settings
-        if (
-            settings is not None
-            and self.listing.rows
-            and all(row.get("synthetic") for row in self.listing.rows.values())
-        ):
+        if (prepared := self.listing.prepared) is not None:
+            settings = prepared.settings(settings or DataConfig(), self.path)
+        elif settings is not None and self.listing.rows and all(map(_is_synthetic, self.listing.rows.values())):
             settings = plain_settings(settings)
         names = {name: value for listing in listings for value, name in listing.classes.items()}
         return Decoding(settings, images, masks, pairs, names)
@@ -163,6 +166,7 @@ class DataFolder:
             images = {name: ImageFile(path, self.decoding) for name, path in sorted(self.listing.images.items())}
             found = list(self._in_split(images, split).values())
         if not found:
+            self._require_plain()
             what = f"images; it holds {seen_in(self.path)}" if self.listing is None else "image-mask pairs"
             raise InputError(f"{self.named}: no {what}")
         self.tell()
@@ -180,6 +184,7 @@ class DataFolder:
             return [(pair.name, pair.mask) for pair in self.pairs(split, limit, limit_seed)]
         files = image_files(self.path)
         if not files:
+            self._require_plain()
             raise InputError(f"{self.named}: no masks, and no image-mask pairs; it holds {seen_in(self.path)}")
         self._require_masks(files)
         counts = Counter(path.stem for path in files)
@@ -190,15 +195,30 @@ class DataFolder:
         ]
         return _draw(named, limit, limit_seed, f"{self.path} has {len(files)} masks")
 
+    @property
+    def holds_pairs(self) -> bool:
+        """Whether any image has a mask; `check` tells what else is there."""
+        listing = self.listing
+        return listing is not None and bool(listing.images.keys() & listing.masks.keys() or listing.test_sets)
+
     def require_listing(self) -> Listing:
         """The listing.
 
         Raises:
             InputError: no layout fits the folder.
         """
+        if not self.holds_pairs:
+            self._require_plain()
         if self.listing is None:
             raise InputError(f"{self.named}: no image-mask pairs found; {_would_fit(self.path)}")
         return self.listing
+
+    def _require_plain(self) -> None:
+        """Clinical files are read by `prepare` alone, and this folder holds no pairs of others."""
+        kind = told(self.path)
+        if kind is not None:
+            command = f"siamese-diffusion prepare {self.path} --out PAIRS"
+            raise InputError(f"{self.named}: holds {kind} files; `{command}` turns them into pairs")
 
     def tell(self) -> None:
         """Say once what was matched otherwise than by equal names, and what was left out."""
@@ -290,6 +310,10 @@ def _matched(listing: Listing, folder: Path, decoding: Decoding) -> list[Pair]:
     return pairs
 
 
+def _is_synthetic(row: Mapping[str, Any]) -> bool:
+    return bool(row.get("synthetic"))
+
+
 def _draw(items: list[Item], limit: int | None, seed: int, has: str) -> list[Item]:
     """`limit` of the items in their order; with the same seed a smaller draw is part of a larger one."""
     if limit is None:
@@ -321,9 +345,18 @@ def _by_hand(folder: Path, settings: DataConfig | None) -> Listing | None:
     return patterns.read(folder, settings.images, settings.masks)
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a path names a file that holds others, by its extension."""
+    volume = path.name.lower().endswith(".nii.gz")
+    return path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar") and not volume and path.is_file()
+
+
 def _require_folder(path: Path, named: str) -> None:
-    if path.is_file() and path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
-        raise InputError(f"{named}: is not a folder but an archive; unpack it and give the folder that it unpacks to")
+    if is_archive(path):
+        raise InputError(
+            f"{named}: is not a folder but an archive; `siamese-diffusion prepare {path} --out PAIRS` unpacks it into "
+            "pairs, or give the folder that it unpacks to"
+        )
     if not path.is_dir():
         raise InputError(f"{named} is not a folder" + ("" if path.exists() else " (it does not exist)"))
 
