@@ -206,6 +206,41 @@ def test_folders_of_classes_become_labels(tmp_path: Path) -> None:
     require_same(tmp_path / "data", tmp_path / "out", resolution=64)
 
 
+@pytest.mark.parametrize("mask", ["{}_polyp.png|{}_instrument.png", "masks/{}-polyp.png|masks/{}-instrument.png"])
+@pytest.mark.parametrize("image", ["{}.jpg", "images/{}.png"])
+def test_a_class_a_file_in_one_folder(tmp_path: Path, image: str, mask: str) -> None:
+    scenes = build(tmp_path / "scenes", lambda s: white(s.large), count=4)
+    for each in scenes:
+        for path, drawn in zip(
+            (image, *mask.split("|")), (each.image, white(each.large), white(each.small)), strict=True
+        ):
+            place = tmp_path / "data" / path.format(f"a{each.number}")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if each.number != 2 or "instrument" not in path:  # not every image has every class
+                Image.fromarray(drawn).save(place, quality=100)
+    result = prepare(tmp_path / "data", tmp_path / "out", class_files="polyp,instrument")
+    assert result["classes"] == {1: "polyp", 2: "instrument"}
+    for pair, each in zip(DataFolder(tmp_path / "out").pairs(), scenes, strict=True):
+        stored = np.asarray(Image.open(pair.mask.path))
+        assert np.array_equal(stored, each.labels if each.number != 2 else each.large)
+    for words, line in (("polyp", "expected what the files"), ("polyp,vessel", "ends with vessel|has none of")):
+        with pytest.raises(InputError, match=rf"(--class-files {words}.*)?({line})"):
+            prepare(tmp_path / "data", tmp_path / "new", class_files=words)
+
+
+def test_two_kinds_of_masks_are_still_refused_with_what_would_join_them(tmp_path: Path) -> None:
+    for each in build(tmp_path / "scenes", lambda s: white(s.large), count=3):
+        for name, drawn in (("", each.image), ("_disc_mask", white(each.large)), ("_cup_mask", white(each.small))):
+            (tmp_path / "data").mkdir(exist_ok=True)
+            Image.fromarray(drawn).save(tmp_path / f"data/a{each.number}{name}.png")
+    with pytest.raises(InputError, match=r"two kinds of masks.*--class-files (disc_mask,cup_mask|cup_mask,disc_mask)$"):
+        prepare(tmp_path / "data", tmp_path / "out")
+    assert prepare(tmp_path / "data", tmp_path / "out", class_files="disc_mask,cup_mask")["classes"] == {
+        1: "disc_mask",
+        2: "cup_mask",
+    }
+
+
 # ---- groups and splits -----------------------------------------------------------------------------------------------
 
 
@@ -276,6 +311,8 @@ def test_every_set_gets_a_group_however_few_there_are() -> None:
         ({"labels": "7=a"}, "--labels 7=a: the masks hold"),
         ({"foreground": "polyp"}, r"data\.foreground = polyp"),
         ({"seed": -1}, "--seed -1: must be at least 0"),
+        ({"axis": "coronal"}, "--axis: is for NIfTI, not for plain images"),
+        ({"keep_names": True}, "--keep-names: is for DICOM and NIfTI, not for plain images"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_and_nothing_is_written(
@@ -379,6 +416,9 @@ def test_an_archive_is_unpacked_for_the_while(tmp_path: Path) -> None:
         prepare(tmp_path / "none.zip", tmp_path / "bad")
     shutil.rmtree(tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.zip", "data", "data.zip", "none.zip"]
+    (tmp_path / "no.tar.gz").write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"no\.tar\.gz: .*(bsdtar|unpacked)[^-]*$"):
+        prepare(tmp_path / "no.tar.gz", tmp_path / "bad")
 
 
 def test_work_is_done_in_order_and_no_more_than_a_few_wait() -> None:

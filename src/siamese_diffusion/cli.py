@@ -71,6 +71,9 @@ def prepare(
     group_by: Annotated[str | None, Option(help="Regular expression; its first (...) in a name is the group.")] = None,
     split: Annotated[str | None, Option(help="Shares of train, val and test, by whole groups: 0.8,0.1,0.1.")] = None,
     labels: Annotated[str | None, Option(help="Names of the labels: 1=adenoma,2=hyperplastic.")] = None,
+    class_files: Annotated[
+        str | None, Option(help="What mask files of a class each are called: polyp,instrument.")
+    ] = None,
     foreground: Annotated[str | None, Option(help="any, or labels that are lesion; the others are background.")] = None,
     window: Annotated[str | None, Option(help="LEVEL,WIDTH of the grey shown, 40,400 for CT.")] = None,
     seed: Annotated[int, Option(help="Of the draw for --split.")] = 0,
@@ -94,6 +97,7 @@ def prepare(
         group_by=group_by,
         split=split,
         labels=labels,
+        class_files=class_files,
         foreground=foreground,
         window=window,
         seed=seed,

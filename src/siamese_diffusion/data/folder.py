@@ -41,6 +41,7 @@ class DataFolder:
         path: the folder.
         option: what the user gave it with, for errors.
         settings: `data` of the settings, which say how files are read; default: the defaults.
+        listing: its files, where they are known; default: as the first layout that knows the folder finds them.
 
     Attributes:
         listing: its files as the layout finds them; None where no layout fits.
@@ -50,11 +51,17 @@ class DataFolder:
         InputError: there is no such folder, its manifest cannot be read, or it could be read in two ways.
     """
 
-    def __init__(self, path: Path, option: str = "data folder", settings: DataConfig | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        option: str = "data folder",
+        settings: DataConfig | None = None,
+        listing: Listing | None = None,
+    ) -> None:
         self.path, self.settings = path, settings
         self.named = f"{option} {path}" if option.startswith("-") else str(path)
         _require_folder(path, self.named)
-        found = _by_hand(path, settings) or detect(path)
+        found = listing or _by_hand(path, settings) or detect(path)
         self.listing = found if found is None or (settings and settings.outside) else _inside(found, path)
         self._told = False
         if self.listing is not None and self.listing.prepared is not None and settings is not None:

@@ -22,10 +22,11 @@ from siamese_diffusion.config import READING, Config, update
 from siamese_diffusion.data import allotment, prepared
 from siamese_diffusion.data.clinical import dicom, nifti
 from siamese_diffusion.data.clinical.cases import CHOICES, Options, pseudonyms
-from siamese_diffusion.data.clinical.told import told
+from siamese_diffusion.data.clinical.told import kinds
 from siamese_diffusion.data.coding import VOID
 from siamese_diffusion.data.fetch.unpack import Limits, unpack
 from siamese_diffusion.data.folder import SPLITS, DataFolder, is_archive
+from siamese_diffusion.data.layouts import classes
 from siamese_diffusion.data.prepared import Prepared
 from siamese_diffusion.data.sources import Job, Source, of_folder, parse_labels
 from siamese_diffusion.data.writer import PairWriter
@@ -65,6 +66,7 @@ def prepare(
     group_by: str | None = None,
     split: str | None = None,
     labels: str | None = None,
+    class_files: str | None = None,
     foreground: str | None = None,
     window: str | None = None,
     seed: int = 0,
@@ -95,6 +97,7 @@ def prepare(
             what the folder says.
         split: shares of training, validation and test, "0.8,0.1,0.1", drawn by whole groups.
         labels: names of the labels, "1=adenoma,2=hyperplastic"; `data.foreground` and later commands know them.
+        class_files: what the names of masks begin or end with where each file is a class, "polyp,instrument".
         foreground: as `data.foreground`: labels that are lesion, with commas between them; the others are background.
         window: as `data.window`: LEVEL,WIDTH of the grey values shown; default: what a DICOM file says, else the range.
         seed: of the draw for `split`.
@@ -124,8 +127,15 @@ def prepare(
         config = update(config, "data", window=window)
     require_apart(out, data=data)
     with hold(out), _unpacked(data, out) as folder:
-        found = _find(folder, config, options, parse_labels(labels) if labels else {})
+        named = parse_labels(labels) if labels else {}
+        if class_files is not None:
+            options.require_used("plain")
+            files = classes.read(folder, [word.strip() for word in class_files.split(",")])
+            found = of_folder(DataFolder(folder, settings=config.data, listing=files), named)
+        else:
+            found = _find(folder, config, options, named)
         call = _Call(out, config, found, group_by, split, seed, labels)
+        call.inputs[classes.OPTION] = class_files
         result = call.run({"licence": licence, "source": source}, options, resume)
     for what, count in sorted(options.left.items()):
         if count:
@@ -135,13 +145,18 @@ def prepare(
 
 def _find(folder: Path, config: Config, options: Options, labels: dict[str, str]) -> Source:
     """The pairs of a folder, plain or clinical."""
-    kind = told(folder) if folder.is_dir() else None
+    held = kinds(folder) if folder.is_dir() else set()
     plain = None
-    if kind is not None:
+    if held:
         with suppress(InputError):  # plain masks alone, for example
             plain = DataFolder(folder, settings=config.data)
-    if kind is None or (plain is not None and plain.holds_pairs):
+    if not held or (plain is not None and plain.holds_pairs):
+        options.require_used("plain")
         return of_folder(plain or DataFolder(folder, settings=config.data), labels)
+    if len(held) > 1:
+        raise InputError(f"{folder}: holds DICOM and NIfTI files; give a folder of the ones that are meant")
+    (kind,) = held
+    options.require_used(kind)
     if config.data.images or config.data.masks:
         raise InputError(f"data.images, data.masks: are for plain images; {folder} holds {kind} files")
     read = dicom.source if kind == "DICOM" else nifti.source
@@ -163,6 +178,8 @@ class _Call:
     ) -> None:
         self.out, self.config, self.source, self.seed = out, config, source, seed
         names = source.names
+        if not names:
+            raise InputError(f"--out {out}: nothing is left to prepare; every pair was left out")
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
             raise InputError(f"{twice[0]}: two pairs would be called so; rename one, or leave out --keep-names")
@@ -248,7 +265,11 @@ class _Call:
             raise InputError(f"--out {self.out}: no pair was kept of {len(self.source.names)} images")
         if self.shares is not None:
             sizes = {name: float(rows[name]["lesion"]) for name in names}
-            return allotment.allot(names, self.groups, sizes, self.shares, self.seed)
+            drawn = allotment.allot(names, self.groups, sizes, self.shares, self.seed)
+            for split, held in drawn.items():
+                if any(sizes.values()) and not any(sizes[name] for name in held):
+                    notify(f"{self.out}: {split} holds healthy pairs alone; another --seed may draw a better one")
+            return drawn
         splits = {split: sorted(set(held) & rows.keys()) for split, held in self.source.splits.items()}
         parted = allotment.overlap(splits, self.groups)
         if parted:
@@ -310,6 +331,7 @@ def _unpacked(data: Path, out: Path) -> Iterator[Path]:
         unpack(data, folder, Limits(max(room, 1), MOST_FILES), "the archive")  # whose name may be a patient's
         yield folder
     except InputError as error:
-        raise InputError(str(error).replace(str(folder), str(data))) from None
+        said = str(error).replace(str(folder), str(data)).replace(" with --archive", "")
+        raise InputError(said) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)

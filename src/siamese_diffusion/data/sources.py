@@ -79,8 +79,9 @@ def of_folder(folder: DataFolder, labels: Mapping[str, str]) -> Source:
 
     def job(pair: Pair) -> Job:
         def read() -> Iterator[Drawn]:
-            pair.read()  # sizes that differ are refused
             image, labels = pair.image.read(), decoding.labels(pair.mask.source, pair.image.path)
+            if image.shape[:2] != labels.shape:
+                pair.read()  # says so
             yield Drawn(names[pair.name], image, kept(labels, decoding.lesion(labels)))
 
         return Job((names[pair.name],), read)

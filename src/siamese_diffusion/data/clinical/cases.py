@@ -24,8 +24,17 @@ from siamese_diffusion.data.sources import MOST_LABELS
 from siamese_diffusion.errors import InputError
 
 AXES = ("auto", "axial", "coronal", "sagittal")
-CHOICES = ("axis", "every", "lesion_only", "channel", "keep_names", "skip_damaged")
-"""The options that say what is written."""
+_BOTH = ("DICOM", "NIfTI")
+USED = {
+    "axis": ("NIfTI",),
+    "every": _BOTH,
+    "lesion_only": _BOTH,
+    "channel": ("NIfTI",),
+    "keep_names": _BOTH,
+    "skip_damaged": _BOTH,
+}
+"""The options that say what is written, and for what kinds of files."""
+CHOICES = tuple(USED)
 HOUNSFIELD = -200
 """Values below this are no magnitudes: CT, whose grey needs a window."""
 
@@ -58,6 +67,14 @@ class Options:
             raise InputError(f"--every {self.every}: must be at least 1, which keeps every slice")
         if self.channel is not None and self.channel < 0:
             raise InputError(f"--channel {self.channel}: must be at least 0")
+
+    def require_used(self, kind: str) -> None:
+        """Raise `InputError` for an option that does nothing for files of this kind: "plain", "DICOM" or "NIfTI"."""
+        usual = Options()
+        for name in CHOICES:
+            if getattr(self, name) != getattr(usual, name) and kind not in USED[name]:
+                held = "plain images" if kind == "plain" else f"{kind} files"
+                raise InputError(f"--{name.replace('_', '-')}: is for {' and '.join(USED[name])}, not for {held}")
 
     def wants(self, index: int, lesion: bool) -> bool:
         """Whether a slice of a volume is kept."""
@@ -173,4 +190,5 @@ def prepared_of(classes: Mapping[int, str], chosen: set[int] | None) -> Prepared
     named = {label: name for label, name in classes.items() if chosen is None or label in chosen}
     if len(named) > 1 and max(named) <= MOST_LABELS:
         return Prepared(True, named)
-    return Prepared(False, {1: next(iter(named.values()))} if len(named) == 1 else {})
+    (only,) = named.values() if len(named) == 1 else ("",)
+    return Prepared(False, {1: only} if only else {})

@@ -20,6 +20,11 @@ def told(folder: Path) -> Kind | None:
     return next((kind for _, kind in clinical_files(folder)), None)
 
 
+def kinds(folder: Path) -> set[Kind]:
+    """All kinds of clinical files that a folder holds."""
+    return {kind for _, kind in clinical_files(folder)}
+
+
 def clinical_files(folder: Path) -> Iterator[tuple[Path, Kind]]:
     """The clinical files at and below a folder, in the order of their names."""
     for top, names in walk(folder):
