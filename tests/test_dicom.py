@@ -560,7 +560,7 @@ def test_options_of_other_files_and_two_kinds_of_files_are_refused(tmp_path: Pat
     with pytest.raises(InputError, match="--labels: segmentation objects name their segments"):
         written(tmp_path / "data", tmp_path / "out", labels="1=a")
     with pytest.raises(InputError, match=r"data\.images, data\.masks: are for plain images"):
-        written(tmp_path / "data", tmp_path / "out", "data.images=*.dcm")
+        written(tmp_path / "data", tmp_path / "out", "data.images='*.dcm'")
     (tmp_path / "data/a.nii.gz").write_bytes(b"x")
     with pytest.raises(InputError, match="holds DICOM and NIfTI files"):
         written(tmp_path / "data", tmp_path / "out")

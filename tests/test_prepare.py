@@ -417,8 +417,9 @@ def test_an_archive_is_unpacked_for_the_while(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.zip", "data", "data.zip", "none.zip"]
     (tmp_path / "no.tar.gz").write_bytes(b"junk")
-    with pytest.raises(InputError, match=r"no\.tar\.gz: .*(bsdtar|unpacked)[^-]*$"):
+    with pytest.raises(InputError, match=r"no\.tar\.gz: ") as refused:
         prepare(tmp_path / "no.tar.gz", tmp_path / "bad")
+    assert "--archive" not in str(refused.value)
 
 
 def test_work_is_done_in_order_and_no_more_than_a_few_wait() -> None:

@@ -39,7 +39,6 @@ CHUNK = 16
 SAMPLE = 16
 """Frames that say what is black and white in a series."""
 
-
 _Read = Callable[["Sequence[_Frame]", Sequence[str]], Iterator[Drawn]]
 """Reads frames that have these names."""
 
@@ -51,6 +50,11 @@ class _Frame(NamedTuple):
     frame: int
     place: int
     """Its number in its series."""
+
+    @property
+    def key(self) -> tuple[Path, int]:
+        """File and frame."""
+        return self.image.path, self.frame
 
 
 @dataclass(frozen=True)
@@ -108,10 +112,12 @@ def _segmented(folder: Path, headers: Headers, settings: DataConfig, options: Op
     def read(part: Sequence[_Frame], names: Sequence[str]) -> Iterator[Drawn]:
         labels = draw([(marks.of.get((one.image.uid, one.frame), []), one.image.size) for one in part])
         of = {
-            one: (name, drawn, lesion_of(drawn, chosen)) for one, name, drawn in zip(part, names, labels, strict=True)
+            one.key: (name, drawn, lesion_of(drawn, chosen))
+            for one, name, drawn in zip(part, names, labels, strict=True)
         }
-        for one, picture in ordered.pictures([one for one in part if options.wants(one.place, bool(of[one][2].any()))]):
-            name, drawn, lesion = of[one]
+        wanted = [one for one in part if options.wants(one.place, bool(of[one.key][2].any()))]
+        for one, picture in ordered.pictures(wanted):
+            name, drawn, lesion = of[one.key]
             yield Drawn(name, picture, np.where(lesion, drawn, np.uint8(0)))
 
     used = [*(image.path for image in images), *headers.segmentations]
@@ -141,10 +147,10 @@ def _beside(
     ordered = _ordered(images, settings, options)
 
     def read(part: Sequence[_Frame], called: Sequence[str]) -> Iterator[Drawn]:
-        of = dict(zip(part, called, strict=True))
+        of = {one.key: name for one, name in zip(part, called, strict=True)}
         for one, picture in ordered.pictures(part):
             drawn = _labels(decoding, masks[one.image.path], one)
-            yield Drawn(of[one], picture, kept(drawn, decoding.lesion(drawn)))
+            yield Drawn(of[one.key], picture, kept(drawn, decoding.lesion(drawn)))
 
     used = [path for image in images for path in (image.path, *masks[image.path].files)]
     by_name = {name: image.path for name, image in zip(names, images, strict=True)}
