@@ -1,11 +1,12 @@
 """Whether a folder holds DICOM or NIfTI files, told by their content; nothing here needs the libraries that read
 them."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from siamese_diffusion.data.layouts.listing import walk
+from siamese_diffusion.data.layouts.listing import named_as_image, walk
 
 Kind = Literal["DICOM", "NIfTI"]
 
@@ -16,8 +17,16 @@ _MAGIC_AT = 128
 
 
 def told(folder: Path) -> Kind | None:
-    """What kind of clinical files a folder holds, the first that is found; None for neither."""
-    return next((kind for _, kind in clinical_files(folder)), None)
+    """What kind of clinical files a folder holds, the commoner; None where more of its images are plain files.
+
+    As many plain files as clinical ones may be the masks of these.
+    """
+    counts = Counter(kind for _, kind in clinical_files(folder))
+    if not counts:
+        return None
+    kind, _ = counts.most_common(1)[0]
+    plain = sum(named_as_image(top / name) for top, names in walk(folder) for name in names)
+    return kind if counts.total() >= plain else None
 
 
 def kinds(folder: Path) -> set[Kind]:
