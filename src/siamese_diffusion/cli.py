@@ -66,7 +66,7 @@ def check(
 
 @command(app)
 def prepare(
-    data: Annotated[Path, Argument(help="Folder or archive of pairs, in any layout.")],
+    data: Annotated[Path, Argument(help="Folder or archive: any layout, DICOM or NIfTI.")],
     out: Out,
     group_by: Annotated[str | None, Option(help="Regular expression; its first (...) in a name is the group.")] = None,
     split: Annotated[str | None, Option(help="Shares of train, val and test, by whole groups: 0.8,0.1,0.1.")] = None,
@@ -80,8 +80,8 @@ def prepare(
     licence: Annotated[str | None, Option(help="Terms of use, for dataset.json.")] = None,
     source: Annotated[str | None, Option(help="Where the data come from, for dataset.json.")] = None,
     axis: Annotated[str, Option(help="NIfTI: axial, coronal, sagittal; auto: along the coarsest.")] = "auto",
-    every: Annotated[int, Option(help="Of a volume's slices without lesion keep every so-manieth.")] = 10,
-    lesion_only: Annotated[bool, Option("--lesion-only", help="Keep none of them.")] = False,
+    every: Annotated[int, Option(help="Of slices without lesion keep one in so many.")] = 10,
+    lesion_only: Annotated[bool, Option("--lesion-only", help="Keep no slice without lesion.")] = False,
     channel: Annotated[int | None, Option(help="Of nnU-Net's channels.")] = None,
     keep_names: Annotated[bool, Option("--keep-names", help="Name pairs like clinical files, not p001-s0001.")] = False,
     skip_damaged: Annotated[bool, Option("--skip-damaged", help="Leave damaged clinical files out.")] = False,

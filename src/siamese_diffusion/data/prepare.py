@@ -103,7 +103,7 @@ def prepare(
         seed: of the draw for `split`.
         licence, source: what `dataset.json` says of them.
         axis: of NIfTI volumes: axial, coronal or sagittal slices; auto: along the coarsest axis, else axial.
-        every: of the slices of a volume that show no lesion, every so-manieth is kept, those with a lesion all.
+        every: of the slices of a volume that show no lesion one in so many is kept; those with a lesion are kept all.
         lesion_only: none of them.
         channel: of several images of a case in nnU-Net's layout.
         keep_names: pairs are called like the files of DICOM and NIfTI, which may bear a patient's name.

@@ -50,7 +50,7 @@ class Options:
     axis: str = "auto"
     """Along which volumes are cut: one of `AXES`."""
     every: int = 10
-    """Of the slices without lesion every so-manieth is kept."""
+    """Of the slices without lesion one in so many is kept."""
     lesion_only: bool = False
     channel: int | None = None
     """Of nnU-Net's channels."""
