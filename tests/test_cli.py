@@ -22,7 +22,7 @@ from siamese_diffusion.cli import app, main
 from siamese_diffusion.files import full_disk_named
 
 COMMANDS = (
-    *("demo", "check", "phantoms", "pretrain", "train", "sample", "evaluate", "filter", "segment", "study"),
+    *("demo", "check", "prepare", "phantoms", "pretrain", "train", "sample", "evaluate", "filter", "segment", "study"),
     *("import", "export", "data", "rate"),
 )
 
@@ -193,6 +193,7 @@ def test_usage_error_is_status_2() -> None:
 CALLS: dict[str, tuple[str, list[str]]] = {
     "demo": ("demonstration.demo", []),
     "check": ("data.check.check", ["x"]),
+    "prepare": ("data.prepare.prepare", ["x", "--out", "x"]),
     "phantoms": ("data.phantom.make_phantoms", ["--out", "x"]),
     "pretrain": ("diffusion.pretrain.pretrain", ["--images", "x", "--out", "x"]),
     "train": ("diffusion.train.train", ["--data", "x", "--out", "x"]),
@@ -253,8 +254,10 @@ def test_no_command_advises_an_option_that_it_lacks(
 
 ADVISED = {
     "checkpoints": {"pretrain", "train", "evaluate", "segment"},
-    "claim": {"pretrain", "train", "sample", "evaluate", "filter", "segment", "predict"},  # where `resume` is not None
+    # where `resume` is not None
+    "claim": {"prepare", "pretrain", "train", "sample", "evaluate", "filter", "segment", "predict"},
     "console": {
+        "prepare",
         "pretrain",
         "train",
         "sample",
@@ -263,6 +266,7 @@ ADVISED = {
         "segment",
         "predict",
     },  # asks whether the command has it
+    "data.prepared": {"prepare"},  # which it names
     "data.shards": {"sample"},
     "diffusion.checkpoint": {"train"},  # which it names
     "loop": {"pretrain", "train", "evaluate", "segment"},

@@ -841,7 +841,7 @@ def test_files_outside_are_refused_unless_allowed(tmp_path: Path, path: str) -> 
 
 def test_archives_are_to_be_unpacked(tmp_path: Path) -> None:
     (tmp_path / "data.zip").write_bytes(b"PK")
-    with pytest.raises(InputError, match=r"--train .*data\.zip: is not a folder but an archive; unpack it"):
+    with pytest.raises(InputError, match=r"--train .*data\.zip: is not a folder but an archive; `siamese"):
         DataFolder(tmp_path / "data.zip", "--train")
     with pytest.raises(InputError, match=r"--synthetic .*NEW is not a folder \(it does not exist\)"):
         DataFolder(tmp_path / "NEW", "--synthetic")

@@ -23,6 +23,7 @@ from siamese_diffusion.data.copypaste import copy_paste
 from siamese_diffusion.data.fetch.get import get_data
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.phantom import make_phantoms
+from siamese_diffusion.data.prepare import prepare
 from siamese_diffusion.demonstration import demo
 from siamese_diffusion.diffusion import original as original_module
 from siamese_diffusion.diffusion import sample as sample_module
@@ -122,9 +123,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory, sources: dict[str, Path])
 
 COMMANDS = (
     *("train", "pretrain", "sample", "sample in shards", "evaluate", "filter", "segment", "phantoms", "copy-paste"),
-    *("import", "export", "study", "data get", "rate export", "rate score", "demo"),
+    *("import", "export", "study", "data get", "rate export", "rate score", "demo", "prepare"),
 )
-RESUMED = ("train", "pretrain", "sample", "sample in shards", "evaluate", "filter", "segment", "copy-paste")
+RESUMED = ("prepare", "train", "pretrain", "sample", "sample in shards", "evaluate", "filter", "segment", "copy-paste")
 
 
 def commands_of(sources: dict[str, Path], root: Path) -> dict[str, Command]:
@@ -146,6 +147,7 @@ def commands_of(sources: dict[str, Path], root: Path) -> dict[str, Command]:
         "segment": lambda out, resume: segment(pairs, out, [], resume=resume, **settings),
         "phantoms": lambda out, resume: make_phantoms(out, 8, 32, seed=3),
         "copy-paste": lambda out, resume: copy_paste(DataFolder(pairs).pairs(), out, 32, "polyp", resume=resume),
+        "prepare": lambda out, resume: prepare(pairs, out, resume=resume),
         "import": lambda out, resume: import_(
             sources["original"], out, config=build_config(SETTINGS, "tests"), unet_config=CONFIG
         ),
@@ -180,7 +182,7 @@ def test_no_command_touches_what_another_one_made(
 
 
 @pytest.mark.parametrize(
-    "name", ["phantoms", "rate score", "data get", "sample", "sample in shards", "filter", "evaluate"]
+    "name", ["prepare", "phantoms", "rate score", "data get", "sample", "sample in shards", "filter", "evaluate"]
 )
 def test_the_same_call_again_changes_nothing(
     name: str, sources: dict[str, Path], finished: dict[str, Path], tmp_path: Path

@@ -435,7 +435,7 @@ def test_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         raise OSError(28, "No space left on device")
 
     with PairWriter(tmp_path) as writer:
-        monkeypatch.setattr(Image.Image, "save", full)
+        monkeypatch.setattr(Path, "write_bytes", full)
         with pytest.raises(InputError, match=r"images/a\.png: no space left on the disk"):
             writer.write("a", np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), bool), "", {})
     assert not list((tmp_path / "images").iterdir())

@@ -2,6 +2,7 @@ from siamese_diffusion.data.check import check as check
 from siamese_diffusion.data.fetch.get import get_data as get_data
 from siamese_diffusion.data.fetch.get import list_data as list_data
 from siamese_diffusion.data.phantom import make_phantoms as make_phantoms
+from siamese_diffusion.data.prepare import prepare as prepare
 from siamese_diffusion.demonstration import demo as demo
 from siamese_diffusion.diffusion.original import export as export
 from siamese_diffusion.diffusion.original import import_ as import_

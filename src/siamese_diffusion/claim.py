@@ -31,7 +31,7 @@ _HOLDS = {
     "evaluate": "results",
     "rate export": "a key, and ratings made with it need it",
     "rate score": "scores",
-    **dict.fromkeys(("sample", "filter", "phantoms", "copy-paste"), "pairs"),
+    **dict.fromkeys(("sample", "filter", "phantoms", "copy-paste", "prepare"), "pairs"),
 }
 """What a command leaves in its folder; the others leave a run."""
 

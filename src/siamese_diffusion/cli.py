@@ -67,6 +67,55 @@ def check(
     return Shown(found.as_dict(), render(found), status=0 if found.usable else 2)
 
 
+@command(app)
+def prepare(
+    data: Annotated[Path, Argument(help="Folder or archive: any layout, DICOM or NIfTI.")],
+    out: Out,
+    group_by: Annotated[str | None, Option(help="Regular expression; its first (...) in a name is the group.")] = None,
+    split: Annotated[str | None, Option(help="Shares of train, val and test, by whole groups: 0.8,0.1,0.1.")] = None,
+    labels: Annotated[str | None, Option(help="Names of the labels: 1=adenoma,2=hyperplastic.")] = None,
+    class_files: Annotated[
+        str | None, Option(help="What mask files of a class each are called: polyp,instrument.")
+    ] = None,
+    foreground: Annotated[str | None, Option(help="any, or labels that are lesion; the others are background.")] = None,
+    window: Annotated[str | None, Option(help="LEVEL,WIDTH of the grey shown, 40,400 for CT.")] = None,
+    seed: Annotated[int, Option(help="Of the draw for --split.")] = 0,
+    licence: Annotated[str | None, Option(help="Terms of use, for dataset.json.")] = None,
+    source: Annotated[str | None, Option(help="Where the data come from, for dataset.json.")] = None,
+    axis: Annotated[str, Option(help="NIfTI: axial, coronal, sagittal; auto: along the coarsest.")] = "auto",
+    every: Annotated[int, Option(help="Of slices without lesion keep one in so many.")] = 10,
+    lesion_only: Annotated[bool, Option("--lesion-only", help="Keep no slice without lesion.")] = False,
+    channel: Annotated[int | None, Option(help="Of nnU-Net's channels.")] = None,
+    keep_names: Annotated[bool, Option("--keep-names", help="Name pairs like clinical files, not p001-s0001.")] = False,
+    skip_damaged: Annotated[bool, Option("--skip-damaged", help="Leave damaged clinical files out.")] = False,
+    config: ConfigFile = None,
+    settings: Setting = None,
+    resume: Resume = False,
+) -> Result:
+    """Write any folder once as a plain folder of pairs, with groups and splits: what to do first."""
+    return api.prepare(
+        data=data,
+        out=out,
+        config=load_settings(config, settings),
+        group_by=group_by,
+        split=split,
+        labels=labels,
+        class_files=class_files,
+        foreground=foreground,
+        window=window,
+        seed=seed,
+        licence=licence,
+        source=source,
+        axis=axis,
+        every=every,
+        lesion_only=lesion_only,
+        channel=channel,
+        keep_names=keep_names,
+        skip_damaged=skip_damaged,
+        resume=resume,
+    )
+
+
 @command(app, goes_on=True)
 def phantoms(
     out: Out,

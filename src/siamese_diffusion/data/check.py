@@ -81,7 +81,7 @@ def check(data: Path, settings: DataConfig | None = None, report: Path | None = 
         problems += [] if refused else no_lesions(folder, facts, settings)
     if refused and not any(problem.fatal for problem in problems):  # else it is told already, and better
         problems.append(refused)
-    masks = decoding.describe() if items and not no_meaning else ""
+    masks = _described(folder) if items and not no_meaning else ""
     found = _report(folder, lists, items, facts, problems, masks)
     if report is not None:
         from siamese_diffusion.data.check_page import write_page
@@ -145,6 +145,13 @@ def _report(
         problems=problems,
         next=next_step(folder.path, folder.decoding.settings, problems, lesions["keeping"]),
     )
+
+
+def _described(folder: DataFolder) -> str:
+    """What the masks are, with the names that the folder gives their labels."""
+    classes = folder.require_listing().classes
+    named = ", ".join(f"{value} {name}" for value, name in sorted(classes.items()))
+    return folder.decoding.describe() + (f"; names: {named}" if named else "")
 
 
 def _lesions(folder: DataFolder, facts: Sequence[Facts]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def write_page(page: Path, report: Report, folder: DataFolder, items: Sequence[I
         *([_look(items, facts, folder.decoding)] if decided and items else []),
         _made(report),
     ]
-    write_report(page, f"Data check: {Path(report.folder).resolve().name}", _lead(report), sections, MADE_BY)
+    write_report(page, f"Data check: {Path(report.folder).resolve().name}", _lead(report), sections, made_by=MADE_BY)
 
 
 def _lead(report: Report) -> str:
@@ -160,7 +160,7 @@ def _masks(report: Report, decoding: Decoding, decided: bool) -> Section:
             if coding.marks and value and value not in coding.marks and label != VOID:
                 continue  # could be read, and occurs in none of the masks that were looked at
             lesion = coding.foreground is None or label in coding.foreground
-            shown = coding.named(value)
+            shown = coding.name_of(value)
             rows.append([shown, meanings.get(label, f"label {label}, {'lesion' if lesion else 'not lesion'}")])
         if coding.invert:
             rows = [[value, {"background": "label 1, lesion"}.get(said, "background")] for value, said in rows]

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from siamese_diffusion.data.census import INDEX
 from siamese_diffusion.data.colours import is_black, nearest_colour, strays
 from siamese_diffusion.data.heaps import USUAL, cut_at, not_two_heaps
 from siamese_diffusion.data.images import Mask, Pixels
@@ -97,8 +98,10 @@ class Coding:
 
     def describe(self) -> str:
         """In words, for `check`."""
-        named = {label: self.named(value) for value, label in sorted(self.table.items(), reverse=True)}
-        labels = [named[label] for label in sorted(named) if label not in (0, VOID)]
+        named = {label: self.name_of(value) for value, label in sorted(self.table.items(), reverse=True)}
+        anything = len(self.table) > INDEX  # `data.mask_coding=labels` allows more than there are
+        found = {self.table.get(mark) for mark in self.marks} if anything and self.marks else named.keys()
+        labels = [named[label] for label in sorted(named) if label not in (0, VOID) and label in found]
         if self.kind == "binary":
             marks = " or ".join(map(str, self.marks))
             text = "binary, " + ("grey cut at half" if self.soft else f"0 and {marks}" if marks else "0 alone")
@@ -117,11 +120,11 @@ class Coding:
                 if self.foreground is not None
                 else "; all are lesion" * (len(labels) > 1)
             )
-        void = [self.named(value) for value, label in sorted(self.table.items()) if label == VOID]
+        void = [self.name_of(value) for value, label in sorted(self.table.items()) if label == VOID]
         return text + (f"; void: {', '.join(void)}" if void else "") + ("; inverted" if self.invert else "")
 
-    def named(self, value: int) -> str:
-        """A stored value as `describe` writes it."""
+    def name_of(self, value: int) -> str:
+        """What a stored value is called: itself, or its colour."""
         if self.form == "colour":
             return hexadecimal(value)
         return f"{value} ({hexadecimal(self.palette[value])})" if value in self.palette and value else str(value)
@@ -167,8 +170,8 @@ class Coding:
 
     def _unknown(self, stored: Stored, present: set[int], reason: str | None = None) -> NoReturn:
         strange = sorted(present - set(self.table)) or sorted(present)
-        listed = ", ".join(self.named(value) for value in strange[:8]) + (" ..." if len(strange) > 8 else "")
-        known = ", ".join(self.named(value) for value in sorted(self.table)[:8])
+        listed = ", ".join(self.name_of(value) for value in strange[:8]) + (" ..." if len(strange) > 8 else "")
+        known = ", ".join(self.name_of(value) for value in sorted(self.table)[:8])
         what = reason or f"holds {listed}, and the masks of this folder were found to hold {known}"
         _misfit(stored, what, "labels" if self.kind == "labels" else "binary")
 

@@ -31,6 +31,8 @@ class Decided:
     """Whether most masks have another size than their images, in one ratio."""
     names: dict[str, int] = field(default_factory=dict)
     """What the folder calls the labels."""
+    converted: bool = False
+    """Whether some images are converted to sRGB by their profiles."""
 
 
 _Two = Annotated[list[int], Field(min_length=2, max_length=2)]
@@ -58,6 +60,7 @@ class _Reading(TypedDict):
     levels: dict[str, _Numbers]
     scaled: bool
     names: dict[str, int]
+    converted: bool
 
 
 def write_decided(folder: Path, decided: Decided) -> None:
@@ -66,7 +69,7 @@ def write_decided(folder: Path, decided: Decided) -> None:
     coding |= {name: _pairs(coding[name]) for name in ("table", "palette")}
     coding["foreground"] = None if coding["foreground"] is None else sorted(coding["foreground"])
     levels = {kind: list(found) for kind, found in decided.levels.items()}
-    write_json(folder / READING, {"coding": coding, "levels": levels, "scaled": decided.scaled, "names": decided.names})
+    write_json(folder / READING, {**asdict(decided), "coding": coding, "levels": levels})
 
 
 def read_decided(folder: Path) -> Decided | None:
@@ -83,7 +86,7 @@ def read_decided(folder: Path) -> Decided | None:
     coding["foreground"] = None if coding["foreground"] is None else frozenset(coding["foreground"])
     coding |= {name: tuple(coding[name]) for name in ("marks", "notes")}
     levels = {kind: (float(low), float(high)) for kind, (low, high) in found["levels"].items()}
-    return Decided(Coding(**coding), levels, found["scaled"], found["names"])
+    return Decided(Coding(**coding), levels, found["scaled"], found["names"], found["converted"])
 
 
 def _pairs(table: dict[int, int]) -> Iterable[list[int]]:

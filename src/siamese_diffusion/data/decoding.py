@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_diffusion.config import READING_IMAGES, DataConfig, reading_settings
+from siamese_diffusion.config import READING, READING_IMAGES, DataConfig, reading_settings
 from siamese_diffusion.data.alignment import Size, common_ratio, is_rounding, lay
 from siamese_diffusion.data.census import Census, take
 from siamese_diffusion.data.coding import VOID, Coding
@@ -62,6 +62,15 @@ class MaskSource:
         return self.files[0]
 
 
+class Seen(NamedTuple):
+    """What a sample of a folder's images shows."""
+
+    levels: dict[str, tuple[float, float]]
+    """Black and white of those of more than 8 bits, of integers and of floating point."""
+    converted: bool
+    """Some are converted to sRGB by their profiles."""
+
+
 class Decoding:
     """How images and masks of a folder become arrays.
 
@@ -86,10 +95,10 @@ class Decoding:
         self.settings = settings or DataConfig()
         self.images, self.masks, self.pairs = images, masks, pairs
         self.names = names or (decided.names if decided else {})
-        self._has_classes = any(source.classes or source.shapes is not None for source in masks)
+        self.has_classes = any(source.classes or source.shapes is not None for source in masks)
         """Whether labels are told by files or shapes, and not by the values of mask files."""
         self._coding = Once(lambda: decided.coding if decided else self._decide(self._take_censuses()))
-        self._levels = Once(lambda: decided.levels if decided else self._find_levels())
+        self._seen = Once(lambda: Seen(decided.levels, decided.converted) if decided else self._look())
         self._scaled = Once(lambda: decided.scaled if decided else self._mostly_scaled())
 
     @property
@@ -117,7 +126,8 @@ class Decoding:
         Raises:
             InputError: see `coding` and `image_levels`.
         """
-        return Decided(self.coding, self.image_levels(), self._scaled(), dict(self.names))
+        converted = bool(self.images) and self._seen().converted
+        return Decided(self.coding, self.image_levels(), self._scaled(), dict(self.names), converted)
 
     @property
     def key(self) -> dict[str, Any]:
@@ -140,7 +150,9 @@ class Decoding:
             InputError: images of more than 8 bits that need a setting.
         """
         levels = {kind: list(found) for kind, found in self.image_levels().items()}
-        return {**reading_settings(self.settings, READING_IMAGES), **({"levels": levels} if levels else {})}
+        found: dict[str, Any] = reading_settings(self.settings, READING_IMAGES)
+        found |= {"levels": levels} if levels else {}
+        return found | ({"profiles": "applied"} if self.images and self._seen().converted else {})
 
     def image_levels(self) -> dict[str, tuple[float, float]]:
         """The values that are black and white in the folder's images of more than 8 bits, of "integer" and "float"
@@ -149,7 +161,7 @@ class Decoding:
         Raises:
             InputError: some are negative, and there is no setting for them.
         """
-        return self._levels() if self.images else {}
+        return self._seen().levels if self.images else {}
 
     def image(self, path: Path) -> Pixels:
         """An image as uint8 (H, W, 3).
@@ -163,7 +175,7 @@ class Decoding:
         most = self.settings.max_pixels
         header = read_header(path, most)
         values = deep_values(path, header, most)
-        return to_rgb(open_image(path, most)) if values is None else self.scaled(path, values, header)
+        return to_rgb(open_image(path, most), managed=True) if values is None else self.scaled(path, values, header)
 
     def scaled(self, path: Path, values: NDArray[np.float32], header: Header) -> Pixels:
         """Values of an image of more than 8 bits, (H, W) or (H, W, 3), as `image` has them; errors as there."""
@@ -206,10 +218,11 @@ class Decoding:
         """
         if source.shapes is not None:
             return []
-        return [
-            read_stored(path, coding=self.settings.mask_coding, max_pixels=self.settings.max_pixels)
-            for path in source.files
-        ]
+        return [self.read_mask(path) for path in source.files]
+
+    def read_mask(self, path: Path) -> Stored:
+        """What one file of masks holds; errors as in `stored`."""
+        return read_stored(path, coding=self.settings.mask_coding, max_pixels=self.settings.max_pixels)
 
     def label_map(self, source: MaskSource, stored: Sequence[Stored]) -> Pixels:
         """The label map of what the files of a mask hold, at the mask's own size.
@@ -250,7 +263,7 @@ class Decoding:
 
     def lesion(self, labels: Pixels) -> Mask:
         """Boolean (H, W) of a label map of `labels`."""
-        if self._has_classes:
+        if self.has_classes:
             chosen = self._chosen_classes()
             marked = (labels != 0) & (labels != VOID)
             return np.asarray(marked if chosen is None else marked & np.isin(labels, chosen))
@@ -282,9 +295,7 @@ class Decoding:
 
         def one(path: Path) -> Census | None:
             try:
-                return self._census(
-                    read_stored(path, coding=self.settings.mask_coding, max_pixels=self.settings.max_pixels)
-                )
+                return self._census(self.read_mask(path))
             except InputError:  # told, with its name, by whoever reads it
                 return None
 
@@ -295,7 +306,7 @@ class Decoding:
         if not censuses:  # none could be read
             return Coding("binary", "grey", {0: 0, 1: 1, 255: 1})
         everything = self.settings.model_copy(update={"foreground": "any"})  # classes are chosen among, not values
-        coding = decide(censuses, everything if self._has_classes else self.settings, self.names)
+        coding = decide(censuses, everything if self.has_classes else self.settings, self.names)
         marked = [census for census in censuses if census.marks]
         outlines = [census for census in marked if census.outline]
         if self.settings.outline == "refuse" and 2 * len(outlines) > len(marked):
@@ -305,24 +316,27 @@ class Decoding:
             )
         return coding
 
-    def _find_levels(self) -> dict[str, tuple[float, float]]:
-        """Black and white of the folder's images of more than 8 bits, of integers and of floating point."""
+    def _look(self) -> Seen:
+        """Look at a sample of the folder's images."""
 
-        def one(path: Path) -> tuple[str, Path, float, float] | None:
+        def one(path: Path) -> tuple[Header, tuple[float, float] | None] | None:
             try:
                 header = read_header(path, self.settings.max_pixels)
                 values = deep_values(path, header, self.settings.max_pixels) if header.deep else None
             except InputError:  # told, with its name, by whoever reads it
                 return None
-            return None if values is None else (_kind(header), path, *_extremes(values))
+            return header, None if values is None else _extremes(values)
 
+        sample = spread(self.images)
         with ThreadPoolExecutor() as pool:
-            found = [each for each in pool.map(one, spread(self.images)) if each is not None]
+            found = list(zip(sample, pool.map(one, sample), strict=True))
         extremes: dict[str, tuple[Path, float, float]] = {}
-        for kind, path, least, most in found:
-            known = extremes.get(kind, (path, least, most))
-            extremes[kind] = (path if least < known[1] else known[0], min(least, known[1]), max(most, known[2]))
-        return self._levels_of(extremes)
+        for path, seen in found:
+            if seen is not None and seen[1] is not None:
+                kind, (least, most) = _kind(seen[0]), seen[1]
+                known = extremes.get(kind, (path, least, most))
+                extremes[kind] = (path if least < known[1] else known[0], min(least, known[1]), max(most, known[2]))
+        return Seen(self._levels_of(extremes), any(seen is not None and seen[0].converted for _, seen in found))
 
     def _levels_of(self, extremes: Mapping[str, tuple[Path, float, float]]) -> dict[str, tuple[float, float]]:
         levels = {}
@@ -401,7 +415,9 @@ def announce(decoding: Decoding, folder: Path) -> None:
 def plain_settings(settings: DataConfig) -> DataConfig:
     """How a folder that this package wrote is read under `settings`: its masks are black and white, its images 8-bit
     RGB."""
-    return DataConfig(fit=settings.fit, max_pixels=settings.max_pixels, outside=settings.outside)
+    plain = DataConfig()
+    names = (READING - {"fit"}) | {"images", "masks"}
+    return settings.model_copy(update={name: getattr(plain, name) for name in names})
 
 
 def _kind(header: Header) -> str:

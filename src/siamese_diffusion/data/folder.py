@@ -6,15 +6,16 @@ masks are missing.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from siamese_diffusion.config import DataConfig
+from siamese_diffusion.data.clinical.told import told
 from siamese_diffusion.data.decided import read_decided
 from siamese_diffusion.data.decoding import Decoding, MaskSource, plain_settings
 from siamese_diffusion.data.layouts import LAYOUTS, Listing, detect, manifest, patterns
@@ -41,6 +42,7 @@ class DataFolder:
         path: the folder.
         option: what the user gave it with, for errors.
         settings: `data` of the settings, which say how files are read; default: the defaults.
+        listing: its files, where they are known; default: as the first layout that knows the folder finds them.
 
     Attributes:
         listing: its files as the layout finds them; None where no layout fits.
@@ -50,13 +52,23 @@ class DataFolder:
         InputError: there is no such folder, its manifest cannot be read, or it could be read in two ways.
     """
 
-    def __init__(self, path: Path, option: str = "data folder", settings: DataConfig | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        option: str = "data folder",
+        settings: DataConfig | None = None,
+        listing: Listing | None = None,
+    ) -> None:
         self.path, self.settings = path, settings
         self.named = f"{option} {path}" if option.startswith("-") else str(path)
         _require_folder(path, self.named)
-        found = _by_hand(path, settings) or detect(path)
+        found = listing or _by_hand(path, settings) or detect(path)
         self.listing = found if found is None or (settings and settings.outside) else _inside(found, path)
         self._told = False
+        if self.listing is not None and self.listing.prepared is not None and settings is not None:
+            idle = self.listing.prepared.idle(settings)
+            note = f"written by `prepare`; not applied once more: data.{', data.'.join(idle)}"
+            self.listing.notes.extend([note] if idle else [])
 
     @classmethod
     def of(
@@ -84,11 +96,9 @@ class DataFolder:
             if name in listing.masks
         ]
         settings = self.settings
-        if (
-            settings is not None
-            and self.listing.rows
-            and all(row.get("synthetic") for row in self.listing.rows.values())
-        ):
+        if (prepared := self.listing.prepared) is not None:
+            settings = prepared.settings(settings or DataConfig(), self.path)
+        elif settings is not None and self.listing.rows and all(map(_is_synthetic, self.listing.rows.values())):
             settings = plain_settings(settings)
         names = {name: value for listing in listings for value, name in listing.classes.items()}
         decided = read_decided(self.path) if self.listing.layout == MANIFEST else None
@@ -165,6 +175,7 @@ class DataFolder:
             images = {name: ImageFile(path, self.decoding) for name, path in sorted(self.listing.images.items())}
             found = list(self._in_split(images, split).values())
         if not found:
+            self._require_plain()
             what = f"images; it holds {seen_in(self.path)}" if self.listing is None else "image-mask pairs"
             raise InputError(f"{self.named}: no {what}")
         self.tell()
@@ -182,6 +193,7 @@ class DataFolder:
             return [(pair.name, pair.mask) for pair in self.pairs(split, limit, limit_seed)]
         files = image_files(self.path)
         if not files:
+            self._require_plain()
             raise InputError(f"{self.named}: no masks, and no image-mask pairs; it holds {seen_in(self.path)}")
         self._require_masks(files)
         counts = Counter(path.stem for path in files)
@@ -192,15 +204,30 @@ class DataFolder:
         ]
         return _draw(named, limit, limit_seed, f"{self.path} has {len(files)} masks")
 
+    @property
+    def holds_pairs(self) -> bool:
+        """Whether any image has a mask; `check` tells what else is there."""
+        listing = self.listing
+        return listing is not None and bool(listing.images.keys() & listing.masks.keys() or listing.test_sets)
+
     def require_listing(self) -> Listing:
         """The listing.
 
         Raises:
             InputError: no layout fits the folder.
         """
+        if not self.holds_pairs:
+            self._require_plain()
         if self.listing is None:
             raise InputError(f"{self.named}: no image-mask pairs found; {_would_fit(self.path)}")
         return self.listing
+
+    def _require_plain(self) -> None:
+        """Clinical files are read by `prepare` alone, and this folder holds no pairs of others."""
+        kind = told(self.path)
+        if kind is not None:
+            command = f"siamese-diffusion prepare {self.path} --out PAIRS"
+            raise InputError(f"{self.named}: holds {kind} files; `{command}` turns them into pairs")
 
     def tell(self) -> None:
         """Say once what was matched otherwise than by equal names, and what was left out."""
@@ -292,6 +319,10 @@ def _matched(listing: Listing, folder: Path, decoding: Decoding) -> list[Pair]:
     return pairs
 
 
+def _is_synthetic(row: Mapping[str, Any]) -> bool:
+    return bool(row.get("synthetic"))
+
+
 def _draw(items: list[Item], limit: int | None, seed: int, has: str) -> list[Item]:
     """`limit` of the items in their order; with the same seed a smaller draw is part of a larger one."""
     if limit is None:
@@ -323,9 +354,18 @@ def _by_hand(folder: Path, settings: DataConfig | None) -> Listing | None:
     return patterns.read(folder, settings.images, settings.masks)
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a path names a file that holds others, by its extension."""
+    volume = path.name.lower().endswith(".nii.gz")
+    return path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar") and not volume and path.is_file()
+
+
 def _require_folder(path: Path, named: str) -> None:
-    if path.is_file() and path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
-        raise InputError(f"{named}: is not a folder but an archive; unpack it and give the folder that it unpacks to")
+    if is_archive(path):
+        raise InputError(
+            f"{named}: is not a folder but an archive; `siamese-diffusion prepare {path} --out PAIRS` unpacks it into "
+            "pairs, or give the folder that it unpacks to"
+        )
     if not path.is_dir():
         raise InputError(f"{named} is not a folder" + ("" if path.exists() else " (it does not exist)"))
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from siamese_diffusion.data.opening import MAX_PIXELS, decoded, load_upright, opened
 from siamese_diffusion.data.opening import SUFFIXES as SUFFIXES
+from siamese_diffusion.data.profiles import is_applied, to_srgb
 from siamese_diffusion.data.tars import read_bytes
 from siamese_diffusion.errors import InputError
 
@@ -54,6 +55,11 @@ class Header:
     def stored(self) -> tuple[int, int]:
         """Width and height of the stored pixels."""
         return self.size[::-1] if self.orientation > 4 else self.size
+
+    @property
+    def converted(self) -> bool:
+        """Whether its profile is applied when it is read as an image."""
+        return not self.deep and is_applied(self.profile, self.mode)
 
 
 def read_header(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
@@ -113,21 +119,23 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Pixels:
     """An image as uint8 (H, W, 3) RGB.
 
     Grey is repeated over the channels and a palette resolved. Alpha is composited on black, the colour outside an
-    endoscope's field of view. CIELAB is turned into sRGB. What has more than 8 bits is scaled by the smallest range
-    that holds it: 255 (8 bits stored as 16), 4095 (12-bit devices) or 65535. Floating point likewise, with the range
-    [0, 1] first; NaN is black. (For images of a folder that range is one for all: `Decoding.image`.)
+    endoscope's field of view. CIELAB, and what bears another profile, is turned into sRGB. What has more than 8 bits is
+    scaled by the smallest range that holds it: 255 (8 bits stored as 16), 4095 (12-bit devices) or 65535. Floating
+    point likewise, with the range [0, 1] first; NaN is black. (For images of a folder that range is one for all:
+    `Decoding.image`.)
 
     Raises:
         InputError: see `open_image`.
     """
     deep = deep_values(path, max_pixels=max_pixels)
     if deep is None:
-        return to_rgb(open_image(path, max_pixels))
+        return to_rgb(open_image(path, max_pixels), managed=True)
     return to_8_bit(deep, 0, usual_range(float(np.nan_to_num(deep).max())))
 
 
-def to_rgb(image: Image.Image) -> Pixels:
-    """A decoded image of 8 bits as uint8 (H, W, 3), see `read_image`."""
+def to_rgb(image: Image.Image, managed: bool = False) -> Pixels:
+    """A decoded image of 8 bits as uint8 (H, W, 3), see `read_image`; `managed`: its profile is applied."""
+    profile, mode = image.info.get("icc_profile"), image.mode
     if image.mode in CLEAR:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
@@ -136,6 +144,8 @@ def to_rgb(image: Image.Image) -> Pixels:
 
         spaces = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         return np.array(ImageCms.applyTransform(image, ImageCms.buildTransform(*spaces, "LAB", "RGB")))
+    if managed:
+        image = to_srgb(image, profile, mode)
     return np.array(image.convert("RGB"))
 
 

@@ -2,8 +2,6 @@
 
 import hashlib
 from dataclasses import dataclass, field
-from functools import lru_cache
-from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -16,6 +14,7 @@ from siamese_diffusion.data.fingerprint import Fingerprint, fingerprint
 from siamese_diffusion.data.heaps import SENSITIVE, sensitivity
 from siamese_diffusion.data.images import Header, Mask, Pixels, deep_values, open_with_header, square
 from siamese_diffusion.data.lost import NO_LOSSES, Losses, losses
+from siamese_diffusion.data.profiles import describe
 from siamese_diffusion.data.stored import Stored
 from siamese_diffusion.data.tars import read_bytes
 from siamese_diffusion.errors import InputError, printable
@@ -179,25 +178,16 @@ def _alike(image: Image.Image) -> bool:
 
 def _colours(path: Path, header: Header) -> list[Problem]:
     found = []
-    if header.mode == "CMYK":
+    profile = describe(header.profile) if header.profile and header.mode != "LAB" else None
+    if header.mode == "CMYK" and not header.converted:
         found.append(Problem("colours", str(path), "CMYK is turned into RGB without a profile; save it as RGB"))
-    elif header.profile and header.mode != "LAB":
-        name = _profile(header.profile)
-        if "srgb" not in name.lower():
-            found.append(Problem("colours", str(path), f"its colour profile ({name}) is not applied; save it as sRGB"))
+    elif profile is not None and not profile.is_srgb and not header.converted:
+        found.append(
+            Problem("colours", str(path), f"its colour profile ({profile.name}) is not applied; save it as sRGB")
+        )
     if header.pages > 1:
         found.append(Problem("pages", str(path), f"the first of its {header.pages} pages is read"))
     return found
-
-
-@lru_cache(maxsize=64)
-def _profile(content: bytes) -> str:
-    from PIL import ImageCms
-
-    try:
-        return " ".join(ImageCms.getProfileDescription(ImageCms.getOpenProfile(BytesIO(content))).split()) or "unnamed"
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return "damaged"
 
 
 def _ambiguous(header: Header, decoding: Decoding) -> bool:

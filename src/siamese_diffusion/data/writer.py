@@ -105,11 +105,17 @@ class PairWriter:
         Raises:
             InputError: the disk is full or cannot be written to, or another file has the name of one of these.
         """
-        row = {"image": f"images/{name}.png", "mask": f"masks/{name}.png", "prompt": prompt, **extra}
+        with writing(f"{self.folder}: pair {name}"):
+            pictures = [png(Image.fromarray(pixels)) for pixels in (image, mask.astype(np.uint8) * 255)]
+        self.add(name, pictures[0], pictures[1], {"prompt": prompt, **extra})
+
+    def add(self, name: str, image: bytes, mask: bytes, extra: dict[str, Any]) -> None:
+        """Add a pair of PNG files, as their contents; errors as in `write`."""
+        row = {"image": f"images/{name}.png", "mask": f"masks/{name}.png", **extra}
         with writing(f"{self.folder}: pair {name}"):
             self._begin(name)
-            for path, pixels in zip(_files(self.folder, name), (image, mask.astype(np.uint8) * 255), strict=True):
-                _save(path, Image.fromarray(pixels))
+            for path, content in zip(_files(self.folder, name), (image, mask), strict=True):
+                _save(path, content)
             with self.manifest.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
                 file.flush()
@@ -209,12 +215,12 @@ def _pictures(folder: Path) -> Iterator[Path]:
         yield from (path for path in (folder / kind).glob("*") if not path.name.startswith("."))
 
 
-def _save(path: Path, picture: Image.Image) -> None:
+def _save(path: Path, content: bytes) -> None:
     """Write a picture; one that is there already must be the same, and stays."""
     if not path.exists():
-        write_whole(path, picture.save)
+        write_whole(path, lambda temporary: temporary.write_bytes(content))
         return
-    if path.read_bytes() != png(picture):
+    if path.read_bytes() != content:
         raise InputError(f"{path}: is there already, is another picture, and is not in {MANIFEST}; move it away")
 
 

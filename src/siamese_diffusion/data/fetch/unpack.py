@@ -36,8 +36,8 @@ class Limits:
     files: int = 100_000
 
 
-def unpack(archive: Path, folder: Path, limits: Limits) -> list[Path]:
-    """Unpack the plain files of `archive` into `folder` and list them.
+def unpack(archive: Path, folder: Path, limits: Limits, shown: str | None = None) -> list[Path]:
+    """Unpack the plain files of `archive` into `folder` and list them; the progress bar calls it `shown`.
 
     Raises:
         InputError: the archive is damaged, encrypted or of an unknown kind; a member would land outside `folder`, is a
@@ -45,7 +45,7 @@ def unpack(archive: Path, folder: Path, limits: Limits) -> list[Path]:
     """
     if not archive.is_file():
         raise InputError(f"{archive}: no such file")
-    guard = _Guard(archive, folder, limits)
+    guard = _Guard(archive, folder, limits, shown or archive.name)
     with _reading(archive):
         zipped, head = zipfile.is_zipfile(archive), _head(archive)
     if zipped:
@@ -76,6 +76,7 @@ class _Guard:
     archive: Path
     folder: Path
     limits: Limits
+    shown: str
     files: list[Path] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
     announced: int = 0
@@ -160,7 +161,7 @@ def _unpack_zip(archive: Path, guard: _Guard) -> None:
             if target is not None:
                 chosen.append((member, target))
         with bar() as progress:
-            for member, target in progress.track(chosen, description=f"unpacking {archive.name}"):
+            for member, target in progress.track(chosen, description=f"unpacking {guard.shown}"):
                 with ExitStack() as opened:
                     with _reading(archive):
                         source = opened.enter_context(file.open(member))
@@ -195,7 +196,7 @@ def _unpack_tar(stream: IO[bytes], guard: _Guard) -> None:
         with _reading(guard.archive):
             file = stack.enter_context(tarfile.open(fileobj=stream, mode="r|", tarinfo=Header))
         progress = stack.enter_context(bar())
-        task = progress.add_task(f"unpacking {guard.archive.name}", total=None)
+        task = progress.add_task(f"unpacking {guard.shown}", total=None)
         while True:
             with _reading(guard.archive):
                 member = file.next()

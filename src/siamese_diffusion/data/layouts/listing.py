@@ -9,6 +9,7 @@ from typing import Any
 
 from siamese_diffusion.data.decoding import MaskSource
 from siamese_diffusion.data.images import SUFFIXES
+from siamese_diffusion.data.prepared import Prepared
 
 NO_EXTENSION = "without extension"
 NOT_READ = "not read, for their formats"
@@ -44,6 +45,8 @@ class Listing:
     """Names of the labels in the masks, where a layout knows them; 0 is the background."""
     notes: list[str] = field(default_factory=list)
     """What was matched otherwise than by equal names, or left out: a line each for the user."""
+    prepared: Prepared | None = None
+    """What `prepare` said of the folder, where it wrote it."""
     root: Path | None = None
     """The folder inside the one given that holds everything, where that holds nothing else."""
 

@@ -13,6 +13,7 @@ from siamese_diffusion.data.decoding import MaskSource
 from siamese_diffusion.data.layouts.listing import Listing
 from siamese_diffusion.data.layouts.paths import ROLES, Paths, say_left_out
 from siamese_diffusion.data.pairs import Pair
+from siamese_diffusion.data.prepared import read as read_prepared
 from siamese_diffusion.data.shapes import Shape, Shapes
 from siamese_diffusion.data.tars import base_name
 from siamese_diffusion.errors import InputError
@@ -33,7 +34,9 @@ def read(folder: Path) -> Listing | None:
     if name is None:
         return None
     image_key, mask_key = KINDS[name]
-    listing, paths = Listing(name, {}, {}), Paths(folder)
+    prepared = read_prepared(folder) if name == "pairs.jsonl" else None
+    listing, paths = Listing(name, {}, {}, prepared=prepared), Paths(folder)
+    listing.classes.update(prepared.classes if prepared is not None and prepared.labels else {})
     for number, row in enumerate(read_jsonl(folder / name), start=1):
         both = [
             paths.find(row[key], role) if isinstance(row.get(key), str) else None
@@ -60,6 +63,8 @@ def read(folder: Path) -> Listing | None:
         listing.images[pair] = image
         listing.masks[pair] = _source(row, image, mask, folder / name)
         listing.rows[pair] = row
+        if row.get("group") is not None:
+            listing.groups[pair] = str(row["group"])
     _say(listing, paths)
     return listing
 

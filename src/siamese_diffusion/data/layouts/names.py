@@ -223,7 +223,8 @@ def _refuse_two(stem: str, one: Rule, other: Rule) -> None:
     shown = " and ".join("".join((before, stem, after)) for before, after in (one, other))
     raise InputError(
         f"{stem} has two kinds of masks, {shown}; name one with data.masks, for example "
-        f"data.masks='**/{one[0]}*{one[1]}.*'"
+        f"data.masks='**/{one[0]}*{one[1]}.*', or take them for classes: siamese-diffusion prepare --class-files "
+        f"{','.join(''.join(rule).strip(' _-.') for rule in (one, other))}"
     )
 
 

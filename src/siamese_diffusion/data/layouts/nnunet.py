@@ -23,7 +23,7 @@ def read(folder: Path) -> Listing | None:
     cases = image_files(folder / "imagesTr")
     if not cases or not all(path.stem[-5:-4] == "_" and path.stem[-4:].isdigit() for path in cases):
         return None
-    listing = Listing("nnU-Net raw data", {}, {}, classes=_classes(folder / "dataset.json"))
+    listing = Listing("nnU-Net raw data", {}, {}, classes=classes_of(folder / "dataset.json"))
     for images, labels, split in FOLDERS:
         if not (folder / images).is_dir():
             continue
@@ -52,7 +52,7 @@ def _one_channel(files: list[Path]) -> dict[str, Path]:
     return {path.stem.removesuffix(CHANNEL): path for path in files}
 
 
-def _classes(path: Path) -> dict[int, str]:
+def classes_of(path: Path) -> dict[int, str]:
     """Names of the labels: `{"polyp": 1}`, or `{"1": "polyp"}` as before version 2."""
     content: Any = read_json(path) if path.exists() else {}
     labels = content.get("labels", {}) if isinstance(content, dict) else {}

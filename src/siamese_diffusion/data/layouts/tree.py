@@ -44,9 +44,9 @@ def scan(folder: Path) -> Tree:
     """Find all image files of a folder; none is opened."""
     tree = Tree()
     held = [(top, names, top.relative_to(folder).parts) for top, names in walk(folder)]
-    faint = not any(_where(parts, False).role == "image" for _, names, parts in held if names)
+    faint = not any(where_of(parts, False).role == "image" for _, names, parts in held if names)
     for top, names, parts in held:
-        where = _where(parts, faint)
+        where = where_of(parts, faint)
         for name in names:
             path = top / name
             if not named_as_image(path):
@@ -58,8 +58,8 @@ def scan(folder: Path) -> Tree:
     return tree
 
 
-def _where(parts: tuple[str, ...], faint: bool) -> Found:
-    """What a file's folders say; `faint`: whether faint words of images count."""
+def where_of(parts: tuple[str, ...], faint: bool) -> Found:
+    """What the folders of a file say, as a `Found` without its path; `faint`: whether faint words of images count."""
     said = [meaning(part) for part in parts]
     speaking = [index for index, one in enumerate(said) if one.role and not one.faint]
     speaking = speaking or [index for index, one in enumerate(said) if one.role and faint]
