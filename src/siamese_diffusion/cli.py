@@ -212,6 +212,7 @@ def segment(
     test: Annotated[list[Path] | None, Option(help="Folder of test pairs; may be repeated.")] = None,
     synthetic: Annotated[list[Path] | None, Option(help="Folder of synthetic pairs; may be repeated.")] = None,
     network: Annotated[str | None, Option(help="unet, segformer, unet_plain, sanet, polyp_pvt or ctnet.")] = None,
+    folds: Annotated[int | None, Option(help="Cross-validation: hold out each of so many folds in turn.")] = None,
     config: ConfigFile = None,
     settings: Setting = None,
     resume: Resume = False,
@@ -228,6 +229,7 @@ def segment(
         config=chosen,
         resume=resume,
         device=device,
+        folds=folds,
     )
 
 

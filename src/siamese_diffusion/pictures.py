@@ -34,6 +34,11 @@ def outline(image: Pixels, mask: NDArray[np.bool_], colour: tuple[int, int, int]
     return drawn
 
 
+def outlines(image: Pixels, true: NDArray[np.bool_], seen: NDArray[np.bool_]) -> Pixels:
+    """`outline` of a true mask in green, and over it of what a network sees in magenta."""
+    return outline(outline(image, true, GREEN), seen, MAGENTA)
+
+
 def grid(
     rows: Sequence[Sequence[Pixels]], captions: Sequence[Sequence[str]] | None = None, gap: int = 4, font: int = 10
 ) -> Image.Image:
