@@ -49,7 +49,7 @@ class Segmenter(nn.Module):
     def __init__(self, network: nn.Module, loss: str = "bce-dice", lesion_weight: float = 1.0) -> None:
         super().__init__()
         self.network = network
-        self.loss: Callable[[networks.Outputs, Tensor], Any] = LOSSES[loss]
+        self.loss: Callable[..., Any] = LOSSES[loss]
         if lesion_weight != 1:
             self.loss = partial(bce_dice, lesion_weight=lesion_weight)
 
