@@ -87,7 +87,7 @@ def measure(data: Path, test: Path, out: Path, config: Config) -> dict[str, floa
 
 def main(out: Path, weights: list[float], steps: int, seeds: list[int], size: int) -> None:
     """A line on standard error for each run; JSON on standard output."""
-    networks.create = small  # type: ignore[assignment]
+    networks.create = small
     make(out / "train", 80, size, 0)
     make(out / "test", 80, size, 1)
     rows = []

@@ -217,10 +217,10 @@ def segment(
     settings: Setting = None,
     resume: Resume = False,
     device: Device = "auto",
-) -> Result:
+) -> Result | Shown:
     """Train a segmentation network on real, or real and synthetic pairs, and test it."""
     chosen = load_settings(config, settings)
-    return api.segment(
+    result = api.segment(
         train=train,
         out=out,
         test=test or [],
@@ -231,6 +231,11 @@ def segment(
         device=device,
         folds=folds,
     )
+    if folds is None:
+        return result
+    from siamese_diffusion.segmentation.crossvalidation import render_summary
+
+    return Shown(result, render_summary(result, out))
 
 
 @command(app)
