@@ -70,7 +70,7 @@ GRAPH = {
 def test_the_source_is_read() -> None:
     assert len(GRAPH) > 80
     assert "data.folder" in GRAPH["diffusion.train"]
-    assert "segmentation.networks" in GRAPH["segmentation.segment"]
+    assert "segmentation.networks" in GRAPH["segmentation.training"]
     assert "studies.spec" in GRAPH["cli"]
 
 

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.segmentation.losses import (
     LOSSES,
+    bce_dice,
     contrast,
     pixel_contrast,
     sanet,
@@ -108,3 +109,27 @@ def test_every_loss_falls_as_the_map_improves_and_stands_empty_masks(name: str) 
 
     right, none, wrong = loss(20 * masks - 10), loss(torch.zeros_like(masks)), loss(10 - 20 * masks)
     assert right < none < wrong < float("inf")
+
+
+def test_the_weight_of_lesion_pixels_multiplies_their_cross_entropy_and_nothing_else() -> None:
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., :2, :3] = 1
+    logits = torch.randn(mask.shape, generator=torch.Generator().manual_seed(0))
+    each = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
+    plain, weighted = bce_dice(Outputs([logits]), mask), bce_dice(Outputs([logits]), mask, lesion_weight=20.0)
+    assert plain.bce.item() == pytest.approx(each.mean().item(), rel=1e-5)
+    assert weighted.bce.item() == pytest.approx((each * (1 + 19 * mask)).mean().item(), rel=1e-5)
+    assert weighted.dice.item() == plain.dice.item()
+    assert weighted.total.item() == pytest.approx((weighted.bce + weighted.dice).item())
+
+
+def test_a_small_lesion_that_is_not_seen_pulls_harder_with_a_weight() -> None:
+    mask = torch.zeros(1, 1, 96, 96)
+    mask[..., 40:45, 40:45] = 1
+    pulls = []
+    for weight in (1.0, 20.0):
+        logits = torch.full(mask.shape, -6.0, requires_grad=True)
+        (gradient,) = torch.autograd.grad(bce_dice(Outputs([logits]), mask, weight).total, logits)
+        pulls.append(-gradient[0, 0, 42, 42].item())
+        assert gradient[0, 0, 0, 0].item() > 0  # the background is still pushed down
+    assert pulls[1] > 10 * pulls[0] > 0

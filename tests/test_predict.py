@@ -126,6 +126,56 @@ def test_one_image_a_video_and_flips(network: Path, tmp_path: Path) -> None:
     ]
 
 
+def test_mp4_is_a_label_each_frame(network: Path, tmp_path: Path) -> None:
+    file = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"mp4v"), 5, (96, 64))  # type: ignore[attr-defined]
+    if not writer.isOpened():
+        pytest.skip("this OpenCV writes no mp4")
+    for lesions in (BOTH[:1], [], BOTH):
+        writer.write(picture(lesions)[..., ::-1].copy())
+    writer.release()
+    result = predict(network, file, tmp_path / "out", device="cpu", batch_size=2)
+    assert (result["images"], result["healthy"]) == (3, 1)
+    labels = [np.asarray(Image.open(tmp_path / f"out/masks/clip-{i:06d}.png")) for i in (1, 2, 3)]
+    assert [label.shape for label in labels] == [(64, 96)] * 3
+    assert not labels[1].any()
+    assert ((labels[0] > 0) != (picture(BOTH[:1])[..., 0] > 100)).mean() < 0.03
+
+
+def test_an_animation_is_not_its_first_frame(network: Path, tmp_path: Path) -> None:
+    frames = [Image.fromarray(picture(lesions)) for lesions in (BOTH[:1], [], BOTH)]
+    for suffix in ("gif", "tif"):
+        (tmp_path / suffix).mkdir()
+        frames[0].save(tmp_path / suffix / f"a.{suffix}", save_all=True, append_images=frames[1:])
+        with pytest.raises(InputError, match=rf"a\.{suffix}: holds 3 images; give an animation alone"):
+            predict(network, tmp_path / suffix, tmp_path / "out", device="cpu")
+    predict(network, tmp_path / "gif/a.gif", tmp_path / "out", device="cpu")
+    assert [(row["name"], row["components"]) for row in table(tmp_path / "out")] == [
+        ("a-000001", "1"),
+        ("a-000002", "0"),
+        ("a-000003", "2"),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["grey", "alpha", "16 bit", "1 x 1", "cmyk"])
+def test_images_of_every_kind(kind: str, network: Path, tmp_path: Path) -> None:
+    red = picture(BOTH[:1])
+    images = {
+        "grey": Image.fromarray(red[..., 0]),
+        "alpha": Image.fromarray(np.dstack([red, np.full(red.shape[:2], 255, np.uint8)])),
+        "16 bit": Image.fromarray(red[..., 0].astype(np.uint16) * 250),
+        "1 x 1": Image.fromarray(red[8:9, 8:9]),
+        "cmyk": Image.fromarray(red).convert("CMYK"),
+    }
+    file = tmp_path / ("a.tif" if kind == "cmyk" else "a.png")
+    images[kind].save(file)
+    predict(network, file, tmp_path / "out", device="cpu", probability_maps=True)
+    label = np.asarray(Image.open(tmp_path / "out/masks/a.png"))
+    wanted = np.ones((1, 1), bool) if kind == "1 x 1" else red[..., 0] > 100
+    assert label.shape == wanted.shape
+    assert ((label > 0) != wanted).mean() < 0.03
+
+
 def test_an_interrupted_call_goes_on_to_the_same(
     network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +240,10 @@ def test_wrong_input_is_one_line(network: Path, tmp_path: Path) -> None:
         predict(network, folder, out, threshold=1.5, device="cpu")
     with pytest.raises(InputError, match="--images"):
         predict(network, folder, folder / "inside", device="cpu")
+    (folder / "broken.png").write_bytes(b"no picture")  # told before the others are looked at
+    with pytest.raises(InputError, match=r"broken\.png: not an image that can be read"):
+        predict(network, folder, out, device="cpu")
+    (folder / "broken.png").unlink()
     torn = tmp_path / "torn.mp4"
     torn.write_bytes(b"no video")
     with pytest.raises(InputError, match=r"torn\.mp4: the video cannot be read"):

@@ -135,6 +135,9 @@ def test_keys_of_what_was_done_before_stay(plain: Path, rims: Path) -> None:
     assert contents.pairs(kept[0]) != contents.pairs(kept[1])
     assert not {"fit", "void", "window", "mask_coding"} & settings_of(Config(), "data").keys()
     assert settings_of(small(fit="pad"), "data")["fit"] == "pad"
+    assert not {"patience", "lesion_weight"} & settings_of(Config(), "segment").keys()
+    weighed = settings_of(update(Config(), "segment", patience=3, lesion_weight=4.0), "segment")
+    assert (weighed["patience"], weighed["lesion_weight"]) == (3, 4.0)
     assert "aspect" not in settings_of(Config(), "sample")
     assert settings_of(update(Config(), "sample", aspect="source"), "sample")["aspect"] == "source"
 

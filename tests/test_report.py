@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from siamese_diffusion.pictures import outline
 from siamese_diffusion.report import Figure, Section, Table, labelled_rows, loss_curves, write_report
 
 
@@ -43,3 +44,15 @@ def test_curves_leave_out_what_was_never_logged(tmp_path: Path) -> None:
 
     assert ink(with_line) > 50  # the line is the only thing in colour
     assert ink(without) == 0
+
+
+@pytest.mark.parametrize(("side", "width"), [(200, 1), (2000, 4)])
+def test_an_outline_is_as_wide_as_its_picture_needs(side: int, width: int) -> None:
+    mask = np.zeros((side, side), bool)
+    mask[side // 4 : side // 2, : side // 2] = True  # reaches the edge of the picture, and is outlined there too
+    drawn = outline(np.zeros((side, side, 3), np.uint8), mask, (0, 255, 0))
+    line = drawn[side * 3 // 8, :, 1] == 255
+    assert line.sum() == 2 * width
+    assert line[:width].all()
+    assert line[side // 2 - width : side // 2].all()
+    assert not drawn[~mask].any()

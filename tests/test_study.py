@@ -882,6 +882,7 @@ def test_a_given_backbone_is_known_by_its_content(write: Callable[..., Path], ca
         ({"settings": {"train.stpes": 3}}, ["train.stpes", "did you mean train.steps?"]),
         ({"settings": {"steps": 3}}, ["steps", "section.key"]),
         ({"settings": {"data.limit": 3}}, ["data.limit is set by the study", "pairs"]),
+        ({"settings": {"segment.patience": 3}}, ["segment.patience", "equally many steps"]),
         ({"settings": {"segment.seed": 3}}, ["segment.seed is set by the study", "seeds.segmentation"]),
         ({"preset": "huge"}, ["preset = huge", "sd15-paper"]),
         ({"arms": {"siamese": None}}, ["exactly one must be of kind real"]),

@@ -13,7 +13,7 @@ from siamese_diffusion.evaluation.filter import filter_
 from siamese_diffusion.files import write_json, write_jsonl, write_text
 from siamese_diffusion.reader_study import rating
 from siamese_diffusion.report import loss_curves
-from siamese_diffusion.segmentation import segment
+from siamese_diffusion.segmentation import training
 from siamese_diffusion.segmentation.best_step import Selection
 from siamese_diffusion.tensors import read_state
 
@@ -53,7 +53,7 @@ def read_result(folder: Path, damaged: Path) -> Any:
     if selection.rows:
         selection.best()
     loss_curves({"run": folder / "log.jsonl"}, ["total"])
-    return segment.read_result(folder)["val"]["mDice"], read_state(folder / "best.safetensors")
+    return training.read_result(folder)["val"]["mDice"], read_state(folder / "best.safetensors")
 
 
 def make_ratings(folder: Path) -> None:

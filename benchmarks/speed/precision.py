@@ -24,7 +24,7 @@ from siamese_diffusion.diffusion.backbone import small_backbone
 from siamese_diffusion.diffusion.checkpoint import assemble
 from siamese_diffusion.optimizer import make_optimizer
 from siamese_diffusion.segmentation import networks
-from siamese_diffusion.segmentation.segment import Segmenter
+from siamese_diffusion.segmentation.training import Segmenter
 
 Loss = Callable[[], Tensor]
 BATCH = 8

@@ -267,14 +267,15 @@ def segment(
     test: Annotated[list[Path] | None, Option(help="Folder of test pairs; may be repeated.")] = None,
     synthetic: Annotated[list[Path] | None, Option(help="Folder of synthetic pairs; may be repeated.")] = None,
     network: Annotated[str | None, Option(help="unet, segformer, unet_plain, sanet, polyp_pvt or ctnet.")] = None,
+    folds: Annotated[int | None, Option(help="Cross-validation: hold out each of so many folds in turn.")] = None,
     config: ConfigFile = None,
     settings: Setting = None,
     resume: Resume = False,
     device: Device = "auto",
-) -> Result:
+) -> Result | Shown:
     """Train a segmentation network on real, or real and synthetic pairs, and test it."""
     chosen = load_settings(config, settings)
-    return api.segment(
+    result = api.segment(
         train=train,
         out=out,
         test=test or [],
@@ -283,7 +284,13 @@ def segment(
         config=chosen,
         resume=resume,
         device=device,
+        folds=folds,
     )
+    if folds is None:
+        return result
+    from siamese_diffusion.segmentation.crossvalidation import render_summary
+
+    return Shown(result, render_summary(result, out))
 
 
 @command(app)

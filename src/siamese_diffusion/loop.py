@@ -48,6 +48,7 @@ def run(
     clip_value: float | None = None,
     heaviest: Callable[[range], Batch] | None = None,
     lighten: Callable[[], None] | None = None,
+    enough: Callable[[], bool] | None = None,
 ) -> None:
     """Train the parameters of `module` that require gradients; on return it holds the final (averaged) weights.
 
@@ -64,6 +65,8 @@ def run(
         clip_value: largest entry of a gradient, by magnitude.
         heaviest: (rows) -> a batch that takes as much memory as any, for `micro_batch` auto; default: of the last step.
         lighten: makes `module` take less memory and more time; called where `micro_batch` auto finds too little room.
+        enough: whether to train no further; asked after each `observe`, and when a run is gone on with, of the first
+            process. It has to depend on nothing but what a resumed run knows as well.
 
     Raises:
         InputError: `out` holds checkpoints and `resume` is false, the batch cannot be split as set, or the training has
@@ -79,7 +82,7 @@ def run(
         raise InputError(f"--out {out}: already holds a run; add --resume to go on with it, or name another folder")
 
     # The module, its optimiser and its average, as they begin or as the newest checkpoint left them.
-    training = _Training(module, settings, out, accelerator, rate, factor, clip_value)
+    training = _Training(module, settings, out, accelerator, rate, factor, clip_value, observe, enough)
     start = training.go_on_from(newest) if newest is not None else 0
     training.prepare()
 
@@ -90,46 +93,26 @@ def run(
     training.divide_steps(len(parts_of(0)))
 
     # Its batches, made ahead, and the log. Closed, so that the processes that make them end whatever ends the loop.
-    parts = [part for step in range(start, settings.steps) for part in parts_of(step)]
+    end = start if start and training.has_enough() else settings.steps
+    parts = [part for step in range(start, end) for part in parts_of(step)]
     making = closing(prefetch(batch_at, parts, settings.workers, accelerator.device))
-    log = Log(out, start) if accelerator.is_main_process else None
+    training.log = Log(out, start) if accelerator.is_main_process else None
 
     module.train()
     with progress.bar() as shown, after_the_step() as stopping, making as batches:
         task = shown.add_task(description, total=settings.steps, completed=start, visible=accelerator.is_main_process)
-        for step in range(start, settings.steps):
+        for step in range(start, end):
             # One step: forward and backward passes, the optimiser, the average.
             training.set_rates(step)
             for part in parts_of(step):
                 training.do_part(part, next(batches), len(parts_of(step)))
             training.end_step()
-            done, last, stop = step + 1, step + 1 == settings.steps, bool(stopping)
-            shown.update(task, completed=done)
-
-            # What is due after it: the log, the caller's look at the averaged weights, the checkpoint. Before any of
-            # them losses and weights must be finite; nothing waits for the device in the steps between.
-            logging = done % settings.log_every == 0 or last
-            observing = observe is not None and (done % settings.sample_every == 0 or last)
-            saving = done % settings.checkpoint_every == 0 or last or stop
-            if logging or observing or saving:
-                figures = training.require_finite(done, weights=observing or saving)
-            if logging:
-                training.means.clear()
-                if log is not None:
-                    log.write(done, figures)
-            if observing and observe is not None:
-                with training.averaged():
-                    observed = observe(done, module) if accelerator.is_main_process else {}
-                if log is not None and observed:
-                    log.write(done, observed)
-            if saving:
-                training.save(done)
-            if stop:
+            shown.update(task, completed=step + 1)
+            # What is due after it: the log, the caller's look at the averaged weights, the checkpoint.
+            if training.finish_step(step + 1, stop=bool(stopping)):
                 break
 
     training.finish()
-    if log is not None:
-        log.close()
 
 
 @dataclass
@@ -143,6 +126,10 @@ class _Training:
     rate: Callable[[str], float]
     factor: Callable[[int], float]
     clip_value: float | None
+    observe: Observe | None = None
+    enough: Callable[[], bool] | None = None
+    log: Log | None = None
+    """Of the first process."""
     state: dict[str, Any] = field(default_factory=dict)
     """What a checkpoint notes besides the step."""
     means: Means = field(default_factory=Means)
@@ -223,6 +210,54 @@ class _Training:
             self.average.step(self.trained)
         self.means.steps += 1
 
+    def finish_step(self, done: int, stop: bool) -> bool:
+        """What is due after a step: the log, the caller's look, the checkpoint; returns whether it was the last.
+
+        Before any of them losses and weights must be finite; nothing waits for the device in the steps between.
+
+        Args:
+            done: steps done.
+            stop: the user asked for it.
+        """
+        settings, last = self.settings, done == self.settings.steps
+        observing = self.observe is not None and (done % settings.sample_every == 0 or last)
+        logging = done % settings.log_every == 0 or last
+        saving = done % settings.checkpoint_every == 0 or last or stop
+        if not (logging or observing or saving):
+            return False
+        figures = self.require_finite(done, weights=observing or saving)
+        if logging:
+            self._write(done, figures)
+        if observing:
+            self._look(done)
+            if not last and self.has_enough():
+                last = saving = True
+                if not logging:
+                    self._write(done, figures)
+        if saving:
+            self.save(done)
+        return last or stop
+
+    def _write(self, done: int, figures: Mapping[str, float]) -> None:
+        self.means.clear()
+        if self.log is not None:
+            self.log.write(done, figures)
+
+    def _look(self, done: int) -> None:
+        """Let the caller look at the averaged weights, in the first process."""
+        with self.averaged():
+            first = self.accelerator.is_main_process
+            observed = self.observe(done, self.module) if first and self.observe is not None else {}
+        if self.log is not None and observed:
+            self.log.write(done, observed)
+
+    def has_enough(self) -> bool:
+        """Whether the caller wants no further steps; of several processes all have to ask, and the first decides."""
+        if self.enough is None:
+            return False
+        said = torch.tensor([self.accelerator.is_main_process and self.enough()], device=self.accelerator.device)
+        return bool(self.accelerator.gather(said).any())
+
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """The averaged weights in place, in eval mode and without gradients; then all as before."""
@@ -285,7 +320,9 @@ class _Training:
             save_checkpoint(self.out, state, self.module, self.optimizer, self.average, self.settings.keep)
 
     def finish(self) -> None:
-        """Leave the averaged weights in the module, in eval mode."""
+        """Leave the averaged weights in the module, in eval mode, and close the log."""
         if self.average is not None:
             self.average.copy_to(self.trained)
         self.module.eval()
+        if self.log is not None:
+            self.log.close()

@@ -18,20 +18,35 @@ MAGENTA = (255, 0, 200)
 _VISIBLE = 192  # pixels: a one-pixel outline on a smaller picture hides what it should show
 
 
+_WIDE = 500
+"""Pixels of a picture's longer side for each pixel of a line's width."""
+
+
 def outline(image: Pixels, mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> Pixels:
-    """A copy of `image` with the border of `mask` drawn one pixel wide, enlarged where the image is small.
+    """A copy of `image` with the border of `mask` drawn, enlarged where the image is small.
+
+    The line is a pixel wide, and wider in a large image, so that it is seen where the whole of it is looked at.
 
     Args:
         image: uint8 (H, W, 3); may be a whole multiple of the mask's size, such as an earlier outline.
         mask: bool (h, w).
         colour: RGB, 0 to 255.
     """
-    from scipy.ndimage import binary_erosion
+    import cv2
 
     drawn = _enlarge(image, math.ceil(_VISIBLE / max(image.shape[:2]))).copy()
     large = _enlarge(mask, drawn.shape[0] // mask.shape[0])
-    drawn[large & ~binary_erosion(large)] = colour
+    width = max(1, round(max(drawn.shape[:2]) / _WIDE))
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    # Beyond the picture is no mask, so that one that reaches its edge has a line there.
+    inner = cv2.erode(large.astype(np.uint8), cross, iterations=width, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    drawn[large & (inner == 0)] = colour
     return drawn
+
+
+def outlines(image: Pixels, true: NDArray[np.bool_], seen: NDArray[np.bool_]) -> Pixels:
+    """`outline` of a true mask in green, and over it of what a network sees in magenta."""
+    return outline(outline(image, true, GREEN), seen, MAGENTA)
 
 
 def grid(

@@ -118,35 +118,76 @@ class _Logged(TypedDict):
     step: int
 
 
-def loss_curves(logs: Mapping[str, Path], names: Sequence[str]) -> bytes:
+def loss_curves(
+    logs: Mapping[str, Path], names: Sequence[str] | Mapping[str, str], mark: tuple[int, str] | None = None
+) -> bytes:
     """A PNG of logged figures over the steps, one panel a figure, two panels a row, one line a run.
 
     Args:
-        logs: name of the run to its `log.jsonl`.
-        names: figures to draw; a run that has none of a figure, or only zeros, has no line.
+        logs: name of the run to its `log.jsonl`; a single one may be called "".
+        names: figures to draw, or what each is called in the picture; a run that has none of a figure, or only zeros,
+            has no line.
+        mark: a step to mark by a vertical line, and what it is.
     """
     from matplotlib.figure import Figure as Canvas
 
-    columns = min(2, len(names))
-    lines = math.ceil(len(names) / columns)
+    titles = names if isinstance(names, Mapping) else {name: name for name in names}
+    columns = min(2, len(titles))
+    lines = math.ceil(len(titles) / columns)
     canvas = Canvas(figsize=(4.2 * columns, 2.5 * lines + 0.3), dpi=110, layout="constrained")
     axes = canvas.subplots(lines, columns, squeeze=False).ravel()
     handles: dict[str, Any] = {}
-    for axis, name in zip(axes, names, strict=False):
+    for axis, (name, title) in zip(axes, titles.items(), strict=False):
         for i, (run, path) in enumerate(logs.items()):
             rows = [dict(row) for row in read_jsonl(path, _Logged)]
             points = [(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)]
             if any(value for _, value in points):
-                (handles[run],) = axis.plot(*zip(*points, strict=True), color=f"C{i}", linewidth=1.4)
-        axis.set_title(name, fontsize=10)
+                few = {"marker": "o", "markersize": 3} if len(points) < FEW else {}
+                (handles[run],) = axis.plot(*zip(*points, strict=True), color=f"C{i}", linewidth=1.4, **few)
+        if mark is not None:
+            line = axis.axvline(mark[0], color="black", linewidth=1, linestyle="--")
+            handles[mark[1]] = line
+        axis.set_title(title, fontsize=10)
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
-    for axis in axes[len(names) :]:
+    for axis in axes[len(titles) :]:
         axis.axis("off")
+    handles.pop("", None)
     if handles:
         canvas.legend(handles.values(), handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return _png(canvas)
+
+
+def reliability(observed: Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike]]) -> bytes:
+    """A PNG of reliability diagrams: how often what was given a probability was so, by set, and how many there were.
+
+    Args:
+        observed: name of a set to its bins: mean probability, share that was so, and count; empty bins are left out.
+    """
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(4.6, 4.6), dpi=110, layout="constrained")
+    axis, below = canvas.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    axis.plot((0, 1), (0, 1), color="0.6", linewidth=1, linestyle="--", label="as it should be")
+    for i, (name, bins) in enumerate(observed.items()):
+        mean, share, count = (np.asarray(values, float) for values in bins)
+        there = count > 0
+        axis.plot(mean[there], share[there], color=f"C{i}", marker="o", markersize=4, linewidth=1.4, label=name)
+        below.plot(mean[there], 100 * count[there] / count.sum(), color=f"C{i}", marker="o", markersize=3, linewidth=1)
+    axis.set_ylabel("share that is lesion", fontsize=9)
+    below.set_ylabel("% of pixels", fontsize=9)
+    below.set_yscale("log")
+    below.set_xlabel("probability that the network gives", fontsize=9)
+    for each in (axis, below):
+        each.tick_params(labelsize=8)
+        each.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8)
+    return _png(canvas)
+
+
+FEW = 12
+"""A line of fewer points has them marked."""
 
 
 def histogram(series: Mapping[str, ArrayLike], label: str, mark: tuple[float, str] | None = None) -> bytes:

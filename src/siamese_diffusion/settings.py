@@ -298,6 +298,9 @@ class SegmentConfig(LoopConfig):
     sample_every: int = Field(100, ge=1, description="steps between validations")
     checkpoint_every: int = Field(100, ge=1, json_schema_extra=_HARMLESS)
     keep: int = Field(1, ge=1, json_schema_extra=_HARMLESS)
+    patience: int | None = Field(
+        None, ge=1, description="stop after this many validations without a better one; default: take every step"
+    )
     validation: float = Field(0.1, gt=0, lt=1, description="share of the training pairs held out where no val split is")
     synthetic_share: float = Field(0.5, gt=0, lt=1, description="expected share of synthetic pairs in each batch")
     pretrained: bool | Literal["auto"] = Field(
@@ -305,6 +308,12 @@ class SegmentConfig(LoopConfig):
     )
     loss: Literal["bce-dice", "sanet", "two-class", "structure", "structure-contrast"] = Field(
         "bce-dice", description="name in segmentation.losses"
+    )
+    lesion_weight: float = Field(
+        1.0,
+        ge=1,
+        le=1000,
+        description="of lesion pixels in the cross-entropy of bce-dice: small lesions are not missed",
     )
     backbone_rate: float = Field(1.0, ge=0, description="factor on the learning rate of the encoder")
     halve_at: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(

@@ -40,12 +40,17 @@ def train_and_validation(
     """
     validation = validation_list(folder)
     if validation is None:
-        require_enough(folder, chosen, None)
-        drawn = _drawn(folder, chosen, share, seed)
-        both = list(enumerate(chosen))
-        return [pair for i, pair in both if i not in drawn], [pair for i, pair in both if i in drawn]
+        return share_apart(folder, chosen, share, seed)
     held = {pair.image.path for pair in validation}
     return [pair for pair in chosen if pair.image.path not in held], validation
+
+
+def share_apart(folder: DataFolder, chosen: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """The rest and a share of `chosen`, drawn, whatever lists there are; see `train_and_validation`."""
+    require_enough(folder, chosen, None)
+    drawn = _drawn(folder, chosen, share, seed)
+    both = list(enumerate(chosen))
+    return [pair for i, pair in both if i not in drawn], [pair for i, pair in both if i in drawn]
 
 
 def require_enough(folder: DataFolder, chosen: Sequence[Pair], validation: Sequence[Pair] | None) -> None:

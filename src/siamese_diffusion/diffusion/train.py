@@ -1,5 +1,6 @@
 """Train Siamese-Diffusion, or the mask-only baseline, on image-mask pairs."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,18 @@ from torch import Tensor, nn
 from siamese_diffusion import progress
 from siamese_diffusion.claim import Claim, begun_earlier, listing, require_apart
 from siamese_diffusion.config import READING, Config, TrainConfig, default_config, update
-from siamese_diffusion.data.arrays import cache_key, map_pairs, remove_arrays, require_lesions, to_tensor
+from siamese_diffusion.data.arrays import (
+    Images,
+    Masks,
+    cache_key,
+    map_pairs,
+    remove_arrays,
+    require_lesions,
+    to_tensor,
+)
 from siamese_diffusion.data.decoding import announce
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.pairs import prompt_of, reading
+from siamese_diffusion.data.pairs import Pair, prompt_of, reading
 from siamese_diffusion.device import find_device, make_accelerator, precision_on
 from siamese_diffusion.diffusion.backbone import Backbone, load_backbone, require_divisible, require_shape
 from siamese_diffusion.diffusion.checkpoint import assemble, save_pipeline
@@ -76,9 +85,47 @@ def _train(
     if method is not None:
         config = update(config, "method", name=method)
     config = update(config, "train", precision=precision_on(find_device(device), config.train.precision))
-    resolution = config.data.resolution
     folder = DataFolder.of(data, "--data", config.data)
     pairs = folder.pairs(config.data.split, config.data.limit, config.data.limit_seed)
+    claim = _claim(out, backbone, config, pairs, resume)
+
+    # The backbone: the one named, or a small one, trained first. Bad settings and images should be known before that.
+    small = backbone == "small"
+    if small:
+        require_shape(config.backbone, config.data.resolution)
+        backbone = str(out / "pretrain")
+    base = None if small else _load(backbone, config.data.resolution)
+    images, masks = _read(claim, folder, pairs, config.data.resolution)
+    if base is None:
+        base = _trained_first(backbone, folder, config, device)
+
+    # Latents and prompt embeddings, once; then the first stage and the text encoder leave the device.
+    accelerator = make_accelerator(config.train.precision, device)
+    base.to(accelerator.device)
+    latents = _latents(base, backbone, pairs, images, masks, config, out / "cache", accelerator.device)
+    base.text_encoder.to("cpu")
+    base.vae.to("cpu")
+
+    # The two diffusions over it, trained.
+    model = _model(base, config)
+    timesteps = base.scheduler.config.num_train_timesteps
+    run(
+        model,
+        partial(_batch, latents, config, timesteps),
+        config.train,
+        out,
+        resume=resume,
+        device=device,
+        observe=partial(_observe, latents, base, model, config, out / "samples", accelerator.device),
+        description=config.method.name,
+        rate=partial(_rate, config.train),
+        heaviest=partial(_heaviest, latents, config, timesteps),
+        lighten=partial(model.enable_gradient_checkpointing, True) if config.train.checkpointing == "auto" else None,
+    )
+    return _finish(model, base, out, len(pairs), config, accelerator.is_main_process)
+
+
+def _claim(out: Path, backbone: str, config: Config, pairs: Sequence[Pair], resume: bool) -> Claim:
     inputs = {
         "command": "train",
         "backbone": Path(backbone).name,
@@ -87,64 +134,59 @@ def _train(
         **reading(pairs),
     }
     depends = dict.fromkeys(("data", "backbone", "method", "train"))
-    claim = Claim(out, config, depends, inputs, resume, earlier=lambda: begun_earlier(out, "train"))
-    prompts = [pair.prompt or prompt_of(config.data.label) for pair in pairs]
+    return Claim(out, config, depends, inputs, resume, earlier=lambda: begun_earlier(out, "train"))
 
-    # The backbone: the one named, or a small one, trained first. Bad settings and images should be known before that.
-    small = backbone == "small"
-    if small:
-        require_shape(config.backbone, resolution)
-        backbone = str(out / "pretrain")
-    base = None if small else _load(backbone, resolution)
+
+def _read(claim: Claim, folder: DataFolder, pairs: Sequence[Pair], resolution: int) -> tuple[Images, Masks]:
+    """The squared pairs, mapped; once they can be read the claim is written, and what a killed call left cleared."""
     claim.mark()
-    images, masks = map_pairs(pairs, resolution, out / "cache")
+    images, masks = map_pairs(pairs, resolution, claim.out / "cache")
     require_lesions(masks, folder)
     announce(folder.decoding, folder.path)
     claim.write()
     if claim.first:
-        clear_all(out)
-    if base is None:
-        if not (out / "pretrain" / "summary.json").exists():
-            pretrain(folder, out / "pretrain", config, resume=True, device=device)
-        base = _load(backbone, resolution)
+        clear_all(claim.out)
+    return images, masks
 
-    # Latents and prompt embeddings, once; then the first stage and the text encoder leave the device.
-    accelerator = make_accelerator(config.train.precision, device)
-    base.to(accelerator.device)
+
+def _trained_first(backbone: str, folder: DataFolder, config: Config, device: str) -> Backbone:
+    """The small backbone, in its folder, where an earlier call may have finished it."""
+    if not (Path(backbone) / "summary.json").exists():
+        pretrain(folder, Path(backbone), config, resume=True, device=device)
+    return _load(backbone, config.data.resolution)
+
+
+def _latents(
+    base: Backbone,
+    backbone: str,
+    pairs: Sequence[Pair],
+    images: Images,
+    masks: Masks,
+    config: Config,
+    cache: Path,
+    device: torch.device,
+) -> LatentData:
+    """What training reads, from the cache where it is there."""
+    prompts = [pair.prompt or prompt_of(config.data.label) for pair in pairs]
     files = [*(pair.image.path for pair in pairs), *_weights(backbone)]
     how = config.data.model_dump(exclude=set(READING)) | reading(pairs)
-    cache = out / "cache" / f"latents-{cache_key(files, str(backbone), how)}.npy"
-    latents = build_latents(
-        images, prompts, base.encode, base.embed, config.data.flip, cache, masks, accelerator.device
-    )
-    base.text_encoder.to("cpu")
-    base.vae.to("cpu")
+    path = cache / f"latents-{cache_key(files, str(backbone), how)}.npy"
+    return build_latents(images, prompts, base.encode, base.embed, config.data.flip, path, masks, device)
 
-    # The two diffusions over it, trained.
-    model = _model(base, config)
-    run(
-        model,
-        partial(_batch, latents, config, base.scheduler.config.num_train_timesteps),
-        config.train,
-        out,
-        resume=resume,
-        device=device,
-        observe=partial(_observe, latents, base, model, config, out / "samples", accelerator.device),
-        description=config.method.name,
-        rate=partial(_rate, config.train),
-        heaviest=partial(_heaviest, latents, config, base.scheduler.config.num_train_timesteps),
-        lighten=partial(model.enable_gradient_checkpointing, True) if config.train.checkpointing == "auto" else None,
-    )
 
+def _finish(
+    model: SiameseDiffusion, base: Backbone, out: Path, pairs: int, config: Config, first: bool
+) -> dict[str, Any]:
+    """Write what `sample` takes, and say what it is; of several processes the first one writes."""
     model.to("cpu")
     result = {
         "run": str(out),
         "method": config.method.name,
-        "pairs": len(pairs),
+        "pairs": pairs,
         "steps": config.train.steps,
         **_sizes(model),
     }
-    if accelerator.is_main_process:
+    if first:
         remove_arrays(out / "cache")
         save_pipeline(model, base.to("cpu"), out / "pipeline")
         write_json(out / "summary.json", result)

@@ -24,8 +24,9 @@ from siamese_diffusion.evaluation.extractors import fingerprint
 from siamese_diffusion.evaluation.features import Extractor
 from siamese_diffusion.evaluation.metrics.mask_fit import Scores, pair_scores, shuffled_fit
 from siamese_diffusion.segmentation.inference import probabilities
-from siamese_diffusion.segmentation.segment import read_result, segment
+from siamese_diffusion.segmentation.segment import segment
 from siamese_diffusion.segmentation.trained import load_network
+from siamese_diffusion.segmentation.training import read_result
 
 SHUFFLED = 2000
 """Fit to other pairs' masks is measured on no more pairs than this."""

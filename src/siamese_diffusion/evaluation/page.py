@@ -124,7 +124,6 @@ def _fit(
     rows = [gallery.outlined(judge, [pairs[i] for i in part]) for part in parts.values()]
     captions = [[f"{name}: Dice {scores['dice'][i]:.2f}" for i in part] for name, part in parts.items()]
     series = {"synthetic": scores["dice"]} | ({"real test images": own["dice"]} if own is not None else {})
-    own_boundary = fit["judge"].get("boundary")
     on = {"test": "real test images", "validation": "the real images that chose its training step"}[fit["judge"]["on"]]
     return Section(
         "Do the images obey their masks?",
@@ -139,40 +138,44 @@ def _fit(
             ),
             Figure(histogram(series, "Dice"), "Dice of every pair."),
         ],
-        tables=[
-            Table(
-                ["", "synthetic", "95 % interval", on, "other pairs' masks", "what it says"],
-                [
-                    [
-                        "Dice, %",
-                        _percent(fit["dice"]["mean"]),
-                        f"{_percent(fit['dice']['low'])} to {_percent(fit['dice']['high'])}",
-                        _percent(fit["judge"]["dice"]),
-                        _percent(fit["shuffled"]["mean"]),
-                        "Overlap of the mask with what the network sees; 100 is perfect. With other pairs' masks it "
-                        "shows what is reached without obeying.",
-                    ],
-                    [
-                        "IoU, %",
-                        _percent(fit["iou"]["mean"]),
-                        f"{_percent(fit['iou']['low'])} to {_percent(fit['iou']['high'])}",
-                        "",
-                        "",
-                        "Overlap over union; the same order, a stricter scale.",
-                    ],
-                    [
-                        "boundary, %",
-                        _percent(fit["boundary"]["mean"]),
-                        f"{_percent(fit['boundary']['low'])} to {_percent(fit['boundary']['high'])}",
-                        "" if own_boundary is None else _percent(own_boundary),
-                        "",
-                        "Mean distance between the two outlines, of the image's diagonal; 0 is perfect, and 100 is "
-                        "counted where the network sees nothing.",
-                    ],
-                ],
-                words=(5,),
-            )
+        tables=[_fit_table(fit, on)],
+    )
+
+
+def _fit_table(fit: Mapping[str, Any], on: str) -> Table:
+    """The figures beside those that the judge has on real images, which `on` names."""
+    own_boundary = fit["judge"].get("boundary")
+    return Table(
+        ["", "synthetic", "95 % interval", on, "other pairs' masks", "what it says"],
+        [
+            [
+                "Dice, %",
+                _percent(fit["dice"]["mean"]),
+                f"{_percent(fit['dice']['low'])} to {_percent(fit['dice']['high'])}",
+                _percent(fit["judge"]["dice"]),
+                _percent(fit["shuffled"]["mean"]),
+                "Overlap of the mask with what the network sees; 100 is perfect. With other pairs' masks it "
+                "shows what is reached without obeying.",
+            ],
+            [
+                "IoU, %",
+                _percent(fit["iou"]["mean"]),
+                f"{_percent(fit['iou']['low'])} to {_percent(fit['iou']['high'])}",
+                "",
+                "",
+                "Overlap over union; the same order, a stricter scale.",
+            ],
+            [
+                "boundary, %",
+                _percent(fit["boundary"]["mean"]),
+                f"{_percent(fit['boundary']['low'])} to {_percent(fit['boundary']['high'])}",
+                "" if own_boundary is None else _percent(own_boundary),
+                "",
+                "Mean distance between the two outlines, of the image's diagonal; 0 is perfect, and 100 is "
+                "counted where the network sees nothing.",
+            ],
         ],
+        words=(5,),
     )
 
 
@@ -207,8 +210,6 @@ def _novelty(novelty: Mapping[str, Any], sets: Sets, found: Comparison, size: in
         )
         figures.append(Figure(picture, text))
     series: dict[str, ArrayLike] = {"synthetic": [row["distance"] for row in rows], "real": found.real_scores}
-    measured = novelty["measured_on"]
-    score = novelty["score"]
     return Section(
         "Are the images new?",
         "Every synthetic image is looked for among the training images, as a whole (through brightness, blur, noise, "
@@ -220,36 +221,39 @@ def _novelty(novelty: Mapping[str, Any], sets: Sets, found: Comparison, size: in
             Figure(histogram(series, "score", (novelty["threshold"], "threshold")), "Scores of every image."),
             *figures,
         ],
-        tables=[
-            Table(
-                ["", "value", "what it says"],
-                [
-                    [
-                        "flagged",
-                        f"{_percent(novelty['share_flagged'])} %",
-                        "Share of the synthetic images flagged as copies.",
-                    ],
-                    [
-                        "false alarms",
-                        f"{_percent(novelty['false_alarm_rate'])} %",
-                        f"Share of {measured['count']} real images ({measured['images']}) that the flag hits, though "
-                        f"they are no copies. A flagged share of this size is no sign of copying.",
-                    ],
-                    [
-                        "thresholds",
-                        ", ".join(f"{name} {_number(value)}" for name, value in novelty["thresholds"].items()),
-                        f"Set so that the flag hits about {_percent(novelty['target'])} % of the training images, each "
-                        f"compared with all others. {promised(novelty) or ''}".strip(),
-                    ],
-                    [
-                        "mean score",
-                        f"{_number(score['mean'])} ({_number(score['low'])} to {_number(score['high'])})",
-                        "Of the synthetic images, with its 95 % interval.",
-                    ],
-                ],
-                words=(2,),
-            )
+        tables=[_novelty_table(novelty)],
+    )
+
+
+def _novelty_table(novelty: Mapping[str, Any]) -> Table:
+    measured, score = novelty["measured_on"], novelty["score"]
+    return Table(
+        ["", "value", "what it says"],
+        [
+            [
+                "flagged",
+                f"{_percent(novelty['share_flagged'])} %",
+                "Share of the synthetic images flagged as copies.",
+            ],
+            [
+                "false alarms",
+                f"{_percent(novelty['false_alarm_rate'])} %",
+                f"Share of {measured['count']} real images ({measured['images']}) that the flag hits, though "
+                f"they are no copies. A flagged share of this size is no sign of copying.",
+            ],
+            [
+                "thresholds",
+                ", ".join(f"{name} {_number(value)}" for name, value in novelty["thresholds"].items()),
+                f"Set so that the flag hits about {_percent(novelty['target'])} % of the training images, each "
+                f"compared with all others. {promised(novelty) or ''}".strip(),
+            ],
+            [
+                "mean score",
+                f"{_number(score['mean'])} ({_number(score['low'])} to {_number(score['high'])})",
+                "Of the synthetic images, with its 95 % interval.",
+            ],
         ],
+        words=(2,),
     )
 
 

@@ -8,13 +8,14 @@ every image is resized to one size and encoded anew. `score_ratings` puts the re
 import base64
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import TypedDict
 
@@ -195,16 +196,7 @@ def score_ratings(files: Sequence[Path], key: Path, out: Path | None = None) -> 
             or `out` holds the scores of other files, or anything else.
     """
     truth = _read_key(key)
-    sheets: dict[str, dict[str, dict[str, Any]]] = {}
-    places: dict[str, Path] = {}
-    for path in files:
-        reader, sheet = _read_sheet(path, truth)
-        twin = next((name for name in sheets if name.casefold() == reader.casefold()), None)
-        if twin is not None:
-            raise InputError(f"{path}: is of the reader {reader}, as is {places[twin]}; give one file for each reader")
-        sheets[reader], places[reader] = sheet, path
-    if not sheets:
-        raise InputError("no files: give the files that the readers saved")
+    sheets = _read_sheets(files, truth)
     inputs = {"command": "rate score", "study": truth["study"], "readers": list(sheets), "ratings": hash_json(sheets)}
     claim = Claim(out, None, {}, inputs, None) if out is not None else None
 
@@ -218,27 +210,12 @@ def score_ratings(files: Sequence[Path], key: Path, out: Path | None = None) -> 
         s: np.array([[sheet[i]["answer"] == REAL for i in names] for sheet in sheets.values()])
         for s, names in ids.items()
     }
-    fakes = [source for source in ids if source != REAL]
-    means = {source: crossed_means(values, number) for number, (source, values) in enumerate(ratings.items())}
-    sources: dict[str, Any] = {}
-    for source, values in ratings.items():
-        sources[source] = {
-            "images": values.shape[1],
-            "mos": {"mean": float(values.mean()), **percentiles(means[source])},
-            "ratings": {str(rating): int((values == rating).sum()) for rating in range(1, 6)},
-            "readers": dict(zip(sheets, values.mean(1).tolist(), strict=True)),
-            "called_real": _share(called[source]),
-        }
-        if source != REAL:
-            apart = float(values.mean() - ratings[REAL].mean())
-            sources[source]["difference"] = {"mean": apart, **percentiles(means[source] - means[REAL])}
-            sources[source]["accuracy"] = _share(called[REAL], ~called[source])
-    fake = np.concatenate([called[source] for source in fakes], axis=1)
+    fake = np.concatenate([called[source] for source in ids if source != REAL], axis=1)
     several = len(sheets) > 1
     scores = {
         "study": truth["study"],
         "readers": list(sheets),
-        "sources": sources,
+        "sources": _sources(list(sheets), ratings, called),
         "answers": {
             **_answers(called[REAL], fake),
             "readers": {reader: _answers(called[REAL][[i]], fake[[i]]) for i, reader in enumerate(sheets)},
@@ -247,24 +224,61 @@ def score_ratings(files: Sequence[Path], key: Path, out: Path | None = None) -> 
             "ratings": alpha_interval(np.concatenate(list(ratings.values()), axis=1)) if several else None,
             "answers": alpha_interval(np.concatenate(list(called.values()), axis=1) * 1.0, False) if several else None,
         },
-        "protocol": {
-            "mos": "mean of ratings 1 to 5; 95 % percentile bootstrap over "
-            + (
-                "images and readers (pigeonhole)"
-                if several
-                else "images; one reader, so it says nothing of other readers"
-            ),
-            "answers": "95 % Wilson score interval; it takes answers as independent, which those of one reader nearly "
-            "are and those of several readers to one image are not",
-            "agreement": "Krippendorff's alpha, ordinal for ratings and nominal for answers; 95 % percentile "
-            "bootstrap over images",
-        },
+        "protocol": _protocol(several),
     }
     if claim is not None:
         claim.write()
         write_json(claim.out / "scores.json", scores)
         write_text(claim.out / "ratings.csv", _table(truth, sheets))
     return scores
+
+
+def _read_sheets(files: Sequence[Path], truth: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """The sheets by reader."""
+    sheets: dict[str, dict[str, dict[str, Any]]] = {}
+    places: dict[str, Path] = {}
+    for path in files:
+        reader, sheet = _read_sheet(path, truth)
+        twin = next((name for name in sheets if name.casefold() == reader.casefold()), None)
+        if twin is not None:
+            raise InputError(f"{path}: is of the reader {reader}, as is {places[twin]}; give one file for each reader")
+        sheets[reader], places[reader] = sheet, path
+    if not sheets:
+        raise InputError("no files: give the files that the readers saved")
+    return sheets
+
+
+def _sources(
+    readers: Sequence[str], ratings: Mapping[str, NDArray[Any]], called: Mapping[str, NDArray[np.bool_]]
+) -> dict[str, Any]:
+    """What readers say of each folder: `ratings`, and whether they `called` it real, (readers, images) each."""
+    means = {source: crossed_means(values, number) for number, (source, values) in enumerate(ratings.items())}
+    sources: dict[str, Any] = {}
+    for source, values in ratings.items():
+        sources[source] = {
+            "images": values.shape[1],
+            "mos": {"mean": float(values.mean()), **percentiles(means[source])},
+            "ratings": {str(rating): int((values == rating).sum()) for rating in range(1, 6)},
+            "readers": dict(zip(readers, values.mean(1).tolist(), strict=True)),
+            "called_real": _share(called[source]),
+        }
+        if source != REAL:
+            apart = float(values.mean() - ratings[REAL].mean())
+            sources[source]["difference"] = {"mean": apart, **percentiles(means[source] - means[REAL])}
+            sources[source]["accuracy"] = _share(called[REAL], ~called[source])
+    return sources
+
+
+def _protocol(several: bool) -> dict[str, str]:
+    """How the figures of one reader, or of several, were taken."""
+    over = "images and readers (pigeonhole)" if several else "images; one reader, so it says nothing of other readers"
+    return {
+        "mos": f"mean of ratings 1 to 5; 95 % percentile bootstrap over {over}",
+        "answers": "95 % Wilson score interval; it takes answers as independent, which those of one reader nearly "
+        "are and those of several readers to one image are not",
+        "agreement": "Krippendorff's alpha, ordinal for ratings and nominal for answers; 95 % percentile "
+        "bootstrap over images",
+    }
 
 
 def render_scores(scores: dict[str, Any]) -> str:

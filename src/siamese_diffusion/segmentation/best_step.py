@@ -53,6 +53,11 @@ class Selection:
         """The validation with the highest mDice, the earliest of equals."""
         return _best(self.rows)
 
+    def since_best(self) -> int:
+        """Validations since the best one."""
+        best = self.best()["step"]
+        return sum(row["step"] > best for row in self.rows)
+
     def finish(self, network: nn.Module) -> dict[str, Any]:
         """Load the best weights into `network`, leave them as `best.safetensors`, and return what `best.json` says."""
         best = self.best()

@@ -1,23 +1,26 @@
 """What a segmentation network sees in images, and its scores: part by part, so that few images are in memory at a
 time."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from siamese_diffusion import pictures, progress
 from siamese_diffusion.config import SegmentConfig
 from siamese_diffusion.data.arrays import read_squared
-from siamese_diffusion.data.images import Fit, padded_box
+from siamese_diffusion.data.images import Fit, Mask, padded_box
 from siamese_diffusion.data.pairs import MaskFile, Pair
 from siamese_diffusion.device import SIXTEEN_BITS, autocast
-from siamese_diffusion.errors import InputError
+from siamese_diffusion.errors import InputError, reason
 from siamese_diffusion.files import to_csv, write_text, write_whole
 from siamese_diffusion.segmentation.batches import Arrays
+from siamese_diffusion.segmentation.ensemble import Ensemble
 from siamese_diffusion.segmentation.metrics import SetScores, join, score
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
@@ -25,6 +28,12 @@ FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 
 SHOWN = 8
 """Validation pairs in `samples/`."""
+
+Also = Callable[[Sequence[Pair], NDArray[np.bool_], NDArray[np.float32]], None]
+"""(pairs, masks (N, R, R), probabilities (N, R, R)) of a part of a set that is scored."""
+
+BACKGROUND, LESION = (0, 0, 0), (255, 255, 255)
+"""Colours that a viewer shows for the labels 0 and 1."""
 
 
 def probabilities(
@@ -70,7 +79,9 @@ def probabilities(
 
 
 def _seen(network: nn.Module, images: Tensor, correction: bool) -> Tensor:
-    """Probabilities (B, 1, R, R)."""
+    """Probabilities (B, 1, R, R); of an ensemble their mean over its members."""
+    if isinstance(network, Ensemble):
+        return torch.stack([_seen(member, images, correction) for member in network.members]).mean(0)
     logits: Tensor = network(images).float()
     if correction:
         from siamese_diffusion.segmentation.colour import correct
@@ -113,8 +124,13 @@ def validate(network: nn.Module, pairs: Arrays, batch_size: int) -> tuple[SetSco
     return join(scores), np.concatenate(shown)
 
 
-def score_set(network: nn.Module, pairs: list[Pair], path: Path, settings: SegmentConfig) -> SetScores:
+def score_set(
+    network: nn.Module, pairs: list[Pair], path: Path, settings: SegmentConfig, also: Also | None = None
+) -> SetScores:
     """Scores of a test set, also as a table, a line a pair, at `path`.
+
+    Args:
+        also: called with each part of the set.
 
     Raises:
         InputError: a file cannot be read, or an image and its mask differ in size.
@@ -125,6 +141,8 @@ def score_set(network: nn.Module, pairs: list[Pair], path: Path, settings: Segme
         part = pairs[start : start + parts.step]
         images, masks = read_squared(part, settings.resolution)
         seen = probabilities(network, images, settings.batch_size, settings.correction)
+        if also is not None:
+            also(part, masks, seen)
         if settings.score_at == "native":
             found += [_native(each, pair.mask) for each, pair in zip(seen, part, strict=True)]
         else:
@@ -143,12 +161,31 @@ def _native(found: NDArray[np.float32], file: MaskFile) -> SetScores:
     return score(torch.from_numpy(resized)[None], torch.from_numpy(mask)[None], field=True)
 
 
+def write_label(path: Path, mask: Mask) -> None:
+    """Write a mask (H, W) as a palette PNG: index 0 background, 1 lesion, which viewers show black and white."""
+    picture = Image.fromarray(mask.astype(np.uint8))
+    picture.putpalette([*BACKGROUND, *LESION])
+    write_whole(path, lambda temporary: picture.save(temporary, "PNG"))
+
+
+def read_label(path: Path) -> Mask:
+    """What `write_label` wrote.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        with Image.open(path) as picture:
+            return np.array(picture) > 0
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({reason(error)})") from None
+
+
 def draw_samples(path: Path, pairs: Arrays, seen: NDArray[np.float32]) -> None:
     """A picture of the first pairs: outlines of their masks, and of `seen`, probabilities (SHOWN, R, R) cut at one
     half."""
     tiles = []
     for image, mask, probability in zip(pairs.images[:SHOWN], pairs.masks[:SHOWN], seen, strict=True):
-        true = pictures.outline(image, mask, pictures.GREEN)
-        tiles.append(pictures.outline(true, probability > 0.5, pictures.MAGENTA))
+        tiles.append(pictures.outlines(image, mask, probability > 0.5))
     rows = [tiles[i : i + 4] for i in range(0, len(tiles), 4)]
     write_whole(path, pictures.grid(rows).save)

@@ -40,10 +40,16 @@ class ContrastTerms(NamedTuple):
     contrast: Tensor
 
 
-def bce_dice(outputs: Outputs, masks: Tensor) -> DiceTerms:
-    """Binary cross-entropy plus soft Dice (Drozdzal et al., arXiv:1608.04117, per image)."""
+def bce_dice(outputs: Outputs, masks: Tensor, lesion_weight: float = 1.0) -> DiceTerms:
+    """Binary cross-entropy plus soft Dice (Drozdzal et al., arXiv:1608.04117, per image).
+
+    Args:
+        lesion_weight: of lesion pixels in the cross-entropy. Where a small lesion is not seen at all, the slope of Dice
+            vanishes with the probability; that of the cross-entropy does not, but is a mean over all pixels.
+    """
     logits = outputs.maps[0].float()  # (B, 1, R, R)
-    bce = F.binary_cross_entropy_with_logits(logits, masks)
+    weight = logits.new_tensor(lesion_weight) if lesion_weight != 1 else None
+    bce = F.binary_cross_entropy_with_logits(logits, masks, pos_weight=weight)
     probabilities = logits.sigmoid()
     common = (probabilities * masks).sum((1, 2, 3))
     total = probabilities.sum((1, 2, 3)) + masks.sum((1, 2, 3))

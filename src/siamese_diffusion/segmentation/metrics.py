@@ -118,15 +118,21 @@ def summary(scores: Mapping[str, SetScores]) -> Summary:
     sets = {name: entry.means() for name, entry in scores.items()}
     if not sets:
         return {"sets": {}, "mean": None, "weighted": None}
+    mean, weighted = over(list(sets.values()))
+    return {"sets": sets, "mean": mean, "weighted": weighted}
+
+
+def over(sets: Sequence[Mapping[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Of the figures of several sets, as `SetScores.means` gives them, `mean` and `weighted` as in `summary`."""
     mean, weighted = {}, {}
-    for name in dict.fromkeys(name for entry in sets.values() for name in entry):
-        having = [entry for entry in sets.values() if name in entry]
+    for name in dict.fromkeys(name for entry in sets for name in entry):
+        having = [entry for entry in sets if name in entry]
         if name in COUNTS or (len(having) < len(sets) and name not in WEIGHTS):
             continue
         counts = [WEIGHTS.get(name, _all)(entry) for entry in having]
         mean[name] = sum(entry[name] for entry in having) / len(having)
         weighted[name] = sum(entry[name] * count for entry, count in zip(having, counts, strict=True)) / sum(counts)
-    return {"sets": sets, "mean": mean, "weighted": weighted}
+    return mean, weighted
 
 
 def _all(entry: Mapping[str, float]) -> float:

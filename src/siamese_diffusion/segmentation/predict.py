@@ -4,7 +4,7 @@ Design note: images are read, looked at and written part by part, so that a thou
 one part. A part is redone whole after a kill, since rounding depends on the images of a part.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,24 +20,19 @@ from PIL import Image
 from siamese_diffusion import pictures, progress
 from siamese_diffusion.claim import Claim, listing, require_apart
 from siamese_diffusion.config import DataConfig
-from siamese_diffusion.data.decoding import Decoding
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.images import SUFFIXES, Fit, Mask, Pixels, square
+from siamese_diffusion.data.images import Fit, Mask, Pixels, square
 from siamese_diffusion.data.pairs import ImageFile, MaskFile
 from siamese_diffusion.device import find_device
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_jsonl, to_csv, to_json, write_json, write_text, write_whole
 from siamese_diffusion.lock import hold
-from siamese_diffusion.segmentation.inference import at_size, probabilities
+from siamese_diffusion.segmentation.inference import at_size, probabilities, write_label
 from siamese_diffusion.segmentation.metrics import SetScores, join, score
-from siamese_diffusion.segmentation.trained import TrainedNetwork, load_network
-
-VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".wmv", ".m4v"})
+from siamese_diffusion.segmentation.sources import Source, open_source
+from siamese_diffusion.segmentation.trained import TrainedNetwork, load_network, weight_files
 
 ROWS, TABLE = "predictions.jsonl", "predictions.csv"
-
-BACKGROUND, LESION = (0, 0, 0), (255, 255, 255)
-"""Colours that a viewer shows for the labels 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +62,7 @@ def predict(
     """Draw the mask that a trained network sees in each image, at the image's own size.
 
     Args:
-        network: a finished run of `segment`.
+        network: a finished run of `segment`; with folds, the mean of their networks' probabilities is taken.
         images: an image, a video, or a folder of images or of pairs.
         out: gets `masks/NAME.png` (a palette PNG: index 0 background, 1 lesion), `overlays/NAME.jpg`, on request
             `probabilities/NAME.png` (8 bits: 255 is certain), `predictions.csv` (a line an image), and with `masks`
@@ -102,7 +97,7 @@ def predict(
         "--tta": tta,
         "--threshold": threshold,
         "--batch-size": batch_size,
-        "files": listing([*source.files, network / "best.safetensors"]),
+        "files": listing([*source.files, *weight_files(network)]),
     }
     with hold(out):
         claim = Claim(out, None, {}, inputs, resume, result=TABLE)
@@ -119,82 +114,6 @@ def predict(
             result["scores"] = scores.means()
             write_json(out / "metrics.json", {"network": str(network.resolve()), **result})
     return result
-
-
-@dataclass(frozen=True)
-class Source:
-    """Named images, in a fixed order."""
-
-    files: list[Path]
-    count: int
-    images: dict[str, ImageFile]
-    """By name; empty for a video."""
-
-    def __iter__(self) -> Iterator[tuple[str, Pixels | ImageFile]]:
-        if self.images:
-            yield from self.images.items()
-        else:
-            yield from _frames(self.files[0])
-
-
-def open_source(path: Path, settings: DataConfig) -> Source:
-    """An image, a video, or a folder of images, read as `settings` say, which are those the network was trained with.
-
-    Raises:
-        InputError: there is no such file, or nothing in it can be read as an image.
-    """
-    if path.is_dir():
-        found = DataFolder(path, "--images", settings).images()
-        named: dict[str, ImageFile] = {}
-        for image in found:
-            inside = image.path.relative_to(path) if image.path.is_relative_to(path) else Path(image.path.name)
-            name = image.path.stem if len(found) == len({each.path.stem for each in found}) else _flat(inside)
-            if name in named:
-                raise InputError(f"{image.path}: has the base name of {named[name].path}; rename one of them")
-            named[name] = image
-        return Source([image.path for image in found], len(found), named)
-    if not path.exists():
-        raise InputError(f"--images {path}: no such file or folder")
-    if path.suffix.lower() in VIDEOS:
-        return Source([path], _frame_count(path), {})
-    if path.suffix.lower() not in SUFFIXES:
-        known = ", ".join(sorted(SUFFIXES | VIDEOS))
-        raise InputError(f"--images {path}: neither an image nor a video by its extension (known: {known})")
-    return Source([path], 1, {path.stem: ImageFile(path, Decoding(settings, [path]))})
-
-
-def _flat(inside: Path) -> str:
-    return "-".join(inside.with_suffix("").parts)
-
-
-def _frame_count(path: Path) -> int:
-    import cv2
-
-    video = cv2.VideoCapture(str(path))
-    try:
-        if not video.isOpened():
-            raise InputError(f"--images {path}: the video cannot be read")
-        return max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
-    finally:
-        video.release()
-
-
-def _frames(path: Path) -> Iterator[tuple[str, Pixels]]:
-    import cv2
-
-    video = cv2.VideoCapture(str(path))
-    try:
-        number = 0
-        while True:
-            there, frame = video.read()
-            if not there:
-                break
-            number += 1
-            yield f"{path.stem}-{number:06d}", np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
-        if not number:
-            raise InputError(f"--images {path}: the video has no frame that can be read")
-    finally:
-        video.release()
 
 
 def _truth(masks: Path, source: Source, settings: DataConfig) -> dict[str, MaskFile]:
@@ -264,7 +183,7 @@ def _write_one(
     """Write the files of an image; returns its row."""
     probable = at_size(seen, image.shape[:2], fit)
     mask = np.asarray(probable > options.threshold)
-    write_whole(out / "masks" / f"{name}.png", lambda path: _label_png(mask).save(path, "PNG"))
+    write_label(out / "masks" / f"{name}.png", mask)
     if options.maps:
         grey = Image.fromarray((probable * 255).round().astype(np.uint8))
         write_whole(out / "probabilities" / f"{name}.png", lambda path: grey.save(path, "PNG"))
@@ -285,12 +204,6 @@ def _measures(mask: Mask, probable: NDArray[np.float32]) -> dict[str, Any]:
         "components": int(label(mask, np.ones((3, 3)))[1]),
         "mean_probability": float(probable[mask].mean()) if mask.any() else None,
     }
-
-
-def _label_png(mask: Mask) -> Image.Image:
-    picture = Image.fromarray(mask.astype(np.uint8))
-    picture.putpalette([*BACKGROUND, *LESION])
-    return picture
 
 
 def _write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:

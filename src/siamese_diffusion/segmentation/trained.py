@@ -6,17 +6,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import PositiveInt
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from siamese_diffusion.config import DataConfig, SegmentConfig, load_config
 from siamese_diffusion.data.images import Mask, Pixels, read_image, square
 from siamese_diffusion.errors import InputError, reason
+from siamese_diffusion.files import read_json
 from siamese_diffusion.segmentation import networks
+from siamese_diffusion.segmentation.ensemble import Ensemble
 from siamese_diffusion.segmentation.inference import at_size, probabilities
 from siamese_diffusion.tensors import read_state, require_finite
 
 WEIGHTS = "best.safetensors"
 """The selected network, in its run's folder."""
+
+FOLDS, SUMMARY = "folds.json", "summary.json"
+"""Of a cross-validation: which pairs each fold holds, and what came out, which is written last."""
 
 
 class TrainedNetwork(nn.Module):
@@ -67,26 +74,58 @@ class TrainedNetwork(nn.Module):
 
 
 def load_network(run: Path | str) -> TrainedNetwork:
-    """The selected network of a finished run of `segment`, on the CPU.
+    """The selected network of a finished run of `segment`, on the CPU; with folds, all of them as an `Ensemble`.
 
     Raises:
         InputError: `run` is no finished run of `segment`, or its weights are damaged.
     """
     run = Path(run)
-    require_finished(run)
+    folds = fold_runs(run)
+    for each in folds or [run]:
+        require_finished(each)
+    config = load_config(run / "config.yaml")
+    members = [_load(each, config.segment) for each in folds or [run]]
+    return TrainedNetwork(Ensemble(members) if folds else members[0], config.segment, config.data)
+
+
+def _load(run: Path, settings: SegmentConfig) -> nn.Module:
     state = read_state(run / WEIGHTS)
     require_finite(state, run / WEIGHTS)
-    config = load_config(run / "config.yaml")
-    network = networks.create(config.segment.network)
+    network = networks.create(settings.network)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise InputError(f"{run / WEIGHTS}: cannot be loaded ({reason(error)})") from None
-    return TrainedNetwork(network, config.segment, config.data)
+    return network.eval()
+
+
+class _Folds(TypedDict):
+    folds: PositiveInt
+
+
+def fold_runs(run: Path) -> list[Path]:
+    """The runs of the folds of a finished cross-validation; none for another folder.
+
+    Raises:
+        InputError: the cross-validation in `run` is not finished.
+    """
+    if not (run / FOLDS).exists() or (run / WEIGHTS).exists():
+        return []
+    if not (run / SUMMARY).exists():
+        raise InputError(f"{run}: its cross-validation is not finished (it has no {SUMMARY}); --resume goes on with it")
+    count = read_json(run / SUMMARY, _Folds)["folds"]
+    return [run / f"fold-{i}" for i in range(count)]
+
+
+def weight_files(run: Path) -> list[Path]:
+    """The files of weights of a finished run, one a fold."""
+    return [each / WEIGHTS for each in fold_runs(run) or [run]]
 
 
 def require_finished(run: Path) -> None:
-    """Raise `InputError` unless `run` is a finished run of `segment`."""
+    """Raise `InputError` unless `run` is a finished run of `segment`, of one network."""
+    if (run / FOLDS).exists() and not (run / WEIGHTS).exists():
+        raise InputError(f"{run}: is a cross-validation, and one network is asked for; {run / 'fold-0'} is one")
     if not (run / "metrics.json").exists() or not (run / WEIGHTS).exists():
         raise InputError(f"{run}: not a finished run of segment (it has no metrics.json and {WEIGHTS})")
 

@@ -182,6 +182,8 @@ def _check_settings(file: StudyFile, values: Values, origin: str) -> None:
             section, name = key.split(".")
             if name in found.get(section, {}):
                 raise InputError(f"{origin}: {where}: {key} is set by the study; use {instead}")
+        if found.get("segment", {}).get("patience") is not None:
+            raise InputError(f"{origin}: {where}: segment.patience: all runs of a study take equally many steps")
         if where.startswith(("networks", "judge")):
             for section in found.keys() - {"segment"}:
                 raise InputError(f"{origin}: {where}: {section} makes no difference here; only segment does")

@@ -138,6 +138,8 @@ def settings_of(config: Config, section: str, *leave_out: str) -> dict[str, Any]
         exclude |= READING - reading_settings(config.data).keys()
     if dumped.get("aspect") == "square":
         exclude.add("aspect")
+    if section == "segment":  # as above: what was so before they could be set
+        exclude |= {name for name, value in (("patience", None), ("lesion_weight", 1.0)) if dumped[name] == value}
     if "precision" in dumped and dumped["precision"] in (
         "auto",
         "fp32",
