@@ -22,6 +22,7 @@ OF_COMMANDS = {
     "data get": "get_data",
     "rate export": "export_ratings",
     "rate score": "score_ratings",
+    "export-nnunet": "export_nnunet",
 }
 """The function of a command where it has not the command's name."""
 
@@ -47,7 +48,7 @@ def test_every_exported_name_is_there(name: str) -> None:
 
 def test_every_command_has_a_function_and_every_function_a_command() -> None:
     functions = {OF_COMMANDS.get(name, name) for name in commands(app)}
-    assert len(functions) == 17
+    assert len(functions) == 18
     assert functions == {*siamese_diffusion.__all__} - {
         "SiameseDiffusion",
         "load_network",

@@ -29,15 +29,13 @@ from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_jsonl, to_csv, to_json, write_json, write_text, write_whole
 from siamese_diffusion.lock import hold
 from siamese_diffusion.segmentation.inference import at_size, probabilities
+from siamese_diffusion.segmentation.label_png import label_png
 from siamese_diffusion.segmentation.metrics import SetScores, join, score
 from siamese_diffusion.segmentation.trained import TrainedNetwork, load_network
 
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".wmv", ".m4v"})
 
 ROWS, TABLE = "predictions.jsonl", "predictions.csv"
-
-BACKGROUND, LESION = (0, 0, 0), (255, 255, 255)
-"""Colours that a viewer shows for the labels 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,8 @@ class Options:
 
 
 def predict(
-    network: Path,
-    images: Path,
+    network: Path | None,
+    images: Path | None,
     out: Path,
     masks: Path | None = None,
     tta: bool = False,
@@ -63,6 +61,8 @@ def predict(
     batch_size: int = 16,
     resume: bool = False,
     device: str = "auto",
+    from_nnunet: Path | None = None,
+    pairs: Path | None = None,
 ) -> dict[str, Any]:
     """Draw the mask that a trained network sees in each image, at the image's own size.
 
@@ -80,6 +80,9 @@ def predict(
         batch_size: images in one pass.
         resume: go on with an interrupted call; the folder ends up the same.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        from_nnunet: instead of `network` and `images`: label maps that nnU-Net predicted, which are scored against
+            `masks`; see `nnunet_scores.score_nnunet`.
+        pairs: with them, the `pairs.csv` of `export-nnunet`.
 
     Returns:
         `out`, `images`, `healthy` (images in which nothing is seen), `share` (mean share of the image), and with
@@ -88,6 +91,14 @@ def predict(
     Raises:
         InputError: no finished run, an image that cannot be read, images without a mask, or an `out` in use.
     """
+    if from_nnunet is not None:
+        if network is not None or images is not None or masks is None:
+            raise InputError("--from-nnunet: takes --masks, the pairs that were exported, and no --network or --images")
+        from siamese_diffusion.segmentation.nnunet_scores import score_nnunet
+
+        return score_nnunet(from_nnunet, masks, out, pairs, resume)
+    if network is None or images is None or pairs is not None:
+        raise InputError("predict: give --network and --images; or --from-nnunet and --masks, and perhaps --pairs")
     if not 0 < threshold < 1:
         raise InputError(f"--threshold {threshold}: must be between 0 and 1")
     if batch_size < 1:
@@ -264,7 +275,7 @@ def _write_one(
     """Write the files of an image; returns its row."""
     probable = at_size(seen, image.shape[:2], fit)
     mask = np.asarray(probable > options.threshold)
-    write_whole(out / "masks" / f"{name}.png", lambda path: _label_png(mask).save(path, "PNG"))
+    write_whole(out / "masks" / f"{name}.png", lambda path: label_png(mask).save(path, "PNG"))
     if options.maps:
         grey = Image.fromarray((probable * 255).round().astype(np.uint8))
         write_whole(out / "probabilities" / f"{name}.png", lambda path: grey.save(path, "PNG"))
@@ -285,12 +296,6 @@ def _measures(mask: Mask, probable: NDArray[np.float32]) -> dict[str, Any]:
         "components": int(label(mask, np.ones((3, 3)))[1]),
         "mean_probability": float(probable[mask].mean()) if mask.any() else None,
     }
-
-
-def _label_png(mask: Mask) -> Image.Image:
-    picture = Image.fromarray(mask.astype(np.uint8))
-    picture.putpalette([*BACKGROUND, *LESION])
-    return picture
 
 
 def _write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:

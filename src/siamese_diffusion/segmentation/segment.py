@@ -6,7 +6,7 @@ exactly as many optimisation steps as the arm without.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import torch
 from accelerate import PartialState
@@ -29,7 +29,7 @@ from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, require_kind, write_json
 from siamese_diffusion.lock import hold
 from siamese_diffusion.segmentation import networks
-from siamese_diffusion.segmentation.batches import batches, heaviest, load
+from siamese_diffusion.segmentation.batches import batches, heaviest, load, sides_of
 from siamese_diffusion.segmentation.best_step import Selection
 from siamese_diffusion.segmentation.inference import draw_samples, score_set, validate
 from siamese_diffusion.segmentation.losses import LOSSES
@@ -77,7 +77,8 @@ def segment(
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
 
     Returns:
-        `network`, `parameters`, `imagenet` (whether it began with ImageNet weights), `seed`, `train` (folders and
+        `network`, `parameters`, `imagenet` (whether it began with ImageNet weights; of smp also `weights`: which, and
+        where from), `seed`, `train` (folders and
         counts), `step` (the selected one), `val` {mDice, mIoU, count}, `test` {set: {mDice, mIoU, count, ...}}, and
         `mean` (over sets) and `weighted` (by size) {mDice, mIoU, ...}, None without sets; the rest are the field's
         (`pranet_metrics.py`).
@@ -109,6 +110,7 @@ def _segment(
     rate = _rate(settings)
     if settings.resolution % 32:
         raise InputError(f"segment.resolution = {settings.resolution}: must be a multiple of 32")
+    networks.require(settings, sides_of(settings), begun=latest_checkpoint(out) is not None)
     data = DataFolder.of(train, "--train", config.data)
     chosen = data.pairs(config.data.split, config.data.limit, config.data.limit_seed)
     real, validation = train_and_validation(data, chosen, settings.validation, settings.seed)
@@ -149,7 +151,7 @@ def _segment(
     claim.write()
     if claim.first:
         clear_all(out)
-    begun, imagenet = _begin(settings, out)
+    begun, start = _begin(settings, out)
     segmenter = Segmenter(begun, settings.loss)
     selection = Selection(out)
 
@@ -186,7 +188,7 @@ def _segment(
             metrics = {
                 "network": settings.network,
                 "parameters": sum(parameter.numel() for parameter in segmenter.network.parameters()),
-                "imagenet": imagenet,
+                **start,
                 "seed": settings.seed,
                 "train": counts,
                 "step": best["step"],
@@ -225,30 +227,35 @@ def read_result(run: Path) -> dict[str, Any]:
 
 class _Start(TypedDict):
     imagenet: bool
+    weights: NotRequired[dict[str, str]]
 
 
-def _begin(settings: SegmentConfig, out: Path) -> tuple[nn.Module, bool]:
-    """The network as training begins, and whether with ImageNet weights; where a checkpoint is there, that replaces
-    them."""
+def _begin(settings: SegmentConfig, out: Path) -> tuple[nn.Module, _Start]:
+    """The network as training begins, and with which weights; where a checkpoint is there, that replaces them."""
     note = out / "start.json"
-    if settings.pretrained and latest_checkpoint(out) is not None and note.exists():
-        return _fresh(settings.network, False, settings.seed), read_json(note, _Start)["imagenet"]
-    network = None
-    if settings.pretrained:
+    wanted = networks.begins_pretrained(settings)
+    if wanted and latest_checkpoint(out) is not None and note.exists():
+        return _fresh(settings, False), read_json(note, _Start)
+    network, start = None, _Start(imagenet=False)
+    if wanted:
         try:
-            network = _fresh(settings.network, True, settings.seed)
+            network = _fresh(settings, True)
         except InputError as error:
-            if settings.pretrained != "auto":
+            if wanted != "auto":
                 raise
             progress.notify(f"{str(error).partition('; ')[0]}; {settings.network} starts from random weights")
-        write_json(note, {"imagenet": network is not None})
-    return network or _fresh(settings.network, False, settings.seed), network is not None
+        start = _Start(imagenet=network is not None)
+        if settings.network == "smp":
+            found = networks.weights_note(settings)
+            start = _Start(imagenet=found["of"] == "imagenet", weights=found)
+        write_json(note, start)
+    return network or _fresh(settings, False), start
 
 
-def _fresh(name: str, pretrained: bool, seed: int) -> nn.Module:
+def _fresh(settings: SegmentConfig, pretrained: bool) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return networks.create(name, pretrained)
+        torch.manual_seed(settings.seed)
+        return networks.of(settings, pretrained)
 
 
 def _rate(settings: SegmentConfig) -> Callable[[str], float]:

@@ -77,7 +77,7 @@ def load_network(run: Path | str) -> TrainedNetwork:
     state = read_state(run / WEIGHTS)
     require_finite(state, run / WEIGHTS)
     config = load_config(run / "config.yaml")
-    network = networks.create(config.segment.network)
+    network = networks.of(config.segment)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
