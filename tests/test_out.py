@@ -124,7 +124,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, sources: dict[str, Path])
 
 COMMANDS = (
     *("train", "pretrain", "sample", "sample in shards", "evaluate", "filter", "segment", "phantoms", "copy-paste"),
-    *("import", "export", "export a network", "export-nnunet", "study", "data get", "rate export", "rate score", "demo"),
+    *("import", "export", "export a network", "export-nnunet", "study", "data get"),
+    *("rate export", "rate score", "demo"),
 )
 RESUMED = ("train", "pretrain", "sample", "sample in shards", "evaluate", "filter", "segment", "copy-paste")
 

@@ -73,15 +73,7 @@ def export_network(network: Path, out: Path, to: str = "onnx", pixels: str = "fl
         InputError: no finished run, an unknown format, a format whose libraries are not installed or that cannot hold
             the network, or `out` is in use.
     """
-    if to not in FORMATS:
-        raise InputError(f"--to {to}: unknown for --network; choose from {', '.join(FORMATS)}")
-    if pixels not in PIXELS:
-        raise InputError(f"--pixels {pixels}: unknown; choose from {', '.join(PIXELS)}")
-    if to == "safetensors" and pixels != "float32":
-        raise InputError("--pixels: makes no difference to weights alone; leave it out")
-    lacking = [name for name in ("onnx", "onnxruntime", "onnxscript") if to == "onnx" and find_spec(name) is None]
-    if lacking:
-        raise InputError(f"--to onnx: needs {', '.join(lacking)}; pip install 'siamese-diffusion[export]'")
+    _require_options(to, pixels)
     require_apart(out, network=network)
     trained = load_network(network)
     inputs = {"command": "export", "--to": to, "--pixels": pixels, "sha256": hash_files([network / WEIGHTS])}
@@ -98,12 +90,29 @@ def export_network(network: Path, out: Path, to: str = "onnx", pixels: str = "fl
             example = _images(2, trained.resolution, pixels)
             write_whole(file, lambda path: write(deployed, example, path), durable=True)
             again = load(file)
-        difference = _compare(deployed, again, trained.resolution, pixels, to)
+        try:
+            difference = _compare(deployed, again, trained.resolution, pixels, to)
+        except InputError:
+            file.unlink()  # nobody shall take it for the network
+            raise
         card = describe(trained, network, file, to, {"name": INPUT, "pixels": pixels}, OUTPUT)
         card["verified"] = {"largest_difference": difference, "images": 4, "versions": _versions(to)}
         write_text(out / "README.md", read_me(card))
         write_json(out / CARD, card)
     return {"out": str(out), "file": str(file), "to": to, "difference": difference}
+
+
+def _require_options(to: str, pixels: str) -> None:
+    """Raise `InputError` unless there is such a format, of such images, and its libraries are installed."""
+    if to not in FORMATS:
+        raise InputError(f"--to {to}: unknown for --network; choose from {', '.join(FORMATS)}")
+    if pixels not in PIXELS:
+        raise InputError(f"--pixels {pixels}: unknown; choose from {', '.join(PIXELS)}")
+    if to == "safetensors" and pixels != "float32":
+        raise InputError("--pixels: makes no difference to weights alone; leave it out")
+    lacking = [name for name in ("onnx", "onnxruntime", "onnxscript") if to == "onnx" and find_spec(name) is None]
+    if lacking:
+        raise InputError(f"--to onnx: needs {', '.join(lacking)}; pip install 'siamese-diffusion[export]'")
 
 
 def _write_onnx(deployed: nn.Module, example: Tensor, path: Path) -> None:

@@ -39,6 +39,9 @@ RAW, PREPROCESSED = "nnUNet_raw", "nnUNet_preprocessed"
 FOLDS = 5
 """nnU-Net's own number."""
 
+_RESERVED = ("background", "ignore")
+"""Labels that mean something of their own to nnU-Net."""
+
 
 class Case(NamedTuple):
     """A pair under nnU-Net's name for it."""
@@ -83,10 +86,7 @@ def export_nnunet(
         InputError: bad input, fewer groups than folds, or `out` is in use.
     """
     config = config or Config()
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        raise InputError(f"--name {name}: expected letters, digits, - and _, as nnU-Net's data sets are called")
-    if not 1 <= id <= 998:
-        raise InputError(f"--id {id}: must be 1 to 998")
+    _require_names(name, id)
     require_apart(out, data=data, synthetic=synthetic)
     folder = DataFolder.of(data, "--data", config.data)
     more = [DataFolder.of(each, "--synthetic", plain_settings(config.data)) for each in synthetic or []]
@@ -122,6 +122,13 @@ def export_nnunet(
         write_text(out / TABLE, to_csv(COLUMNS, map(_row, cases)))
     kinds = {kind: sum(case.kind == kind for case in cases) for kind in ("real", "test", "synthetic")}
     return {"out": str(out), "datasets": list(datasets), **kinds, "folds": count}
+
+
+def _require_names(name: str, id: int) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise InputError(f"--name {name}: expected letters, digits, - and _, as nnU-Net's data sets are called")
+    if not 1 <= id <= 998:
+        raise InputError(f"--id {id}: must be 1 to 998")
 
 
 def _cases(folder: DataFolder, more: Sequence[DataFolder], config: Config) -> list[Case]:
@@ -220,7 +227,7 @@ def _write_notes(out: Path, dataset: str, cases: Sequence[Case], validations: Se
     training = [case for case in cases if case.kind != "test"]
     note = {
         "channel_names": {"0": "R", "1": "G", "2": "B"},
-        "labels": {"background": 0, label if label != "background" else "lesion": 1},
+        "labels": {"background": 0, "lesion" if label in _RESERVED else label: 1},
         "numTraining": len(training),
         "file_ending": ".png",
         "overwrite_image_reader_writer": "NaturalImage2DIO",

@@ -67,12 +67,9 @@ def create(name: str, pretrained: bool = False, **parts: str | None) -> nn.Modul
             network = build(True)
     except InputError:
         raise
-    except (
-        Exception
-    ) as error:  # what a failed download raises differs by version of the hub's client and its HTTP library
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except Exception as error:  # what a failed download raises differs by version of the hub's client
         raise InputError(
-            f"segment.pretrained: the ImageNet weights of {name} cannot be downloaded ({reason}); "
+            f"segment.pretrained: the ImageNet weights of {name} cannot be downloaded ({reason(error)}); "
             "set segment.pretrained=false, or run once where the Hugging Face hub can be reached"
         ) from error
     return network
@@ -126,6 +123,8 @@ def require(settings: SegmentConfig, sides: Iterable[int], begun: bool = False) 
                 with torch.no_grad():
                     network.train()(torch.zeros(rows, 3, side, side))
                     found = network.eval()(torch.zeros(1, 3, side, side)).shape
+            except MemoryError:
+                raise
             except Exception as error:  # encoders differ in how they refuse an image
                 raise InputError(
                     f"segment.encoder = {settings.encoder} with segment.architecture = {settings.architecture}: cannot "
