@@ -185,15 +185,15 @@ class TestFiles:
         plain = {key.removeprefix("model."): value for key, value in found.items()}
         wanted = {key.removeprefix("module.").removeprefix("model."): value for key, value in given.items()}
         assert all(torch.equal(value, wanted[key]) for key, value in plain.items())
-        assert not torch.equal(plain["conv1.weight"], before["model.conv1.weight"])
+        assert not torch.equal(plain["conv1.0.weight"], before["model.conv1.0.weight"])
 
     @pytest.mark.parametrize(
         ("change", "words"),
         [
-            ({"conv1.weight": None}, "1 missing, as model.conv1.weight"),
+            ({"conv1.0.weight": None}, "1 missing, as model.conv1.0.weight"),
             ({"more.weight": torch.zeros(1)}, "1 left over, as more.weight"),
-            ({"conv1.weight": torch.zeros(2, 3)}, r"1 of another shape, as conv1.weight \(\(2, 3\), not"),
-            ({"conv1.weight": torch.tensor(float("nan"))}, "not finite"),
+            ({"conv1.0.weight": torch.zeros(2, 3)}, r"1 of another shape, as conv1.0.weight \(\(2, 3\), not"),
+            ({"conv1.0.weight": torch.tensor(float("nan"))}, "not finite"),
         ],
     )
     def test_what_does_not_fit_is_named(self, change: dict[str, Any], words: str, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ class TestFiles:
             def __reduce__(self) -> tuple[Any, ...]:
                 return (Path.touch, (tmp_path / "ran",))
 
-        torch.save({"conv1.weight": Evil()}, tmp_path / "w.pth")
+        torch.save({"conv1.0.weight": Evil()}, tmp_path / "w.pth")
         with pytest.raises(InputError, match=r"w\.pth: cannot be read as weights"):
             networks.create("smp", True, encoder=SMALL, weights=str(tmp_path / "w.pth"))
         assert not (tmp_path / "ran").exists()
@@ -314,7 +314,7 @@ def test_a_run_begins_with_its_weights_and_goes_on_without_them(disc_pairs: Disc
     assert metrics["imagenet"] is False
     assert metrics["weights"]["source"] == str(file)
     state = load_file(run / "best.safetensors")
-    torch.testing.assert_close(state["network.encoder.model.conv1.weight"], whole_of_timm()["conv1.weight"])
+    torch.testing.assert_close(state["network.encoder.model.conv1.0.weight"], whole_of_timm()["conv1.0.weight"])
     assert "normalize.mean" in state
     file.unlink()
     (run / "metrics.json").unlink()

@@ -169,7 +169,7 @@ def test_wrong_input_is_one_line(run: Path, tmp_path: Path) -> None:
         (lambda: export(None, out, "tflite", run), "--to tflite: unknown for --network; choose from onnx"),
         (lambda: export(None, out, "onnx", run, "int8"), "--pixels int8: unknown"),
         (lambda: export(None, out, "safetensors", run, "uint8"), "--pixels: makes no difference"),
-        (lambda: export(None, out, "onnx", tmp_path), "not a finished run of segment"),
+        (lambda: export(None, out, "onnx", tmp_path / "absent"), "not a finished run of segment"),
         (lambda: export(None, run / "inside", "torchscript", run), "--out .*inside"),
     ):
         with pytest.raises(InputError, match=words):
