@@ -1,6 +1,7 @@
 """A trained network in ONNX, TorchScript and safetensors: the same probabilities, one image or many."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def seen(out: Path, to: str, images: Tensor) -> Tensor:
         return wanted(out, images)
     if to == "torchscript":
         with torch.no_grad():
-            found: Tensor = torch.jit.load(str(out / "model.pt"))(images)  # type: ignore[no-untyped-call]
+            found: Tensor = torch.jit.load(str(out / "model.pt"))(images)
         return found
     onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(str(out / "model.onnx"), providers=["CPUExecutionProvider"])
@@ -150,7 +151,7 @@ def test_a_folder_is_finished_or_begun_again(run: Path, tmp_path: Path, monkeypa
 def test_a_file_that_differs_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from siamese_diffusion.segmentation import export as module
 
-    load = module._load_torchscript
+    load: Any = module._load_torchscript
     monkeypatch.setattr(module, "_load_torchscript", lambda file: lambda images: load(file)(images) + 0.01)
     with pytest.raises(InputError, match=r"--to torchscript: what was written differs from the network by 0\.01"):
         export_network(run, tmp_path / "out", "torchscript")
@@ -160,7 +161,7 @@ def test_a_file_that_differs_is_refused(run: Path, tmp_path: Path, monkeypatch: 
 
 def test_wrong_input_is_one_line(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    for call, words in (
+    calls: list[tuple[Callable[[], Any], str]] = [
         (lambda: export(None, out), "give either --checkpoint"),
         (lambda: export(run, out, network=run), "give either --checkpoint"),
         (lambda: export(run, out, "onnx"), "--to onnx: is for --network"),
@@ -171,7 +172,8 @@ def test_wrong_input_is_one_line(run: Path, tmp_path: Path) -> None:
         (lambda: export(None, out, "safetensors", run, "uint8"), "--pixels: makes no difference"),
         (lambda: export(None, out, "onnx", tmp_path / "absent"), "not a finished run of segment"),
         (lambda: export(None, run / "inside", "torchscript", run), "--out .*inside"),
-    ):
+    ]
+    for call, words in calls:
         with pytest.raises(InputError, match=words):
             call()
     assert not out.exists()

@@ -148,14 +148,14 @@ def _load_onnx(file: Path) -> Callable[[Tensor], Tensor]:
 def _write_torchscript(deployed: nn.Module, example: Tensor, path: Path) -> None:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of what a trace keeps fixed: the comparison tells whether that matters
-        traced: Any = torch.jit.trace(deployed, example, check_trace=False)  # type: ignore[no-untyped-call]
+        traced: Any = torch.jit.trace(deployed, example, check_trace=False)
         traced.save(str(path))
 
 
 def _load_torchscript(file: Path) -> Callable[[Tensor], Tensor]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        loaded: Callable[[Tensor], Tensor] = torch.jit.load(str(file), map_location="cpu")  # type: ignore[no-untyped-call]
+        loaded: Callable[[Tensor], Tensor] = torch.jit.load(str(file), map_location="cpu")
     return loaded
 
 

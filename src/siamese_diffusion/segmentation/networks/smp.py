@@ -97,7 +97,7 @@ def create(
         if source is None:
             network, statistics = _from_hub(encoder, architecture, weights)
         else:
-            load_weights(network.encoder, encoder, source)
+            load_weights(network.get_submodule("encoder"), encoder, source)
     return EncoderDecoder(network, statistics)
 
 
