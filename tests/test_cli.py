@@ -23,7 +23,7 @@ from siamese_diffusion.files import full_disk_named
 
 COMMANDS = (
     *("demo", "check", "prepare", "phantoms", "pretrain", "train", "sample", "evaluate", "filter", "segment", "study"),
-    *("import", "export", "data", "rate"),
+    *("import", "export", "export-nnunet", "data", "rate"),
 )
 
 
@@ -98,6 +98,9 @@ def test_help_imports_nothing_heavy() -> None:
         (["import", "{missing}", "--out", "{out}"], ["missing", "no such file"]),
         (["import", "{corrupt}/images/torn.png", "--out", "{out}"], ["torn.png", "cannot be read as weights"]),
         (["export", "--checkpoint", "{empty}", "--out", "{out}"], ["--checkpoint", "empty"]),
+        (["export", "--network", "{empty}", "--to", "onnx", "--out", "{out}"], ["empty", "not a finished run"]),
+        (["export-nnunet", "--data", "{empty}", "--out", "{out}", "--name", "x"], ["empty"]),
+        (["predict", "--out", "{out}"], ["--network", "--from-nnunet"]),
         (["demo", "--out", "{pairs}", "--size", "smallest"], ["--out"]),
         (["demo", "--out", "{out}", "--size", "huge"], ["--size huge", "smallest"]),
     ],
@@ -204,7 +207,8 @@ CALLS: dict[str, tuple[str, list[str]]] = {
     "predict": ("segmentation.predict.predict", ["--network", "x", "--images", "x", "--out", "x"]),
     "study": ("studies.study.study", ["--config", "x", "--out", "x"]),
     "import": ("diffusion.original.import_", ["x", "--out", "x"]),
-    "export": ("diffusion.original.export", ["--checkpoint", "x", "--out", "x"]),
+    "export": ("exporting.export", ["--checkpoint", "x", "--out", "x"]),
+    "export-nnunet": ("segmentation.nnunet.export_nnunet", ["--data", "x", "--out", "x", "--name", "x"]),
     "data list": ("data.fetch.get.list_data", ["--json"]),
     "data get": ("data.fetch.get.get_data", ["x", "--out", "x"]),
     "rate export": ("reader_study.rating.export_ratings", ["--real", "x", "--synthetic", "x", "--out", "x"]),

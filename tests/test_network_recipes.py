@@ -66,8 +66,9 @@ class TestSettings:
         )
         for key, value in NETWORK_RECIPES.get(name, {}).items():
             assert getattr(config, key) == value
-            values = {"segment": {"network": name, key: getattr(plain, key)}}
-            assert getattr(build_config(values, "test").segment, key) == getattr(plain, key)
+            other = {"encoder": "resnet18", "architecture": "FPN", "weights": "imagenet"}.get(key, getattr(plain, key))
+            values = {"segment": {"network": name, key: other}}
+            assert getattr(build_config(values, "test").segment, key) == other
 
     def test_what_is_set_stays_when_the_network_changes(self) -> None:
         config = build_config({"segment": {"steps": 7, "learning_rate": 0.001}}, "test")

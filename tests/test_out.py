@@ -37,6 +37,8 @@ from siamese_diffusion.evaluation.evaluate import evaluate
 from siamese_diffusion.evaluation.filter import filter_
 from siamese_diffusion.files import read_json, read_jsonl, write_json
 from siamese_diffusion.reader_study.rating import export_ratings, score_ratings
+from siamese_diffusion.segmentation.export import export_network
+from siamese_diffusion.segmentation.nnunet import export_nnunet
 from siamese_diffusion.segmentation.segment import segment
 from siamese_diffusion.studies import study as study_module
 from siamese_diffusion.studies.study import study
@@ -123,7 +125,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, sources: dict[str, Path])
 
 COMMANDS = (
     *("train", "pretrain", "sample", "sample in shards", "evaluate", "filter", "segment", "phantoms", "copy-paste"),
-    *("import", "export", "study", "data get", "rate export", "rate score", "demo", "prepare"),
+    *("import", "export", "export a network", "export-nnunet", "study", "data get"),
+    *("rate export", "rate score", "demo", "prepare"),
 )
 RESUMED = ("prepare", "train", "pretrain", "sample", "sample in shards", "evaluate", "filter", "segment", "copy-paste")
 
@@ -152,6 +155,8 @@ def commands_of(sources: dict[str, Path], root: Path) -> dict[str, Command]:
             sources["original"], out, config=build_config(SETTINGS, "tests"), unet_config=CONFIG
         ),
         "export": lambda out, resume: export(run, out),
+        "export a network": lambda out, resume: export_network(root / "segment", out, "safetensors"),
+        "export-nnunet": lambda out, resume: export_nnunet(pairs, out, "x", folds=1),
         "study": lambda out, resume: study(sources["study"], out, device="cpu"),
         "data get": lambda out, resume: get_data("kvasir-seg", out, True, [sources["archive"]]),
         "rate export": lambda out, resume: export_ratings(pairs, [made], out, count=2),

@@ -22,6 +22,7 @@ OF_COMMANDS = {
     "data get": "get_data",
     "rate export": "export_ratings",
     "rate score": "score_ratings",
+    "export-nnunet": "export_nnunet",
 }
 """The function of a command where it has not the command's name."""
 

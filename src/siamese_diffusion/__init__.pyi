@@ -4,7 +4,6 @@ from siamese_diffusion.data.fetch.get import list_data as list_data
 from siamese_diffusion.data.phantom import make_phantoms as make_phantoms
 from siamese_diffusion.data.prepare import prepare as prepare
 from siamese_diffusion.demonstration import demo as demo
-from siamese_diffusion.diffusion.original import export as export
 from siamese_diffusion.diffusion.original import import_ as import_
 from siamese_diffusion.diffusion.original import load_original as load_original
 from siamese_diffusion.diffusion.pretrain import pretrain as pretrain
@@ -13,8 +12,10 @@ from siamese_diffusion.diffusion.siamese import SiameseDiffusion as SiameseDiffu
 from siamese_diffusion.diffusion.train import train as train
 from siamese_diffusion.evaluation.evaluate import evaluate as evaluate
 from siamese_diffusion.evaluation.filter import filter_ as filter_
+from siamese_diffusion.exporting import export as export
 from siamese_diffusion.reader_study.rating import export_ratings as export_ratings
 from siamese_diffusion.reader_study.rating import score_ratings as score_ratings
+from siamese_diffusion.segmentation.nnunet import export_nnunet as export_nnunet
 from siamese_diffusion.segmentation.predict import predict as predict
 from siamese_diffusion.segmentation.segment import segment as segment
 from siamese_diffusion.segmentation.trained import load_network as load_network

@@ -266,7 +266,10 @@ def segment(
     out: Out,
     test: Annotated[list[Path] | None, Option(help="Folder of test pairs; may be repeated.")] = None,
     synthetic: Annotated[list[Path] | None, Option(help="Folder of synthetic pairs; may be repeated.")] = None,
-    network: Annotated[str | None, Option(help="unet, segformer, unet_plain, sanet, polyp_pvt or ctnet.")] = None,
+    network: Annotated[
+        str | None,
+        Option(help="unet, segformer, unet_plain, sanet, polyp_pvt, ctnet; smp with --set segment.encoder=NAME."),
+    ] = None,
     folds: Annotated[int | None, Option(help="Cross-validation: hold out each of so many folds in turn.")] = None,
     config: ConfigFile = None,
     settings: Setting = None,
@@ -295,15 +298,19 @@ def segment(
 
 @command(app)
 def predict(
-    network: Annotated[Path, Option(help="A finished run of `segment`.")],
-    images: Annotated[Path, Option(help="An image, a video, or a folder of images.")],
     out: Out,
+    network: Annotated[Path | None, Option(help="A finished run of `segment`.")] = None,
+    images: Annotated[Path | None, Option(help="An image, a video, or a folder of images.")] = None,
     masks: Annotated[Path | None, Option(help="Folder of masks with the images' names, to score against.")] = None,
     tta: Annotated[bool, Option("--tta", help="Average over four flips; takes four times as long.")] = False,
     probability_maps: Annotated[bool, Option("--probability-maps", help="Write them too.")] = False,
     overlays: Annotated[bool, Option(help="Write pictures with the outlines.")] = True,
     threshold: Annotated[float, Option(help="Probability above which a pixel is lesion.")] = 0.5,
     batch_size: Annotated[int, Option(help="Images in one pass.")] = 16,
+    from_nnunet: Annotated[
+        Path | None, Option(help="Instead of a network and images: nnU-Net's predictions, to score against --masks.")
+    ] = None,
+    pairs: Annotated[Path | None, Option(help="With --from-nnunet: pairs.csv of `export-nnunet`.")] = None,
     resume: Resume = False,
     device: Device = "auto",
 ) -> Result:
@@ -320,6 +327,8 @@ def predict(
         batch_size=batch_size,
         resume=resume,
         device=device,
+        from_nnunet=from_nnunet,
+        pairs=pairs,
     )
 
 
@@ -361,17 +370,36 @@ def import_(
     return api.import_(source=source, out=out, backbone=backbone, config=chosen)
 
 
-@command(app)
+@command(app, goes_on=True)
 def export(
-    checkpoint: Annotated[Path, Option(help="A finished run of `train` or `import`.")],
-    out: Annotated[
-        Path, Option(help="Folder (diffusers) or file (original) to write.", parser=to_write, metavar="PATH")
-    ],
-    to: Annotated[str, Option(help="diffusers: a pipeline folder; original: the authors' key names.")] = "diffusers",
+    out: Annotated[Path, Option(help="Folder to write; a file for original.", parser=to_write, metavar="PATH")],
+    checkpoint: Annotated[Path | None, Option(help="A finished run of `train` or `import`.")] = None,
+    network: Annotated[Path | None, Option(help="Or a finished run of `segment`.")] = None,
+    to: Annotated[
+        str | None,
+        Option(help="Of a checkpoint: diffusers or original. Of a network: onnx, torchscript or safetensors."),
+    ] = None,
+    pixels: Annotated[str, Option(help="Of a network: its images are float32 in [0, 1], or uint8.")] = "float32",
 ) -> Result:
-    """Write a run as a diffusers pipeline, or as a checkpoint of the authors' code."""
+    """Write a run for other programs: a generator for diffusers, or a segmentation network as ONNX."""
     quiet()
-    return api.export(checkpoint=checkpoint, out=out, to=to)
+    return api.export(checkpoint=checkpoint, out=out, to=to, network=network, pixels=pixels)
+
+
+@command(app, "export-nnunet", goes_on=True)
+def export_nnunet(
+    data: Data,
+    out: Out,
+    name: Annotated[str, Option(help="Of nnU-Net's data set.")],
+    synthetic: Annotated[list[Path] | None, Option(help="Folder of synthetic pairs; may be repeated.")] = None,
+    id: Annotated[int, Option(help="Number of the data set; its twin with synthetic pairs has the next.")] = 501,
+    folds: Annotated[int | None, Option(help="Folds of the real pairs; default: 1 with a list val, else 5.")] = None,
+    config: ConfigFile = None,
+    settings: Setting = None,
+) -> Result:
+    """Write pairs as nnU-Net's raw data sets: real, and real and synthetic, with the same folds."""
+    chosen = load_settings(config, settings)
+    return api.export_nnunet(data=data, out=out, name=name, synthetic=synthetic, id=id, folds=folds, config=chosen)
 
 
 @command(data_app, "list")

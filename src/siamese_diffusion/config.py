@@ -72,6 +72,8 @@ def build_config(values: Values, origin: str) -> Config:
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise InputError(f"{origin}: unknown setting {where}{_suggest(where)}") from None
+        if first["type"] == "value_error" and where in Config.model_fields:  # settings that do not go together
+            raise InputError(f"{origin}: {first['ctx']['error']}") from None
         raise InputError(f"{origin}: {where} = {brief(repr(first['input']))}: {first['msg']}") from None
 
 

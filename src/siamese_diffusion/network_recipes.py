@@ -2,7 +2,8 @@
 
 Plain values over the defaults of `siamese_diffusion.settings.SegmentConfig`, which reads them; docs/segmentation.md has
 their sources. Steps are the authors' epochs over their training set: 128 of 1450 pairs (SANet), 99 and 31 of them with
-three sizes each (Polyp-PVT, CTNet), 100 of 1815 (plain U-Net).
+three sizes each (Polyp-PVT, CTNet), 100 of 1815 (plain U-Net). `smp` is a network of the user's choice, with this
+package's own recipe.
 """
 
 from typing import Any
@@ -17,6 +18,7 @@ _PRANET: dict[str, Any] = {
     "checkpoint_every": 500,
 }
 NETWORK_RECIPES: dict[str, dict[str, Any]] = {
+    "smp": {"encoder": "resnet34", "architecture": "Unet", "weights": "random"},
     "unet_plain": {
         "resolution": 224,
         "steps": 11_400,

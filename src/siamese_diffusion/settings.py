@@ -287,7 +287,18 @@ class SegmentConfig(LoopConfig):
     equal all the same.
     """
 
-    network: str = Field("unet", description="name in segmentation.networks")
+    network: str = Field("unet", description="name in segmentation.networks; smp where encoder or architecture is set")
+    encoder: str | None = Field(
+        None, description="of smp: a name of segmentation-models-pytorch, or tu- and one of timm; default: resnet34"
+    )
+    architecture: str | None = Field(
+        None, description="of smp: Unet, UnetPlusPlus, MAnet, FPN, DeepLabV3Plus, Segformer ...; default: Unet"
+    )
+    weights: str | None = Field(
+        None,
+        description="of smp's encoder: random, imagenet (an installed package, else the hub), or a file of weights; "
+        "default: random",
+    )
     resolution: int = Field(96, ge=32, le=2048, description="side of the square input in pixels, a multiple of 32")
     steps: int = Field(600, ge=1)
     batch_size: int = Field(16, ge=1)
@@ -347,6 +358,7 @@ class SegmentConfig(LoopConfig):
         """What is not set comes from the network's recipe."""
         if not isinstance(values, dict):
             return handler(values)
+        values = _of_smp(values)
         settings = handler({**NETWORK_RECIPES.get(str(values.get("network")), {}), **values})
         settings._set = frozenset(values)
         return settings
@@ -358,6 +370,25 @@ class SegmentConfig(LoopConfig):
         """The settings without what follows from the network."""
         brought = SegmentConfig(network=self.network)
         return {name: value for name, value in self if name in self._set or value != getattr(brought, name)}
+
+
+OF_SMP = ("encoder", "architecture", "weights")
+"""Settings of `segment` that network smp alone has; the others have None there."""
+
+
+def _of_smp(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with the network that they mean; a part of smp beside another network would do nothing."""
+    values = {name: value for name, value in values.items() if name not in OF_SMP or value is not None}
+    given = [name for name in OF_SMP if name in values]
+    if "network" not in values and {"encoder", "architecture"} & set(given):
+        values["network"] = "smp"
+    network = values.get("network", "unet")
+    if network != "smp" and given:
+        what = "; its own setting is segment.pretrained" if given == ["weights"] else ""
+        raise ValueError(f"segment.{given[0]} is for network smp, not for {network}{what}")
+    if network == "smp" and values.get("pretrained"):
+        raise ValueError("segment.pretrained is for the published networks; smp has segment.weights=imagenet")
+    return values
 
 
 class EvaluateConfig(SettingsSection):

@@ -52,6 +52,23 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def state_of(content: Any, where: str) -> dict[str, Tensor]:
+    """The state dict that a file's content is or has under `state_dict`, without `module.` before its names.
+
+    Raises:
+        InputError: it holds none; the line begins with `where`.
+    """
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(value, Tensor) for value in content.values())
+    ):
+        raise InputError(f"{where}: expected a state dict, names to tensors")
+    return {key.removeprefix("module."): value for key, value in content.items()}
+
+
 def _read(path: Path, mapped: bool) -> Any:
     if path.suffix == ".safetensors":
         return load_file(path)

@@ -33,7 +33,8 @@ def draw_folds(pairs: Sequence[Pair], count: int, seed: int) -> list[list[Pair]]
         seed: of the order in which groups of a size are dealt.
 
     Raises:
-        InputError: there are fewer groups (or pairs without one) than folds, or a mask cannot be read.
+        InputError: there are fewer groups (or pairs without one) than folds, a fold has no image with a lesion, or a
+            mask cannot be read.
     """
     if count < 2:
         raise InputError(f"--folds {count}: must be at least 2")
@@ -43,7 +44,11 @@ def draw_folds(pairs: Sequence[Pair], count: int, seed: int) -> list[list[Pair]]
     if len(units) < count:
         what = "groups" if len(units) < len(pairs) else "pairs"
         raise InputError(f"--folds {count}: there are only {len(units)} {what} to divide; give fewer folds")
-    dealt = _deal(list(units.values()), _strata(_shares(pairs)), count, seed)
+    shares = _shares(pairs)
+    dealt = _deal(list(units.values()), _strata(shares), count, seed)
+    ill = {fold for fold, share in zip(dealt, shares, strict=True) if share > 0}
+    if len(ill) < count:
+        raise InputError(f"--folds {count}: some fold would have no image with a lesion; give fewer folds")
     return [[pair for i, pair in enumerate(pairs) if dealt[i] == fold] for fold in range(count)]
 
 

@@ -40,8 +40,8 @@ from siamese_diffusion.evaluation.verdict import verdicts
 from siamese_diffusion.files import read_json, to_csv, write_json, write_text, write_whole
 from siamese_diffusion.lock import hold
 from siamese_diffusion.progress import notify
-from siamese_diffusion.segmentation.segment import read_result
 from siamese_diffusion.segmentation.trained import WEIGHTS, require_finished
+from siamese_diffusion.segmentation.training import read_result
 
 RESULTS = frozenset({"config.yaml", "fit.csv", "novelty.csv", "worst.png", "report.html", "metrics.json"})
 """What is written at the end, in this order in earlier versions; now `config.yaml` is there from the beginning."""

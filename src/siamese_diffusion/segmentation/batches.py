@@ -58,7 +58,7 @@ def batches(
     drawn = torch.rand(settings.steps * size, generator=generator(settings.seed, 3))
     kinds = (drawn < settings.synthetic_share).long() if synthetic is not None else torch.zeros(len(drawn)).long()
     places = torch.where(kinds == 1, kinds.cumsum(0), (1 - kinds).cumsum(0)) - 1  # how many of its kind came before
-    sides = _sides(settings)
+    sides = sides_of(settings)
     donors = Donors(real.images, names or [""] * len(real.images)) if settings.colour_exchange else None
 
     def batch_at(step: int, rows: range) -> Batch:
@@ -86,7 +86,7 @@ def batches(
 
 def heaviest(batch_at: BatchAt, settings: SegmentConfig) -> Callable[[range], Batch]:
     """(rows) -> a batch at the largest of the sizes trained at."""
-    side = max(_sides(settings))
+    side = max(sides_of(settings))
 
     def at_most(rows: range) -> Batch:
         batch = batch_at(settings.steps - 1, rows)
@@ -134,7 +134,7 @@ def _draws() -> dict[str, Callable[[int, torch.Generator], Augmentation]]:
     return {"affine": draw, "flip-turn": draw_flips, "none": lambda count, random: identity(count)}
 
 
-def _sides(settings: SegmentConfig) -> list[int]:
+def sides_of(settings: SegmentConfig) -> list[int]:
     """The sizes that a network is trained at, in pixels."""
     if settings.multiscale == "none":
         return [settings.resolution]

@@ -21,6 +21,7 @@ from siamese_diffusion.errors import InputError, reason
 from siamese_diffusion.files import to_csv, write_text, write_whole
 from siamese_diffusion.segmentation.batches import Arrays
 from siamese_diffusion.segmentation.ensemble import Ensemble
+from siamese_diffusion.segmentation.label_png import label_png
 from siamese_diffusion.segmentation.metrics import SetScores, join, score
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
@@ -31,9 +32,6 @@ SHOWN = 8
 
 Also = Callable[[Sequence[Pair], NDArray[np.bool_], NDArray[np.float32]], None]
 """(pairs, masks (N, R, R), probabilities (N, R, R)) of a part of a set that is scored."""
-
-BACKGROUND, LESION = (0, 0, 0), (255, 255, 255)
-"""Colours that a viewer shows for the labels 0 and 1."""
 
 
 def probabilities(
@@ -163,9 +161,7 @@ def _native(found: NDArray[np.float32], file: MaskFile) -> SetScores:
 
 def write_label(path: Path, mask: Mask) -> None:
     """Write a mask (H, W) as a palette PNG: index 0 background, 1 lesion, which viewers show black and white."""
-    picture = Image.fromarray(mask.astype(np.uint8))
-    picture.putpalette([*BACKGROUND, *LESION])
-    write_whole(path, lambda temporary: picture.save(temporary, "PNG"))
+    write_whole(path, lambda temporary: label_png(mask).save(temporary, "PNG"))
 
 
 def read_label(path: Path) -> Mask:

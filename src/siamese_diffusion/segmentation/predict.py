@@ -47,8 +47,8 @@ class Options:
 
 
 def predict(
-    network: Path,
-    images: Path,
+    network: Path | None,
+    images: Path | None,
     out: Path,
     masks: Path | None = None,
     tta: bool = False,
@@ -58,6 +58,8 @@ def predict(
     batch_size: int = 16,
     resume: bool = False,
     device: str = "auto",
+    from_nnunet: Path | None = None,
+    pairs: Path | None = None,
 ) -> dict[str, Any]:
     """Draw the mask that a trained network sees in each image, at the image's own size.
 
@@ -75,6 +77,9 @@ def predict(
         batch_size: images in one pass.
         resume: go on with an interrupted call; the folder ends up the same.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        from_nnunet: instead of `network` and `images`: label maps that nnU-Net predicted, which are scored against
+            `masks`; see `nnunet_scores.score_nnunet`.
+        pairs: with them, the `pairs.csv` of `export-nnunet`.
 
     Returns:
         `out`, `images`, `healthy` (images in which nothing is seen), `share` (mean share of the image), and with
@@ -83,6 +88,14 @@ def predict(
     Raises:
         InputError: no finished run, an image that cannot be read, images without a mask, or an `out` in use.
     """
+    if from_nnunet is not None:
+        if network is not None or images is not None or masks is None:
+            raise InputError("--from-nnunet: takes --masks, the pairs that were exported, and no --network or --images")
+        from siamese_diffusion.segmentation.nnunet_scores import score_nnunet
+
+        return score_nnunet(from_nnunet, masks, out, pairs, resume)
+    if network is None or images is None or pairs is not None:
+        raise InputError("predict: give --network and --images; or --from-nnunet and --masks, and perhaps --pairs")
     if not 0 < threshold < 1:
         raise InputError(f"--threshold {threshold}: must be between 0 and 1")
     if batch_size < 1:

@@ -62,7 +62,7 @@ def _note(
 
 def metrics_of(
     network: nn.Module,
-    imagenet: bool,
+    start: dict[str, Any],
     best: dict[str, Any],
     selection: Selection,
     scored: dict[str, Scored],
@@ -76,7 +76,7 @@ def metrics_of(
     metrics = {
         "network": settings.network,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "imagenet": imagenet,
+        **start,
         "seed": settings.seed,
         "train": material.counts,
         "step": best["step"],

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from siamese_diffusion.checkpoints import latest_checkpoint
 from siamese_diffusion.claim import require_apart
 from siamese_diffusion.config import Config, update
 from siamese_diffusion.data.decoding import plain_settings
@@ -16,7 +17,8 @@ from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.data.splits import require_disjoint, sets_for_testing, train_and_validation, validation_list
 from siamese_diffusion.device import find_device, precision_on
 from siamese_diffusion.lock import hold
-from siamese_diffusion.segmentation import crossvalidation, training
+from siamese_diffusion.segmentation import crossvalidation, networks, training
+from siamese_diffusion.segmentation.batches import sides_of
 from siamese_diffusion.segmentation.material import Material
 
 
@@ -53,12 +55,13 @@ def segment(
             out each in turn. See `crossvalidation.cross_validate` for what is returned then.
 
     Returns:
-        `network`, `parameters`, `imagenet` (whether it began with ImageNet weights), `seed`, `train` (folders and
-        counts), `step` (the selected one), `stopped` (the step at which `segment.patience` ended training, else None),
-        `val` {mDice, mIoU, count}, `test` {set: {mDice, mIoU, count, ...}}, and `mean` (over sets) and `weighted` (by
-        size) {mDice, mIoU, ...}, None without sets. `mDice` and `mIoU` are over images with a lesion; of healthy ones
-        there are `healthy` (their number), `specificity` and `healthy_area` (see `metrics.SetScores.means`); the rest
-        are the field's (`pranet_metrics.py`). `calibration` {set: {ece, ece_seen}} is in `findings.py`.
+        `network`, `parameters`, `imagenet` (whether it began with ImageNet weights; of smp also `weights`: which, and
+        where from), `seed`, `train` (folders and counts), `step` (the selected one), `stopped` (the step at which
+        `segment.patience` ended training, else None), `val` {mDice, mIoU, count}, `test` {set: {mDice, mIoU, count,
+        ...}}, and `mean` (over sets) and `weighted` (by size) {mDice, mIoU, ...}, None without sets. `mDice` and `mIoU`
+        are over images with a lesion; of healthy ones there are `healthy` (their number), `specificity` and
+        `healthy_area` (see `metrics.SetScores.means`); the rest are the field's (`pranet_metrics.py`). `calibration`
+        {set: {ece, ece_seen}} is in `findings.py`.
 
     Raises:
         InputError: bad input, a test image (or a file of the same content) among the training ones, `out` holds a run
@@ -73,6 +76,8 @@ def segment(
     config = update(config, "segment", precision=precision_on(find_device(device), config.segment.precision))
     training.require_consistent(config.segment)
     with hold(out):
+        begun = latest_checkpoint(out if folds is None else out / "fold-0") is not None
+        networks.require(config.segment, sides_of(config.segment), begun)
         material = _material(train, test, synthetic, config, folds is not None)
         if folds is not None:
             return crossvalidation.cross_validate(material, out, config, folds, resume, device)

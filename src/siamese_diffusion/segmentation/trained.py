@@ -91,7 +91,7 @@ def load_network(run: Path | str) -> TrainedNetwork:
 def _load(run: Path, settings: SegmentConfig) -> nn.Module:
     state = read_state(run / WEIGHTS)
     require_finite(state, run / WEIGHTS)
-    network = networks.create(settings.network)
+    network = networks.of(settings)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import torch
 from accelerate import PartialState
@@ -75,7 +75,7 @@ def run(material: Material, out: Path, config: Config, resume: bool, device: str
     if (out / "metrics.json").exists():
         return read_result(out)
     held, batch_at = _read(claim, material, settings)
-    network, imagenet = _begin(settings, out)
+    network, start = _begin(settings, out)
     segmenter = Segmenter(network, settings.loss, settings.lesion_weight)
     watch = _Watch(out, settings, held, Selection(out), Curves(out))
     loop.run(
@@ -98,7 +98,7 @@ def run(material: Material, out: Path, config: Config, resume: bool, device: str
             trained = time.monotonic()
             best = watch.selection.finish(segmenter.network)
             tests, own = score_all(segmenter.network, material, out, settings)
-            metrics = metrics_of(segmenter.network, imagenet, best, watch.selection, tests, own, material, settings)
+            metrics = metrics_of(segmenter.network, dict(start), best, watch.selection, tests, own, material, settings)
             times = {"training": trained - begun, "scoring": time.monotonic() - trained}
             write_page(segmenter.network, metrics, tests, own, watch.curves, out, config, times)
             remove_arrays(out / "cache")
@@ -176,32 +176,39 @@ class _Watch:
         return bool(self.selection.rows) and self.selection.since_best() >= (self.settings.patience or 0)
 
 
-class _Start(TypedDict):
+class Start(TypedDict):
+    """With which weights a network began."""
+
     imagenet: bool
+    weights: NotRequired[dict[str, str]]
 
 
-def _begin(settings: SegmentConfig, out: Path) -> tuple[nn.Module, bool]:
-    """The network as training begins, and whether with ImageNet weights; where a checkpoint is there, that replaces
-    them."""
+def _begin(settings: SegmentConfig, out: Path) -> tuple[nn.Module, Start]:
+    """The network as training begins, and with which weights; where a checkpoint is there, that replaces them."""
     note = out / "start.json"
-    if settings.pretrained and latest_checkpoint(out) is not None and note.exists():
-        return _fresh(settings.network, False, settings.seed), read_json(note, _Start)["imagenet"]
-    network = None
-    if settings.pretrained:
+    wanted = networks.begins_pretrained(settings)
+    if wanted and latest_checkpoint(out) is not None and note.exists():
+        return _fresh(settings, False), read_json(note, Start)
+    network, start = None, Start(imagenet=False)
+    if wanted:
         try:
-            network = _fresh(settings.network, True, settings.seed)
+            network = _fresh(settings, True)
         except InputError as error:
-            if settings.pretrained != "auto":
+            if wanted != "auto":
                 raise
             progress.notify(f"{str(error).partition('; ')[0]}; {settings.network} starts from random weights")
-        write_json(note, {"imagenet": network is not None})
-    return network or _fresh(settings.network, False, settings.seed), network is not None
+        start = Start(imagenet=network is not None)
+        if settings.network == "smp":
+            found = networks.weights_note(settings)
+            start = Start(imagenet=found["of"] == "imagenet", weights=found)
+        write_json(note, start)
+    return network or _fresh(settings, False), start
 
 
-def _fresh(name: str, pretrained: bool, seed: int) -> nn.Module:
+def _fresh(settings: SegmentConfig, pretrained: bool) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return networks.create(name, pretrained)
+        torch.manual_seed(settings.seed)
+        return networks.of(settings, pretrained)
 
 
 def require_consistent(settings: SegmentConfig) -> None:

@@ -270,9 +270,15 @@ def _preset(name: str | None, origin: str) -> Values:
 def _network(name: str, flat: dict[str, Any], origin: str) -> Values:
     from siamese_diffusion.segmentation import networks
 
-    if name not in networks.names():
-        raise InputError(f"{origin}: networks: {name!r} is unknown; networks: {', '.join(networks.names())}")
-    return merge(nested(flat, f"{origin}: networks.{name}"), {"segment": {"network": name}})
+    values = nested(flat, f"{origin}: networks.{name}")
+    if name in networks.names():
+        return merge(values, {"segment": {"network": name}})
+    if not {"encoder", "architecture"} & values.get("segment", {}).keys():
+        raise InputError(
+            f"{origin}: networks: {name!r} is unknown; networks: {', '.join(networks.names())}, or a name of your own "
+            "with segment.encoder or segment.architecture"
+        )
+    return merge(values, {"segment": {"network": "smp"}})
 
 
 def _located(source: DataSource, folder: Path) -> DataSource:

@@ -15,6 +15,7 @@ from siamese_diffusion.config import HARMLESS, READING, Config, Values, reading_
 from siamese_diffusion.data.hashing import hash_files
 from siamese_diffusion.data.pairs import ImageFile, Pair, reading
 from siamese_diffusion.files import hash_json, read_json
+from siamese_diffusion.settings import OF_SMP
 
 FORMAT = 1
 """Part of every key; to be raised when a stage comes to give another result from the same settings."""
@@ -136,6 +137,8 @@ def settings_of(config: Config, section: str, *leave_out: str) -> dict[str, Any]
         exclude |= {"images", "masks"}
     if section == "data":  # at their defaults these say what was so before they could be set
         exclude |= READING - reading_settings(config.data).keys()
+    if section == "segment" and config.segment.network != "smp":
+        exclude |= set(OF_SMP)
     if dumped.get("aspect") == "square":
         exclude.add("aspect")
     if section == "segment":  # as above: what was so before they could be set

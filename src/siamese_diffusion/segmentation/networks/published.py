@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.tensors import read_tensors
+from siamese_diffusion.tensors import read_tensors, state_of
 
 NETWORKS = ("sanet", "polyp_pvt", "ctnet", "unet_plain")
 """Those whose authors' key names are known."""
@@ -39,7 +39,7 @@ def load_published(name: str, source: Path | Mapping[str, Any]) -> nn.Module:
     if name not in NETWORKS:
         raise InputError(f"{name}: no published weights are known; choose from {', '.join(NETWORKS)}")
     where = str(source) if isinstance(source, Path) else f"weights of {name}"
-    state = _plain(read_tensors(source) if isinstance(source, Path) else source, where)
+    state = state_of(read_tensors(source) if isinstance(source, Path) else source, where)
     renamed = {network_key(name, key): key for key in state}
     network = create(name)
     expected = network.state_dict()
@@ -67,15 +67,3 @@ def network_key(name: str, key: str) -> str:
 
         return "backbone." + timm_key(key.removeprefix("backbone."))
     return key
-
-
-def _plain(content: Any, where: str) -> dict[str, Tensor]:
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if (
-        not isinstance(content, Mapping)
-        or not content
-        or not all(isinstance(value, Tensor) for value in content.values())
-    ):
-        raise InputError(f"{where}: expected a state dict, names to tensors")
-    return {key.removeprefix("module."): value for key, value in content.items()}
