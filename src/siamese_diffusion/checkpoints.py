@@ -4,11 +4,11 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Annotated, Any, NotRequired
 
 import torch
 from diffusers.training_utils import EMAModel
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from typing_extensions import TypedDict
@@ -18,12 +18,23 @@ from siamese_diffusion.files import read_json, whole_folder, write_json
 from siamese_diffusion.tensors import not_finite, read_state, read_tensors, require_finite
 
 
+class Scaler(TypedDict):
+    """The state of torch's `GradScaler`."""
+
+    scale: Annotated[FiniteFloat, Field(gt=0)]
+    growth_factor: Annotated[FiniteFloat, Field(gt=1)]
+    backoff_factor: Annotated[FiniteFloat, Field(gt=0, lt=1)]
+    growth_interval: PositiveInt
+    _growth_tracker: NonNegativeInt
+
+
 class State(TypedDict):
     """What `state.json` says at least."""
 
     step: NonNegativeInt
     micro_batch: NotRequired[PositiveInt | None]
     light: NotRequired[bool]
+    scaler: NotRequired[Scaler]
 
 
 def latest_checkpoint(out: Path) -> Path | None:

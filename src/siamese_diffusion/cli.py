@@ -371,6 +371,9 @@ def main() -> None:
     """Run the command line."""
     try:
         app()
+    except KeyboardInterrupt:  # before a command began; from then on `console.run` says how to go on
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
     finally:
         distributed = sys.modules.get("torch.distributed")  # not imported for commands that do without torch
         if distributed is not None and distributed.is_available() and distributed.is_initialized():

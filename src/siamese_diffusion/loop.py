@@ -18,11 +18,12 @@ from diffusers.training_utils import EMAModel
 from torch import nn
 
 from siamese_diffusion import progress
+from siamese_diffusion.agreement import Agreement
 from siamese_diffusion.checkpoints import diverged, latest_checkpoint, load_checkpoint, save_checkpoint
 from siamese_diffusion.config import Config, LoopConfig
 from siamese_diffusion.device import SIXTEEN_BITS, make_accelerator, precision_on
 from siamese_diffusion.division import Division, Step, divide, earlier_division, fitting_division, to_device
-from siamese_diffusion.errors import InputError
+from siamese_diffusion.errors import InputError, refused
 from siamese_diffusion.interrupt import after_the_step
 from siamese_diffusion.log import Log, Means
 from siamese_diffusion.optimizer import learning_rate, make_optimizer, release_gradients, require_whole_steps
@@ -92,6 +93,7 @@ def run(
     # Its batches, made ahead, and the log. Closed, so that the processes that make them end whatever ends the loop.
     parts = [part for step in range(start, settings.steps) for part in parts_of(step)]
     making = closing(prefetch(batch_at, parts, settings.workers, accelerator.device))
+    agreed = Agreement(accelerator)
     log = Log(out, start) if accelerator.is_main_process else None
 
     module.train()
@@ -103,7 +105,7 @@ def run(
             for part in parts_of(step):
                 training.do_part(part, next(batches), len(parts_of(step)))
             training.end_step()
-            done, last, stop = step + 1, step + 1 == settings.steps, bool(stopping)
+            done, last, stop = step + 1, step + 1 == settings.steps, agreed.after_step(stopping)
             shown.update(task, completed=done)
 
             # What is due after it: the log, the caller's look at the averaged weights, the checkpoint. Before any of
@@ -126,6 +128,7 @@ def run(
                 training.save(done)
             if stop:
                 break
+        agreed.after_all(stopping)
 
     training.finish()
     if log is not None:
@@ -163,8 +166,11 @@ class _Training:
         """Load a checkpoint; returns its step."""
         self.state = load_checkpoint(checkpoint, self.module, self.optimizer, self.average)
         step = int(self.state["step"])
-        if "since_log" in self.state:  # checkpoints of earlier versions lack it
+        if "since_log" in self.state:  # checkpoints of earlier versions lack it, and the next
             self.means.restore(self.state["since_log"], self.accelerator.device)
+        if self.accelerator.scaler is not None and self.state.get("scaler"):
+            with refused(f"{checkpoint / 'state.json'}: scaler"):
+                self.accelerator.scaler.load_state_dict(dict(self.state["scaler"]))
         progress.notify(f"going on from step {step} of {self.settings.steps}")
         return step
 
@@ -282,6 +288,8 @@ class _Training:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             state = {**self.state, "step": step, "since_log": since_log}
+            if self.accelerator.scaler is not None:  # of fp16, whose gradients are scaled by what fitted so far
+                state["scaler"] = self.accelerator.scaler.state_dict()
             save_checkpoint(self.out, state, self.module, self.optimizer, self.average, self.settings.keep)
 
     def finish(self) -> None:

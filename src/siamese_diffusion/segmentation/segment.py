@@ -16,15 +16,15 @@ from typing_extensions import TypedDict
 
 from siamese_diffusion import loop, progress
 from siamese_diffusion.checkpoints import latest_checkpoint
-from siamese_diffusion.claim import Claim, begun_earlier, listing, require_apart
+from siamese_diffusion.claim import Claim, begun_earlier, require_apart
 from siamese_diffusion.config import READING, Config, SegmentConfig, update
 from siamese_diffusion.data.arrays import remove_arrays, require_lesions
 from siamese_diffusion.data.decoding import announce, plain_settings
 from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.hashing import fingerprint
 from siamese_diffusion.data.pairs import reading
 from siamese_diffusion.data.splits import require_disjoint, sets_for_testing, train_and_validation
 from siamese_diffusion.device import find_device, precision_on
-from siamese_diffusion.durable import clear_all
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, require_kind, write_json
 from siamese_diffusion.lock import hold
@@ -126,7 +126,7 @@ def _segment(
     inputs = {
         "command": "segment",
         **{name: counts[name] for name in ("real", "validation", "synthetic")},
-        "files": listing([path for pair in (*real, *validation, *made) for path in pair.files]),
+        **fingerprint([path for pair in (*real, *validation, *made) for path in pair.files]),
         "test": {name: len(pairs) for name, pairs in tests.items()},
         **reading([*real, *validation, *made, *(pair for pairs in tests.values() for pair in pairs)]),
     }
@@ -147,8 +147,6 @@ def _segment(
         [pair.name for pair in real],
     )
     claim.write()
-    if claim.first:
-        clear_all(out)
     begun, imagenet = _begin(settings, out)
     segmenter = Segmenter(begun, settings.loss)
     selection = Selection(out)
