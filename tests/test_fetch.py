@@ -211,6 +211,27 @@ def test_interrupted_command_goes_on(
     assert server.seen[-1][1] == "bytes=1500-"
 
 
+def test_a_command_that_was_killed_after_its_download_knows_where_it_came_from(
+    tmp_path: Path, offer: Offer, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And leaves nothing of what it was writing then."""
+    offer("kvasir-seg", {"kvasir-seg.zip": zipped(KVASIR)})
+    expected = get_data("kvasir-seg", tmp_path / "whole", accept_licence=True)
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(get, "_arrange", killed)
+        with pytest.raises(KeyboardInterrupt):
+            get_data("kvasir-seg", tmp_path / "k", accept_licence=True)
+    store = tmp_path / "k.downloads"
+    (store / ".999999999.kvasir-seg.zip.part.json").write_text("{")
+    assert get_data("kvasir-seg", tmp_path / "k", accept_licence=True)["files"] == expected["files"]
+    assert len(server.seen) == 2
+    assert not store.exists()
+
+
 @pytest.mark.parametrize(("ranges", "tagged"), [(True, True), (False, True), (True, False)])
 def test_file_replaced_meanwhile_is_fetched_anew(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, ranges: bool, tagged: bool

@@ -143,7 +143,7 @@ def run(seed: int, trials: range, kept: Path, commands: Sequence[Command]) -> in
         place = Path(scratch) / "place"
         place.mkdir()
         with mounted(place) as real, prepared(Path(scratch), commands) as stage:
-            for trial in trials:
+            for trial in report.each(trials):
                 draw = random.Random(f"{seed}-{trial}-disk")
                 command = drawn(draw, commands)
                 failure = draw_failure(draw, real)

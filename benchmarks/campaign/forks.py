@@ -33,8 +33,8 @@ PATIENCE = 120.0
 STOPS = (signal.SIGINT, signal.SIGTERM)
 """What is held back while a fork is made ready, as if it came later."""
 
-SUBREAPER = 36
-"""PR_SET_CHILD_SUBREAPER of prctl(2)."""
+SUBREAPER, PARENT_DEATH = 36, 1
+"""PR_SET_CHILD_SUBREAPER and PR_SET_PDEATHSIG of prctl(2)."""
 
 
 KEPT: set[int] = set()
@@ -66,6 +66,11 @@ def warm() -> None:
         getattr(importlib.import_module("transformers"), name)
     gc.collect()
     gc.freeze()  # else a fork's first collection copies every page
+
+
+def end_with_parent() -> None:
+    """From now on the system ends this process when the one that began it ends."""
+    ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL, 0, 0, 0)
 
 
 def load(modules: Sequence[str]) -> None:

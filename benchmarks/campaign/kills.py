@@ -140,7 +140,7 @@ def run(seed: int, trials: range, kept: Path, commands: Sequence[Command]) -> in
     report = Report("kills", seed, kept)
     with tempfile.TemporaryDirectory(dir=scratch_in()) as scratch, prepared(Path(scratch), commands) as stage:
         counts: Counter[str] = Counter()
-        for trial in trials:
+        for trial in report.each(trials):
             draw = random.Random(f"{seed}-{trial}-kill")
             command = drawn(draw, commands)
             kills = [Kill.draw(draw, stage.moments[command.name]) for _ in range(draw.choice((1, 1, 1, 2, 3)))]

@@ -132,6 +132,7 @@ def serving(folder: Path) -> Iterator[str]:
                 pass
 
         def serve() -> None:
+            forks.end_with_parent()
             server = http.server.ThreadingHTTPServer(
                 ("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)), bind_and_activate=False
             )

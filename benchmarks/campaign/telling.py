@@ -1,9 +1,12 @@
 """What a campaign found, as it goes and at its end."""
 
+import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 
 class Report:
@@ -20,6 +23,23 @@ class Report:
         self.begun = time.monotonic()
         self.trials: Counter[str] = Counter()
         self.found: dict[tuple[str, str], list[tuple[int, str]]] = {}
+
+    def each(self, trials: range) -> Iterator[int]:
+        """The trials; they end early, and well, when this process is asked to stop. Tells how far they are."""
+        asked = False
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            nonlocal asked
+            asked = True
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
+        for done, trial in enumerate(trials, start=1):
+            yield trial
+            if done % 20 == 0:
+                print(f"{done} trials in {time.monotonic() - self.begun:.0f} s", file=sys.stderr, flush=True)
+            if asked:
+                return
 
     def note(self, trial: int, name: str, told: list[str], how: str, transcript: list[str]) -> None:
         """A trial is done: `told` is what is wrong, `how` it was disturbed."""

@@ -92,6 +92,11 @@ def save_checkpoint(
             shadows = {str(i): value.contiguous() for i, value in enumerate(average.shadow_params)}
             save_file(shadows, folder / "ema.safetensors")
         write_json(folder / "state.json", state)
+    remove_old(out, keep)
+
+
+def remove_old(out: Path, keep: int) -> None:
+    """Remove all checkpoints but the newest ones; a killed call may have got only so far as to write one."""
     for old in sorted(_checkpoints(out), key=_step)[:-keep]:
         shutil.rmtree(old)
 

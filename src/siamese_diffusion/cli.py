@@ -24,6 +24,7 @@ from siamese_diffusion.console import (
     to_write,
 )
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.interrupt import undisguised
 
 Result = dict[str, Any]
 
@@ -370,7 +371,8 @@ def score_ratings(
 def main() -> None:
     """Run the command line."""
     try:
-        app()
+        with undisguised():
+            app()
     except KeyboardInterrupt:  # before a command began; from then on `console.run` says how to go on
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None

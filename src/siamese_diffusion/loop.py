@@ -18,8 +18,7 @@ from diffusers.training_utils import EMAModel
 from torch import nn
 
 from siamese_diffusion import progress
-from siamese_diffusion.agreement import Agreement
-from siamese_diffusion.checkpoints import diverged, latest_checkpoint, load_checkpoint, save_checkpoint
+from siamese_diffusion.checkpoints import diverged, latest_checkpoint, load_checkpoint, remove_old, save_checkpoint
 from siamese_diffusion.config import Config, LoopConfig
 from siamese_diffusion.device import SIXTEEN_BITS, make_accelerator, precision_on
 from siamese_diffusion.division import Division, Step, divide, earlier_division, fitting_division, to_device
@@ -29,6 +28,7 @@ from siamese_diffusion.log import Log, Means
 from siamese_diffusion.optimizer import learning_rate, make_optimizer, release_gradients, require_whole_steps
 from siamese_diffusion.prefetch import Batch, BatchAt, prefetch
 from siamese_diffusion.randomness import mix
+from siamese_diffusion.ranks import Agreement
 
 Observe = Callable[[int, nn.Module], Mapping[str, float]]
 """(step, module) -> figures for the log. Called with the averaged weights in place and gradients off."""
@@ -171,6 +171,8 @@ class _Training:
         if self.accelerator.scaler is not None and self.state.get("scaler"):
             with refused(f"{checkpoint / 'state.json'}: scaler"):
                 self.accelerator.scaler.load_state_dict(dict(self.state["scaler"]))
+        if self.accelerator.is_main_process:
+            remove_old(self.out, self.settings.keep)
         progress.notify(f"going on from step {step} of {self.settings.steps}")
         return step
 

@@ -15,9 +15,10 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from siamese_diffusion.data.fetch.catalogue import RELEASES, Archive, Release
-from siamese_diffusion.data.fetch.transfer import GiveUpError, part_record, transfer
+from siamese_diffusion.data.fetch.transfer import GiveUpError, part_record, read_note, transfer
 from siamese_diffusion.data.fetch.unpack import Limits, find_bsdtar, unpack
 from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.durable import clear_all
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, whole_folder, write_json, write_text
 from siamese_diffusion.progress import notify
@@ -132,6 +133,7 @@ def _clear(release: Release, store: Path, keep: bool) -> None:
             path.unlink(missing_ok=True)
         for note in notes:
             note.unlink()
+    clear_all(store)
     if any(store.iterdir()):
         notify(f"kept in {store}: {', '.join(sorted(path.name for path in store.iterdir()))}")
     else:
@@ -144,7 +146,7 @@ def _part(path: Path) -> Path:
 
 
 def fetch(archive: Archive, store: Path, release: Release) -> tuple[Path, str | None]:
-    """Download `archive` into `store`, or find it there; the file and the address that gave it (None: found).
+    """Download `archive` into `store`, or find it there; the file and the address that gave it (None: nobody knows).
 
     Raises:
         InputError: no address answers with the file, or its checksum is wrong.
@@ -152,7 +154,7 @@ def fetch(archive: Archive, store: Path, release: Release) -> tuple[Path, str | 
     path = store / archive.file
     if path.exists():
         _verify(path, archive, path)
-        return path, None
+        return path, _address(path)
     store.mkdir(parents=True, exist_ok=True)
     part = _part(path)
     reasons = []
@@ -170,6 +172,12 @@ def fetch(archive: Archive, store: Path, release: Release) -> tuple[Path, str | 
         f"{archive.file} could not be fetched ({'; '.join(reasons)}): get it by hand from {release.page}, save it as "
         f"{path} and run the same command again, or give every file of the data set with --archive"
     )
+
+
+def _address(path: Path) -> str | None:
+    """Where an archive came from that an earlier call had fetched; None: it was put there by hand."""
+    notes = map(read_note, (part_record(path), part_record(_part(path))))
+    return next((note["address"] for note in notes if note is not None), None)
 
 
 def _verify(path: Path, archive: Archive, final: Path) -> None:
