@@ -144,7 +144,7 @@ needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="forks, and ask
 
 
 @needs_linux
-@pytest.mark.parametrize(("part", "only", "count"), [("kills", "phantoms,rate score", "12"), ("disk", "phantoms", "8")])
+@pytest.mark.parametrize(("part", "only", "count"), [("kills", "phantoms,data", "16"), ("disk", "phantoms,data", "16")])
 def test_a_command_that_is_disturbed_goes_on_to_the_same(part: str, only: str, count: str, tmp_path: Path) -> None:
     result = call(part, tmp_path, "--count", count, "--seed", "3", "--only", only)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
 import yaml
-from safetensors.torch import load_file
 
 from campaign.entrance import TINY
 from siamese_diffusion.data.fetch.catalogue import RELEASES, Archive, Release, place_folders
-from siamese_diffusion.diffusion.backbone import _small_text_encoder
 
 SETTINGS = {
     **TINY,
@@ -59,6 +56,8 @@ class Command:
     """Files whose content comes from the operating system's random numbers: they are only counted."""
     serves: str = ""
     """What a local server has for it."""
+    light: bool = False
+    """Whether it needs no networks, so that a campaign of such commands alone begins at once."""
     by_hand: bool = False
     """Whether it takes seconds, so that a short campaign leaves it out."""
 
@@ -113,7 +112,7 @@ COMMANDS = (
         resumes=False,
         by_hand=True,
     ),
-    Command("phantoms", ("phantoms", "--count", "6", "--resolution", "32", "--out", "out"), resumes=False),
+    Command("phantoms", ("phantoms", "--count", "6", "--resolution", "32", "--out", "out"), resumes=False, light=True),
     Command(
         "import",
         ("import", "{sources}/original.ckpt", "--config", "{sources}/tiny.yaml", "--out", "out"),
@@ -140,6 +139,7 @@ COMMANDS = (
         ("data", "get", "faults", "--accept-licence", "--out", "out"),
         resumes=False,
         serves="{sources}/faults.zip",
+        light=True,
     ),
     Command(
         "rate export",
@@ -218,6 +218,11 @@ MAKING = {
 
 def _save_original(path: Path) -> None:
     """A checkpoint as the authors release it: every part, text encoder included; and a tokenizer beside it."""
+    import torch
+    from safetensors.torch import load_file
+
+    from siamese_diffusion.diffusion.backbone import _small_text_encoder
+
     recorded = Path(__file__).parents[2] / "tests/data/golden/tiny_state_dict_e5m2.safetensors"
     state = {key: value.float() for key, value in load_file(recorded).items()}
     encoder, tokenizer = _small_text_encoder(16)

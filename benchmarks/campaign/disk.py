@@ -17,9 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch.nn.modules import module as modules
-
 from campaign import forks, moments
 from campaign.commands import Command
 from campaign.kills import go_on, scratch_in, wrong_end
@@ -87,9 +84,12 @@ def fail(error: int, due: int, number: int, what: str, name: str) -> None:
 
 def end_memory(due: int) -> None:
     """From now on the device's memory ends in a pass of a network."""
+    import torch
+    from torch.nn.modules import module as modules
+
     passes = 0
 
-    def count(network: torch.nn.Module, inputs: object) -> None:
+    def count(network: object, inputs: object) -> None:
         nonlocal passes
         passes += 1
         if passes > due * 40:

@@ -22,8 +22,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 import siamese_diffusion
 from siamese_diffusion import cli
 
@@ -53,10 +51,15 @@ class Ended:
     hung: bool = False
 
 
-def warm() -> None:
-    """Import all that a command may, so that forks need not; and make orphans ours."""
-    torch.set_num_threads(1)
+def warm(networks: bool = True) -> None:
+    """Import all that a command may, so that forks need not, without `networks` what others need; and make orphans
+    ours."""
     ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
+    if not networks:
+        return
+    import torch
+
+    torch.set_num_threads(1)
     for module in pkgutil.walk_packages(siamese_diffusion.__path__, "siamese_diffusion."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)

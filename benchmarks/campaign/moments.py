@@ -4,6 +4,7 @@ Python tells of most of them (`sys.addaudithook`), whoever asks for them; the re
 """
 
 import builtins
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -59,15 +60,12 @@ def at_each(do: Moment, below: Path, reading: bool = False) -> None:
 
 def _patch_syncs(note: Callable[[str, Any], None]) -> None:
     """`os.fsync` tells nobody, and neither does what is written to a file that is open."""
-    plain = os.fsync
+    plain_sync, plain_open = os.fsync, builtins.open
 
-    def fsync(file: Any) -> None:
-        descriptor = file if isinstance(file, int) else file.fileno()
+    def fsync(fd: Any) -> None:
+        descriptor = fd if isinstance(fd, int) else fd.fileno()
         note("fsync", Path(f"/proc/self/fd/{descriptor}").readlink())
-        plain(file)
-
-    os.fsync = fsync
-    plain_open = builtins.open
+        plain_sync(fd)
 
     def opening(file: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
         opened = plain_open(file, mode, *arguments, **named)
@@ -75,7 +73,5 @@ def _patch_syncs(note: Callable[[str, Any], None]) -> None:
             note("opened", file)  # it is there now, and empty
         return opened
 
-    builtins.open = opening
-    import io
-
-    io.open = opening  # type: ignore[assignment]
+    for module, name, patched in ((os, "fsync", fsync), (builtins, "open", opening), (io, "open", opening)):
+        setattr(module, name, patched)

@@ -105,7 +105,7 @@ def prepared(scratch: Path, commands: Sequence[Command]) -> Iterator[Stage]:
         scratch: an empty folder.
         commands: of `COMMANDS`.
     """
-    forks.warm()
+    forks.warm(networks=not all(command.light for command in commands))
     stage = Stage(scratch / "sources", scratch / "place", scratch / "said")
     stage.place.mkdir(exist_ok=True)
 
