@@ -1,5 +1,6 @@
 """Whose run a folder holds: refused calls change nothing, and a resumed run is the one that was begun."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from conftest import DiscPairs
 from tiny import TINY
 
-from siamese_diffusion.claim import Claim, begun_earlier, listing, marked_by, require_apart
+from siamese_diffusion.claim import Claim, begun_earlier, listing, mark, marked_by, require_apart
 from siamese_diffusion.config import HARMLESS, Config, build_config, load_config, update
 from siamese_diffusion.data.hashing import fingerprint
 from siamese_diffusion.data.phantom import make_phantoms
@@ -272,6 +273,26 @@ def test_a_file_that_is_changed_in_place_is_another_one(tmp_path: Path, disc_pai
     earlier = {"command": "train", "program": "siamese-diffusion", "files": changed["files"]}
     write_json(out / "inputs.json", earlier)  # of a version that noted names and sizes alone
     Claim(out, config, {}, {"command": "train", **changed}, True)
+
+
+def test_a_mark_that_cannot_be_read_now_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a disk that fails once; the same call would be refused for good."""
+    begun(tmp_path)
+    before = content(tmp_path)
+    reading = Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path.name == "inputs.json":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return reading(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        for call in (lambda: mark(tmp_path, "pairs"), lambda: claim(tmp_path), lambda: marked_by(tmp_path)):
+            with pytest.raises(InputError, match=r"inputs.json: cannot be read \(Input/output error\)"):
+                call()
+    assert content(tmp_path) == before
+    claim(tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("command", ["pretrain", "rate score"])

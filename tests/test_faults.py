@@ -204,6 +204,6 @@ def test_wrong_ends_are_found(campaign: Any, tmp_path: Path) -> None:
     assert ends(lambda: None) == []
     assert ends(lambda: sys.exit(130)) == []
     assert "ends with 2" in ends(lambda: sys.exit(2))[0]
-    assert ends(lambda: {}["x"])[0].startswith("ends with 1: KeyError")
-    assert ends(lambda: [].pop())[1].startswith("says more than a line")
+    assert ends(lambda: dict[str, int]()["x"])[0].startswith("ends with 1: KeyError")
+    assert ends(lambda: dict[str, int]()["x"])[1].startswith("says more than a line")
     assert ends(lambda: forks.time.sleep(60)) == ["hangs"]

@@ -99,7 +99,7 @@ def ranks(tmp_path: Path, at: int, ending: str) -> str:
     script.write_text(STOPPED.format(tests=str(Path(__file__).parent)))
     command = [sys.executable, *TWO[:-2], str(script), str(tmp_path / "out"), str(at), ending]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
     return result.stdout + result.stderr
 
 

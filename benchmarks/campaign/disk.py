@@ -23,10 +23,11 @@ from campaign.kills import go_on, scratch_in, wrong_end
 from campaign.stage import Stage, drawn, prepared
 from campaign.telling import Report
 
-SIZE = 64 << 20
-"""Bytes of the file system; what any command writes fits."""
+SIZE = 1 << 30
+"""Bytes that the file system may hold; what any command writes fits, and the 256 MB that `data get` leaves free."""
 
-BALLAST = "ballast"
+REMOUNT, DETACH = 32, 2
+"""MS_REMOUNT of mount(2), MNT_DETACH of umount2(2)."""
 
 
 @dataclass(frozen=True)
@@ -101,29 +102,25 @@ def end_memory(due: int) -> None:
 @contextlib.contextmanager
 def mounted(place: Path) -> Iterator[bool]:
     """Mount a file system of `SIZE` bytes; whether this process may."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    done = libc.mount(b"faults", os.fsencode(place), b"tmpfs", 0, f"size={SIZE}".encode()) == 0
+    done = resize(place, SIZE, 0)
     try:
         yield done
     finally:
         if done:
-            libc.umount2(os.fsencode(place), 2)
+            ctypes.CDLL(None).umount2(os.fsencode(place), DETACH)
 
 
-def leave_room(place: Path, room: int) -> None:
-    """Fill the file system but for so many bytes."""
-    free = os.statvfs(place)
-    size = free.f_bavail * free.f_frsize - room
-    descriptor = os.open(place / BALLAST, os.O_WRONLY | os.O_CREAT)
-    os.posix_fallocate(descriptor, 0, max(1, size))
-    os.close(descriptor)
+def resize(place: Path, size: int, how: int) -> bool:
+    """Mount a file system of so many bytes, or (`REMOUNT`) let it hold so many from now on; whether that was done."""
+    options = f"size={max(1, size >> 12) << 12}".encode()  # size=0 would mean without a limit
+    return ctypes.CDLL(None).mount(b"faults", os.fsencode(place), b"tmpfs", how, options) == 0
 
 
 def attempt(stage: Stage, command: Command, failure: Failure) -> tuple[list[str], bool]:
     """Let a command fail so, and go on; what is wrong with that, in words, and whether it failed at all."""
     stage.clear()
     if failure.kind == "full":
-        leave_room(stage.place, int(failure.at * stage.most[command.name]))
+        resize(stage.place, int(failure.at * stage.most[command.name]), REMOUNT)
     call = functools.partial(within, failure, stage, command, stage.call(command))
     ended = forks.run(call, stage.place, stage.said)
     stage.transcript.append(f"# {failure}\n{ended.words}")
@@ -131,7 +128,7 @@ def attempt(stage: Stage, command: Command, failure: Failure) -> tuple[list[str]
     if left := forks.orphans():
         told.append(f"leaves {len(left)} processes behind")
     if failure.kind == "full":
-        (stage.place / BALLAST).unlink()
+        resize(stage.place, SIZE, REMOUNT)
     return told + go_on(stage, command), ended.status == 2
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from siamese_diffusion.config import HARMLESS, Config, dump_config, load_config
 from siamese_diffusion.durable import clear_all
-from siamese_diffusion.errors import InputError
+from siamese_diffusion.errors import InputError, WithheldError
 from siamese_diffusion.files import hash_json, read_json, read_jsonl, write_json, write_text
 from siamese_diffusion.plain_yaml import read_plain_yaml
 
@@ -233,9 +233,15 @@ def marked_by(out: Path) -> str | None:
 
 
 def _note(out: Path) -> dict[str, Any]:
-    """What `inputs.json` says; nothing where it is not ours."""
+    """What `inputs.json` says; nothing where it is not ours.
+
+    Raises:
+        WithheldError: it cannot be read now, and may be ours: to write another one would lose it.
+    """
     try:
         note = read_json(out / INPUTS)
+    except WithheldError:
+        raise
     except InputError:  # whatever it is, it is not ours
         return {}
     if not isinstance(note, dict):
@@ -270,6 +276,8 @@ def _is_whole_config(path: Path) -> bool:
     """Whether a file holds every section, as what is written here does and what a user writes need not."""
     try:
         values = read_plain_yaml(path)
+    except WithheldError:
+        raise
     except InputError:  # whatever it is, it is not ours
         return False
     sections = set(Config.model_fields) - {"evaluate"}  # the last one to come

@@ -87,8 +87,12 @@ def get_data(
         raise InputError(f"--out {out}: name a folder that is to be made")
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; name a folder")
+    store = out.with_name(f"{out.name}.downloads")
     if (out / "source.json").exists():
-        return _already(release, out)
+        done = _already(release, out)
+        if not archives and store.is_dir():  # killed when all was done but this
+            _clear(release, store, keep)
+        return done
     _require_empty(out)
     for path in archives:
         if not path.exists():
@@ -99,7 +103,6 @@ def get_data(
             if not archive.file.endswith(".zip"):
                 find_bsdtar(Path(archive.file))  # told now, not after the download
 
-    store = out.with_name(f"{out.name}.downloads")
     given = list(archives)
     to_fetch = 0 if given else (_total(release) or release.unpacked) - _fetched(release, store)
     _require_space(out, release.unpacked + to_fetch)
@@ -230,7 +233,8 @@ def _arrange(release: Release, sources: Sequence[Path], folder: Path) -> dict[st
                 path.replace(place)
             if target.startswith("images/"):
                 lists.setdefault(_split(release, inside), []).append(place.stem)
-    shutil.rmtree(raw, ignore_errors=True)
+    if raw.exists():  # not where every source was a folder
+        shutil.rmtree(raw)
     if release.split and lists:
         named = {name: sorted(lists[name]) for name in release.pairs if name in lists}
         write_text(folder / "splits.json", json.dumps(named) + "\n")
