@@ -99,18 +99,18 @@ def test_resume_is_bit_for_bit(tmp_path: Path) -> None:
 def test_a_resumed_run_in_fp16_scales_its_gradients_as_if_it_had_not_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The scale is too large at first: those steps are left out, and how many of them is part of the run."""
+    """The scale is at the end of what floats hold: steps that overflow are left out, and which is part of the run."""
 
     def scaling(*arguments: object) -> Accelerator:
         accelerator = make_accelerator(*arguments)
-        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**130, growth_interval=3)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=2)
         return accelerator
 
     monkeypatch.setattr(loop, "make_accelerator", scaling)
     settings = SETTINGS.model_copy(update={"steps": 12, "checkpoint_every": 1, "keep": 99})
     whole = train(tmp_path / "whole", settings)
     states = [read_json(tmp_path / f"whole/checkpoints/step-{step:06d}/state.json")["scaler"] for step in range(1, 13)]
-    assert len({state["scale"] for state in states}) > 3
+    assert len({state["scale"] for state in states}) > 1
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     for step in range(6, 13):
         shutil.rmtree(tmp_path / f"cut/checkpoints/step-{step:06d}")

@@ -98,7 +98,7 @@ def start(call: Callable[[], object], folder: Path, said: Path, environment: dic
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         os.setsid()
         os.chdir(folder)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         for number, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), output, output)):
@@ -117,7 +117,8 @@ def start(call: Callable[[], object], folder: Path, said: Path, environment: dic
 def _run(call: Callable[[], object]) -> int:
     """As the interpreter runs a program, and ends after it."""
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # what came before the program began ends it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         call()
         status = 0
     except SystemExit as end:

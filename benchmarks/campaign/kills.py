@@ -25,7 +25,7 @@ from campaign.stage import Stage, drawn, prepared
 from campaign.telling import Report
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-ENDED = {0, 130, -signal.SIGKILL, -signal.SIGTERM}
+ENDED = {0, 130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}
 """How a command may end that was told to, or that had ended before."""
 
 

@@ -5,8 +5,8 @@ Each command runs in a process of its own, and is looked at from outside, twenty
 other process shares, and how many files it has open. The first third is the beginning: libraries are loaded, caches
 fill. Over the rest a line is fitted.
 
-Design note: the bound. What a command must keep of a pair is its name, its row and its scores: measured, about 3 KB.
-What a leak would keep is an image, 12 KB and more at this size, or a handle. `BYTES` lies between, and `SLACK` is what
+Design note: the bound. What a command must keep of a pair is its name, its row and its scores, a few KB. What a leak
+would keep is an image and its activations, 3 KB and far more at this size, or a handle. `BYTES` lies between, and `SLACK` is what
 an allocator moves about in any case, over however few pairs.
 """
 
