@@ -6,8 +6,8 @@ other process shares, and how many files it has open. The first third is the beg
 fill. Over the rest a line is fitted.
 
 Design note: the bound. What a command must keep of a pair is its name, its row and its scores, a few KB. What a leak
-would keep is an image and its activations, 3 KB and far more at this size, or a handle. `BYTES` lies between, and `SLACK` is what
-an allocator moves about in any case, over however few pairs.
+would keep is an image and its activations, 3 KB and far more at this size, or a handle. `BYTES` lies between, and
+`SLACK` is what an allocator moves about in any case, over however few pairs.
 """
 
 import functools
