@@ -101,8 +101,8 @@ def test_a_resumed_run_in_fp16_scales_its_gradients_as_if_it_had_not_stopped(
 ) -> None:
     """The scale is at the end of what floats hold: steps that overflow are left out, and which is part of the run."""
 
-    def scaling(*arguments: object) -> Accelerator:
-        accelerator = make_accelerator(*arguments)
+    def scaling(precision: str, device: str) -> Accelerator:
+        accelerator = make_accelerator(precision, device)
         accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=2)
         return accelerator
 

@@ -5,6 +5,8 @@ its gradients for good. So each says after each step whether it was asked, and w
 later, over the network of the processors: neither they nor their devices wait for it. A process alone looks at once.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
@@ -22,7 +24,7 @@ class Agreement:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.several = accelerator.num_processes > 1
-        self._group = dist.new_group(backend="gloo") if self.several else None
+        self._group: Any = dist.new_group(backend="gloo") if self.several else None
         self._said: tuple[dist.Work, Tensor] | None = None
 
     def after_step(self, request: Request) -> bool:
