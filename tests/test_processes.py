@@ -86,7 +86,7 @@ try:
     test_loop.run(test_loop.Model(), batch_at, settings, out, device="cpu")
     print(f"rank {{rank}} went on", flush=True)
 except KeyboardInterrupt:
-    print(f"rank {{rank}} stopped", latest_checkpoint(out).name, flush=True)
+    print(f"rank {{rank}} stopped", "" if rank else latest_checkpoint(out).name, flush=True)
 except RuntimeError as error:
     from siamese_diffusion.console import lost_process
     print(f"rank {{rank}} lost another: {{lost_process(error)}}", flush=True)
@@ -108,7 +108,7 @@ def test_a_rank_that_is_asked_to_stop_takes_the_others_along(tmp_path: Path, at:
     """After the same step, a step later; also where that is the last one. Alone it would leave them waiting."""
     told = ranks(tmp_path, at, "SIGTERM")
     assert f"rank 0 stopped step-{step:06d}" in told, told
-    assert f"rank 1 stopped step-{step:06d}" in told, told
+    assert "rank 1 stopped" in told, told
 
 
 def test_a_rank_that_dies_is_missed(tmp_path: Path) -> None:
