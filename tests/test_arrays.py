@@ -3,6 +3,7 @@
 import os
 import threading
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +215,53 @@ def test_a_first_stage_is_fitted_to_some_images_of_many(monkeypatch: pytest.Monk
     monkeypatch.setattr(pretrain, "FITTED", 16 * 4)
     levels = ((pretrain._some(images, chosen)[:, 0, 0, 0] + 1) * 127.5).round().tolist()
     assert levels == [1, 7, 13, 19]
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _lengthen(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+def _pickle(path: Path) -> None:
+    path.unlink()
+    np.save(path, np.array([{"a": 1}], object), allow_pickle=True)
+
+
+def _other(path: Path) -> None:
+    np.save(path, np.load(path)[:-1])
+
+
+def _floats(path: Path) -> None:
+    np.save(path, np.load(path).astype(np.float32))
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _noise(path: Path) -> None:
+    path.write_bytes(b"x" * 99)
+
+
+DAMAGES = [_cut, _lengthen, _pickle, _other, _floats, _empty, _noise]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_cache_is_made_anew(
+    damage: Callable[[Path], object], disc_pairs: DiscPairs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = DataFolder(disc_pairs(count=5)).pairs()
+    whole = [np.array(part) for part in map_pairs(pairs, 16, tmp_path / "cache")]
+    for kind, expected in zip(("images", "masks"), whole, strict=True):
+        (path,) = (tmp_path / "cache").glob(f"{kind}-*.npy")
+        capsys.readouterr()
+        damage(path)
+        for found, right in zip(map_pairs(pairs, 16, tmp_path / "cache"), whole, strict=True):
+            assert np.array_equal(found, right)
+        told = [line for line in capsys.readouterr().err.splitlines() if "is damaged" in line]
+        assert len(told) == 1
+        assert str(path) in told[0]
+        assert np.load(path).dtype == expected.dtype

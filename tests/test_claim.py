@@ -1,5 +1,7 @@
 """Whose run a folder holds: refused calls change nothing, and a resumed run is the one that was begun."""
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,13 +13,14 @@ import pytest
 from conftest import DiscPairs
 from tiny import TINY
 
-from siamese_diffusion.claim import Claim, begun_earlier, listing, marked_by, require_apart
+from siamese_diffusion.claim import Claim, begun_earlier, listing, mark, marked_by, require_apart
 from siamese_diffusion.config import HARMLESS, Config, build_config, load_config, update
+from siamese_diffusion.data.hashing import fingerprint
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.diffusion.pretrain import pretrain
 from siamese_diffusion.diffusion.train import train
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import read_json, read_jsonl
+from siamese_diffusion.files import read_json, read_jsonl, write_json
 from siamese_diffusion.lock import hold
 from siamese_diffusion.segmentation.segment import segment
 
@@ -249,6 +252,61 @@ def test_a_listing_knows_names_and_sizes_and_not_places(tmp_path: Path) -> None:
         (tmp_path / folder / "x.png").write_text(text)
     a, b, c = (listing([tmp_path / folder / "x.png"]) for folder in "abc")
     assert a == b != c
+
+
+def test_a_file_that_is_changed_in_place_is_another_one(tmp_path: Path, disc_pairs: DiscPairs) -> None:
+    """Also where its size stays, and its time."""
+    data, out = disc_pairs(count=4), tmp_path / "out"
+    config = build_config({"data": {"resolution": 32}}, "test")
+    inputs = {"command": "train", **fingerprint(sorted(data.rglob("*.png")))}
+    Claim(out, config, {}, inputs, False).write()
+    (out / "log.jsonl").write_text("{}\n")
+    file = data / "masks/002.png"
+    state, content = file.stat(), bytearray(file.read_bytes())
+    Claim(out, config, {}, {"command": "train", **fingerprint(sorted(data.rglob("*.png")))}, True)
+    content[-20] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+    changed = fingerprint(sorted(data.rglob("*.png")))
+    with pytest.raises(InputError, match=r"other input \(contents"):
+        Claim(out, config, {}, {"command": "train", **changed}, True)
+    earlier = {"command": "train", "program": "siamese-diffusion", "files": changed["files"]}
+    write_json(out / "inputs.json", earlier)  # of a version that noted names and sizes alone
+    Claim(out, config, {}, {"command": "train", **changed}, True)
+
+
+def test_a_mark_that_cannot_be_read_now_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a disk that fails once; the same call would be refused for good."""
+    begun(tmp_path)
+    before = content(tmp_path)
+    reading = Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path.name == "inputs.json":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return reading(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        for call in (lambda: mark(tmp_path, "pairs"), lambda: claim(tmp_path), lambda: marked_by(tmp_path)):
+            with pytest.raises(InputError, match=r"inputs.json: cannot be read \(Input/output error\)"):
+                call()
+    assert content(tmp_path) == before
+    claim(tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("command", ["pretrain", "rate score"])
+def test_what_a_killed_call_was_writing_goes_with_the_next_claim(tmp_path: Path, command: str) -> None:
+    """And nothing that a living process is writing, nor what lies in the stages of a study."""
+    claim = Claim(tmp_path, None, {}, {"command": command}, None)
+    left = [tmp_path / "a/.999999999.x.png", tmp_path / ".999999999.inputs.json"]
+    kept = [tmp_path / f".{os.getppid()}.x.png", tmp_path / "stages/a/.999999999.x.png", tmp_path / ".hidden"]
+    for path in (*left, *kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("half")
+    claim.write()
+    assert [path for path in left if path.exists()] == []
+    assert [path for path in kept if not path.exists()] == []
 
 
 Begin = Callable[[Path, Config, bool, Path], Any]

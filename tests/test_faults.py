@@ -131,3 +131,79 @@ def test_the_traps_would_run_where_a_reader_let_them(campaign: Any, tmp_path: Pa
             canary.unlink()
             ran += 1
     assert ran >= 10
+
+
+def call(part: str, tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A part of the campaign, as it is typed."""
+    command = [sys.executable, str(BENCHMARKS / "faults.py"), part, *arguments, "--keep", str(tmp_path / "found")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=1200, env=environment)
+
+
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="forks, and asks Linux for the processes they leave")
+
+
+@needs_linux
+@pytest.mark.parametrize(("part", "only", "count"), [("kills", "phantoms,data", "16"), ("disk", "phantoms,data", "16")])
+def test_a_command_that_is_disturbed_goes_on_to_the_same(part: str, only: str, count: str, tmp_path: Path) -> None:
+    result = call(part, tmp_path, "--count", count, "--seed", "3", "--only", only)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"{count} trials" in result.stdout
+
+
+@needs_linux
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["kills", "disk"])
+def test_every_command_that_is_disturbed_goes_on_to_the_same(part: str, tmp_path: Path) -> None:
+    result = call(part, tmp_path, "--count", "60", "--seed", "4")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@needs_linux
+@pytest.mark.slow
+def test_many_pairs_need_no_more_memory_than_few(tmp_path: Path) -> None:
+    result = call("soak", tmp_path, "--count", "200")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_memory_and_files_that_grow_are_found(campaign: Any) -> None:
+    soak = campaign("soak")
+    flat = [soak.Look(300 << 20, 30) for _ in range(60)]
+    leaking = [soak.Look((300 << 20) + i * (4 << 20), 30) for i in range(60)]
+    opening = [soak.Look(300 << 20, 30 + i) for i in range(60)]
+    assert soak.judge("sample", flat, 1000) == []
+    assert "memory grows" in soak.judge("sample", leaking, 1000)[0]
+    assert "more files open" in soak.judge("sample", opening, 1000)[0]
+
+
+def test_what_two_runs_leave_is_compared_by_contents(campaign: Any, tmp_path: Path) -> None:
+    outcome = campaign("outcome")
+    for name, seconds, row in (("a", 1, 1), ("b", 2, 1), ("c", 1, 2)):
+        (tmp_path / name / "tensorboard").mkdir(parents=True)
+        (tmp_path / name / "tensorboard/events").write_text(name)
+        (tmp_path / name / "done.json").write_text(f'{{"seconds": {seconds}, "where": "{tmp_path / name}"}}')
+        (tmp_path / name / "rows.csv").write_text(f"{row}\n")
+    first, again, other = (outcome.contents(tmp_path / name) for name in "abc")
+    assert outcome.differences(again, first) == []
+    assert outcome.differences(other, first) == ["differs in rows.csv"]
+    (tmp_path / "b/.123.rows.csv").write_text("half")
+    assert outcome.differences(outcome.contents(tmp_path / "b"), first) == ["leaves .N.rows.csv"]
+
+
+@needs_linux
+def test_wrong_ends_are_found(campaign: Any, tmp_path: Path) -> None:
+    """What a command may not do when it is ended, or when its disk is full."""
+    forks, kills = campaign("forks"), campaign("kills")
+
+    def ends(call: Any) -> list[str]:
+        said = tmp_path / "said"
+        process = forks.start(call, tmp_path, said)
+        status, hung = forks.wait(process, 3.0)
+        return list(kills.wrong_end(forks.Ended(status, said.read_text(), 0.0, hung), {0, 130}))
+
+    assert ends(lambda: None) == []
+    assert ends(lambda: sys.exit(130)) == []
+    assert "ends with 2" in ends(lambda: sys.exit(2))[0]
+    assert ends(lambda: dict[str, int]()["x"])[0].startswith("ends with 1: KeyError")
+    assert ends(lambda: dict[str, int]()["x"])[1].startswith("says more than a line")
+    assert ends(lambda: forks.time.sleep(60)) == ["hangs"]

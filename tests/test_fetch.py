@@ -1,6 +1,7 @@
 """Downloads from a local server that cuts, refuses and lies, and archives that try to get out of their folder."""
 
 import dataclasses
+import errno
 import hashlib
 import io
 import json
@@ -209,6 +210,66 @@ def test_interrupted_command_goes_on(
     assert (tmp_path / "k.downloads/kvasir-seg.zip.part").stat().st_size == 1500
     assert get_data("kvasir-seg", tmp_path / "k", accept_licence=True)["pairs"] == 3
     assert server.seen[-1][1] == "bytes=1500-"
+
+
+def test_a_command_that_was_killed_after_its_download_knows_where_it_came_from(
+    tmp_path: Path, offer: Offer, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And leaves nothing of what it was writing then."""
+    offer("kvasir-seg", {"kvasir-seg.zip": zipped(KVASIR)})
+    expected = get_data("kvasir-seg", tmp_path / "whole", accept_licence=True)
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(get, "_arrange", killed)
+        with pytest.raises(KeyboardInterrupt):
+            get_data("kvasir-seg", tmp_path / "k", accept_licence=True)
+    store = tmp_path / "k.downloads"
+    (store / ".999999999.kvasir-seg.zip.part.json").write_text("{")
+    assert get_data("kvasir-seg", tmp_path / "k", accept_licence=True)["files"] == expected["files"]
+    assert len(server.seen) == 2
+    assert not store.exists()
+
+
+def test_a_command_that_was_killed_while_it_cleared_up_is_helped_by_the_next(
+    tmp_path: Path, offer: Offer, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer("kvasir-seg", {"kvasir-seg.zip": zipped(KVASIR)})
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(get, "_clear", killed)
+        with pytest.raises(KeyboardInterrupt):
+            get_data("kvasir-seg", tmp_path / "k", accept_licence=True)
+    (tmp_path / "k.downloads/mine.txt").write_text("mine")
+    get_data("kvasir-seg", tmp_path / "k", accept_licence=True)
+    assert [path.name for path in (tmp_path / "k.downloads").iterdir()] == ["mine.txt"]
+    assert len(server.seen) == 1
+
+
+def test_what_was_unpacked_and_cannot_be_removed_is_told(
+    tmp_path: Path, offer: Offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be a part of the data set for good."""
+    offer("kvasir-seg", {"kvasir-seg.zip": zipped(KVASIR)})
+    listing = os.scandir
+
+    def failing(path: Any = ".") -> Any:
+        if str(path).endswith(".unpacked") or isinstance(path, int):
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return listing(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", failing)
+        with pytest.raises(OSError, match="Input/output error"):
+            get_data("kvasir-seg", tmp_path / "k", accept_licence=True)
+    assert not (tmp_path / "k").exists()
+    get_data("kvasir-seg", tmp_path / "k", accept_licence=True)
+    assert {path.name for path in (tmp_path / "k").iterdir()} == {"images", "masks", "source.json"}
 
 
 @pytest.mark.parametrize(("ranges", "tagged"), [(True, True), (False, True), (True, False)])

@@ -64,6 +64,18 @@ def test_an_interruption_stays_one(error: Exception | None) -> None:
     assert handlers() == before
 
 
+def test_a_program_that_ends_well_after_a_request_that_was_swallowed_has_not_ended_well() -> None:
+    def work(status: int) -> None:
+        with undisguised():
+            disguise(signal.SIGINT, None)
+            sys.exit(status)
+
+    with pytest.raises(KeyboardInterrupt):
+        work(0)
+    with pytest.raises(SystemExit, match="130"):
+        work(130)
+
+
 @pytest.mark.parametrize("block", BLOCKS)
 def test_without_a_request_nothing_changes(block: Callable[[], AbstractContextManager[object]]) -> None:
     before = handlers()

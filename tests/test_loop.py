@@ -13,14 +13,16 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from siamese_diffusion import division
+from siamese_diffusion import division, loop
 from siamese_diffusion.checkpoints import latest_checkpoint
 from siamese_diffusion.config import LoopConfig
+from siamese_diffusion.device import make_accelerator
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import read_json, read_jsonl
+from siamese_diffusion.files import read_json, read_jsonl, write_json
 from siamese_diffusion.loop import run
 from siamese_diffusion.optimizer import learning_rate_factor
 from siamese_diffusion.randomness import generator, rows_of_epochs
@@ -92,6 +94,39 @@ def test_resume_is_bit_for_bit(tmp_path: Path) -> None:
     cut, undisturbed = (read_jsonl(tmp_path / name / "log.jsonl") for name in ("cut", "whole"))
     assert [row["step"] for row in cut] == [3, 6, 9, 12]
     assert cut == undisturbed  # the line of step 9, too, whose first two steps were done before the kill
+
+
+def test_a_resumed_run_in_fp16_scales_its_gradients_as_if_it_had_not_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scale is at the end of what floats hold: steps that overflow are left out, and which is part of the run."""
+
+    def scaling(precision: str, device: str) -> Accelerator:
+        accelerator = make_accelerator(precision, device)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=2)
+        return accelerator
+
+    monkeypatch.setattr(loop, "make_accelerator", scaling)
+    settings = SETTINGS.model_copy(update={"steps": 12, "checkpoint_every": 1, "keep": 99})
+    whole = train(tmp_path / "whole", settings)
+    states = [read_json(tmp_path / f"whole/checkpoints/step-{step:06d}/state.json")["scaler"] for step in range(1, 13)]
+    assert len({state["scale"] for state in states}) > 1
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    for step in range(6, 13):
+        shutil.rmtree(tmp_path / f"cut/checkpoints/step-{step:06d}")
+    assert_equal(train(tmp_path / "cut", settings, resume=True), whole)
+    assert read_json(tmp_path / "cut/checkpoints/step-000012/state.json")["scaler"] == states[-1]
+    for step in range(6, 13):
+        shutil.rmtree(tmp_path / f"cut/checkpoints/step-{step:06d}")
+    note = tmp_path / "cut/checkpoints/step-000005/state.json"
+    state = read_json(note)
+    write_json(note, {name: value for name, value in state.items() if name != "scaler"})  # of an earlier version
+    train(tmp_path / "cut", settings, resume=True)
+    for step in range(6, 13):
+        shutil.rmtree(tmp_path / f"cut/checkpoints/step-{step:06d}")
+    write_json(note, {**state, "scaler": {**state["scaler"], "scale": -1.0}})
+    with pytest.raises(InputError, match=r"scaler\.scale"):
+        train(tmp_path / "cut", settings, resume=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -212,6 +247,14 @@ def test_a_figure_that_is_not_finite_is_null_in_the_log(tmp_path: Path) -> None:
     run(Model(), batch_at, SETTINGS, tmp_path, device="cpu", observe=lambda step, module: {"figure": float("nan")})
     assert read_jsonl(tmp_path / "log.jsonl")[-1] == {"step": 12, "figure": None}
     assert "NaN" not in (tmp_path / "log.jsonl").read_text()
+
+
+def test_a_checkpoint_that_a_killed_run_had_no_time_to_remove_goes(tmp_path: Path) -> None:
+    """Also where the run has nothing left to save."""
+    train(tmp_path / "run", SETTINGS.model_copy(update={"keep": 99}))
+    assert len(list((tmp_path / "run/checkpoints").iterdir())) == 3
+    train(tmp_path / "run", SETTINGS.model_copy(update={"keep": 1}), resume=True)
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-000012"]
 
 
 def test_keeps_the_newest_checkpoints(tmp_path: Path) -> None:

@@ -70,6 +70,52 @@ def test_the_launcher_starts_as_many_processes_as_it_is_told(
     assert result.returncode != 0
 
 
+STOPPED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_loop
+from siamese_diffusion.checkpoints import latest_checkpoint
+out, rank, at, ending = Path(sys.argv[1]), int(os.environ["RANK"]), int(sys.argv[2]), sys.argv[3]
+settings = test_loop.SETTINGS.model_copy(update=dict(steps=10, checkpoint_every=100, log_every=100))
+def batch_at(step, rows):
+    if rank == 1 and step == at:
+        os.kill(os.getpid(), getattr(signal, ending))
+    return test_loop.batch_at(step, rows)
+try:
+    test_loop.run(test_loop.Model(), batch_at, settings, out, device="cpu")
+    print(f"rank {{rank}} went on", flush=True)
+except KeyboardInterrupt:
+    print(f"rank {{rank}} stopped", "" if rank else latest_checkpoint(out).name, flush=True)
+except RuntimeError as error:
+    from siamese_diffusion.console import lost_process
+    print(f"rank {{rank}} lost another: {{lost_process(error)}}", flush=True)
+"""
+
+
+def ranks(tmp_path: Path, at: int, ending: str) -> str:
+    """What two ranks say, of which the second gets a signal in step `at`."""
+    script = tmp_path / "stopped.py"
+    script.write_text(STOPPED.format(tests=str(Path(__file__).parent)))
+    command = [sys.executable, *TWO[:-2], str(script), str(tmp_path / "out"), str(at), ending]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    return result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(("at", "step"), [(3, 5), (9, 10)])
+def test_a_rank_that_is_asked_to_stop_takes_the_others_along(tmp_path: Path, at: int, step: int) -> None:
+    """After the same step, a step later; also where that is the last one. Alone it would leave them waiting."""
+    told = ranks(tmp_path, at, "SIGTERM")
+    assert f"rank 0 stopped step-{step:06d}" in told, told
+    assert "rank 1 stopped" in told, told
+
+
+def test_a_rank_that_dies_is_missed(tmp_path: Path) -> None:
+    told = ranks(tmp_path, 3, "SIGKILL")
+    assert "rank 0 lost another: True" in told or "SIGTERM" in told, told  # or the launcher was faster
+
+
 def test_two_processes_share_out_the_pairs(tmp_path: Path, run: Path, pairs: Path) -> None:
     command = ["sample", "--checkpoint", run, "--masks", pairs, "--device", "cpu", "--out"]
     call("-m", "siamese_diffusion", *command, tmp_path / "one")

@@ -327,6 +327,6 @@ def test_a_server_s_number_that_is_none_is_not_believed(text: str | None) -> Non
 )
 def test_a_note_of_a_download_that_is_damaged_vouches_for_nothing(tmp_path: Path, content: str) -> None:
     (tmp_path / "note.json").write_text(content)
-    assert transfer._read_note(tmp_path / "note.json") is None
+    assert transfer.read_note(tmp_path / "note.json") is None
     (tmp_path / "note.json").write_text('{"address": "a", "version": null, "size": 5}')
-    assert transfer._read_note(tmp_path / "note.json") is not None
+    assert transfer.read_note(tmp_path / "note.json") is not None

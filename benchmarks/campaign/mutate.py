@@ -18,12 +18,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from campaign import archives_in, pairs_in, results_in, settings_in, weights_in
+from campaign import archives_in, notes_in, pairs_in, results_in, settings_in, weights_in
 from campaign.entrance import Entrance
 from campaign.trials import Finding, attempt, damage, entrance_of, keep, silence
 
 ENTRANCES = [
-    entrance for module in (pairs_in, settings_in, results_in, archives_in, weights_in) for entrance in module.ENTRANCES
+    entrance
+    for module in (pairs_in, settings_in, results_in, archives_in, weights_in, notes_in)
+    for entrance in module.ENTRANCES
 ]
 
 PATIENCE = 60.0

@@ -4,11 +4,11 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Annotated, Any, NotRequired
 
 import torch
 from diffusers.training_utils import EMAModel
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from typing_extensions import TypedDict
@@ -18,12 +18,23 @@ from siamese_diffusion.files import read_json, whole_folder, write_json
 from siamese_diffusion.tensors import not_finite, read_state, read_tensors, require_finite
 
 
+class Scaler(TypedDict):
+    """The state of torch's `GradScaler`."""
+
+    scale: Annotated[FiniteFloat, Field(gt=0)]
+    growth_factor: Annotated[FiniteFloat, Field(gt=1)]
+    backoff_factor: Annotated[FiniteFloat, Field(gt=0, lt=1)]
+    growth_interval: PositiveInt
+    _growth_tracker: NonNegativeInt
+
+
 class State(TypedDict):
     """What `state.json` says at least."""
 
     step: NonNegativeInt
     micro_batch: NotRequired[PositiveInt | None]
     light: NotRequired[bool]
+    scaler: NotRequired[Scaler]
 
 
 def latest_checkpoint(out: Path) -> Path | None:
@@ -81,6 +92,11 @@ def save_checkpoint(
             shadows = {str(i): value.contiguous() for i, value in enumerate(average.shadow_params)}
             save_file(shadows, folder / "ema.safetensors")
         write_json(folder / "state.json", state)
+    remove_old(out, keep)
+
+
+def remove_old(out: Path, keep: int) -> None:
+    """Remove all checkpoints but the newest ones; a killed call may have got only so far as to write one."""
     for old in sorted(_checkpoints(out), key=_step)[:-keep]:
         shutil.rmtree(old)
 

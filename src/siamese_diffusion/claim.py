@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from siamese_diffusion.config import HARMLESS, Config, dump_config, load_config
-from siamese_diffusion.errors import InputError
+from siamese_diffusion.durable import clear_all
+from siamese_diffusion.errors import InputError, WithheldError
 from siamese_diffusion.files import hash_json, read_json, read_jsonl, write_json, write_text
 from siamese_diffusion.plain_yaml import read_plain_yaml
 
@@ -158,10 +159,11 @@ class Claim:
             mark(self.out, self.command)
 
     def write(self) -> None:
-        """Note the settings and the inputs; the mark is there before."""
+        """Note the settings and the inputs; the mark is there before. What killed calls left unfinished goes."""
         if not self.first:
             return
         self.mark()
+        clear_all(self.out, leave={"stages"})  # whoever works on one holds that one
         if self.config is not None:
             write_text(self.out / CONFIG, dump_config(self.config))
         write_json(self.out / INPUTS, {"program": PROGRAM, **self.inputs})
@@ -231,9 +233,15 @@ def marked_by(out: Path) -> str | None:
 
 
 def _note(out: Path) -> dict[str, Any]:
-    """What `inputs.json` says; nothing where it is not ours."""
+    """What `inputs.json` says; nothing where it is not ours.
+
+    Raises:
+        WithheldError: it cannot be read now, and may be ours: to write another one would lose it.
+    """
     try:
         note = read_json(out / INPUTS)
+    except WithheldError:
+        raise
     except InputError:  # whatever it is, it is not ours
         return {}
     if not isinstance(note, dict):
@@ -268,6 +276,8 @@ def _is_whole_config(path: Path) -> bool:
     """Whether a file holds every section, as what is written here does and what a user writes need not."""
     try:
         values = read_plain_yaml(path)
+    except WithheldError:
+        raise
     except InputError:  # whatever it is, it is not ours
         return False
     sections = set(Config.model_fields) - {"evaluate"}  # the last one to come
@@ -282,7 +292,7 @@ def begun_earlier(out: Path, command: str) -> bool:
     """
     if not _is_whole_config(out / CONFIG):
         return False
-    summary = read_json(out / "summary.json") if (out / "summary.json").exists() else {}
+    summary = read_json(out / "summary.json", dict[str, Any]) if (out / "summary.json").exists() else {}
     rows = read_jsonl(out / "log.jsonl") if (out / "log.jsonl").exists() else []
     logged = {name for row in rows for name in row}
     signs = {

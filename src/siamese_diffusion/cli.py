@@ -24,6 +24,7 @@ from siamese_diffusion.console import (
     to_write,
 )
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.interrupt import undisguised
 
 Result = dict[str, Any]
 
@@ -460,7 +461,11 @@ def score_ratings(
 def main() -> None:
     """Run the command line."""
     try:
-        app()
+        with undisguised():
+            app()
+    except KeyboardInterrupt:  # before a command began; from then on `console.run` says how to go on
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
     finally:
         distributed = sys.modules.get("torch.distributed")  # not imported for commands that do without torch
         if distributed is not None and distributed.is_available() and distributed.is_initialized():

@@ -103,6 +103,9 @@ def run(call: Callable[[], Any], as_json: bool, again: str = "") -> None:
         where = f"{error.filename}: " if error.filename else "--out: " if error.errno == errno.ENOSPC else ""
         _fail(f"{where}{error.strerror or error}")
     except RuntimeError as error:
+        if lost_process(error):
+            more = f"; {again}" if again else ""
+            _fail(f"another process of this run has ended, and its own words say why{more}")
         if "out of memory" not in str(error):
             raise
         _fail("out of memory on the device: set train.micro_batch (or sample.batch_size) lower")
@@ -110,6 +113,22 @@ def run(call: Callable[[], Any], as_json: bool, again: str = "") -> None:
         _print(_text(result, as_json))
         if isinstance(result, Shown) and result.status:
             raise SystemExit(result.status)
+
+
+def lost_process(error: RuntimeError) -> bool:
+    """Whether what failed is a message to, or from, another process of the same run (a rank)."""
+    distributed = sys.modules.get("torch.distributed")  # not imported for commands that do without torch
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return False
+    words = (
+        "gloo",
+        "Connection closed by peer",
+        "Connection reset by peer",
+        "NCCL",
+        "Broken pipe",
+        "Timed out waiting",
+    )
+    return isinstance(error, distributed.DistError) or any(word in str(error) for word in words)
 
 
 def load_settings(source: str | None, settings: list[str] | None) -> "Config":

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -90,9 +91,9 @@ def clear(folder: Path, name: str) -> None:
             _remove(entry)
 
 
-def clear_all(folder: Path) -> None:
+def clear_all(folder: Path, leave: Collection[str] = ()) -> None:
     """Remove what dead processes left unfinished anywhere in a folder of ours, which this process holds and starts
-    on."""
+    on; but for folders with the names in `leave`."""
     for root, folders, names in os.walk(folder):
         for name in [*folders, *names]:
             found = _UNFINISHED.fullmatch(name)
@@ -100,7 +101,7 @@ def clear_all(folder: Path) -> None:
                 if found[2].endswith(_BEFORE):
                     restore(Path(root, found[2].removesuffix(_BEFORE)))
                 _remove(Path(root, name))
-        folders[:] = [name for name in folders if not _UNFINISHED.fullmatch(name)]
+        folders[:] = [name for name in folders if not _UNFINISHED.fullmatch(name) and name not in leave]
 
 
 def _remove(path: Path) -> None:

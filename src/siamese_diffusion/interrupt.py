@@ -83,6 +83,10 @@ def undisguised() -> Iterator[None]:
             if raised:
                 raise KeyboardInterrupt from None
             raise
+        except SystemExit as end:
+            if raised and not end.code:  # as if all had gone well
+                raise KeyboardInterrupt from None
+            raise
     if raised:
         raise KeyboardInterrupt
 

@@ -18,16 +18,17 @@ from diffusers.training_utils import EMAModel
 from torch import nn
 
 from siamese_diffusion import progress
-from siamese_diffusion.checkpoints import diverged, latest_checkpoint, load_checkpoint, save_checkpoint
+from siamese_diffusion.checkpoints import diverged, latest_checkpoint, load_checkpoint, remove_old, save_checkpoint
 from siamese_diffusion.config import Config, LoopConfig
 from siamese_diffusion.device import SIXTEEN_BITS, make_accelerator, precision_on
 from siamese_diffusion.division import Division, Step, divide, earlier_division, fitting_division, to_device
-from siamese_diffusion.errors import InputError
+from siamese_diffusion.errors import InputError, refused
 from siamese_diffusion.interrupt import after_the_step
 from siamese_diffusion.log import Log, Means
 from siamese_diffusion.optimizer import learning_rate, make_optimizer, release_gradients, require_whole_steps
 from siamese_diffusion.prefetch import Batch, BatchAt, prefetch
 from siamese_diffusion.randomness import mix
+from siamese_diffusion.ranks import Agreement
 
 Observe = Callable[[int, nn.Module], Mapping[str, float]]
 """(step, module) -> figures for the log. Called with the averaged weights in place and gradients off."""
@@ -96,6 +97,7 @@ def run(
     end = start if start and training.has_enough() else settings.steps
     parts = [part for step in range(start, end) for part in parts_of(step)]
     making = closing(prefetch(batch_at, parts, settings.workers, accelerator.device))
+    agreed = Agreement(accelerator)
     training.log = Log(out, start) if accelerator.is_main_process else None
 
     module.train()
@@ -109,8 +111,9 @@ def run(
             training.end_step()
             shown.update(task, completed=step + 1)
             # What is due after it: the log, the caller's look at the averaged weights, the checkpoint.
-            if training.finish_step(step + 1, stop=bool(stopping)):
+            if training.finish_step(step + 1, stop=agreed.after_step(stopping)):
                 break
+        agreed.after_all(stopping)
 
     training.finish()
 
@@ -150,8 +153,13 @@ class _Training:
         """Load a checkpoint; returns its step."""
         self.state = load_checkpoint(checkpoint, self.module, self.optimizer, self.average)
         step = int(self.state["step"])
-        if "since_log" in self.state:  # checkpoints of earlier versions lack it
+        if "since_log" in self.state:  # checkpoints of earlier versions lack it, and the next
             self.means.restore(self.state["since_log"], self.accelerator.device)
+        if self.accelerator.scaler is not None and self.state.get("scaler"):
+            with refused(f"{checkpoint / 'state.json'}: scaler"):
+                self.accelerator.scaler.load_state_dict(dict(self.state["scaler"]))
+        if self.accelerator.is_main_process:
+            remove_old(self.out, self.settings.keep)
         progress.notify(f"going on from step {step} of {self.settings.steps}")
         return step
 
@@ -317,6 +325,8 @@ class _Training:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             state = {**self.state, "step": step, "since_log": since_log}
+            if self.accelerator.scaler is not None:  # of fp16, whose gradients are scaled by what fitted so far
+                state["scaler"] = self.accelerator.scaler.state_dict()
             save_checkpoint(self.out, state, self.module, self.optimizer, self.average, self.settings.keep)
 
     def finish(self) -> None:

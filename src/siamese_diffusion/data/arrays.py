@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,11 +19,13 @@ from siamese_diffusion import progress
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import ImageFile, MaskFile, Pair
 from siamese_diffusion.data.tars import is_member
-from siamese_diffusion.errors import InputError
+from siamese_diffusion.errors import InputError, reason
 from siamese_diffusion.files import hash_json, one_at_a_time, whole_file
 
 Images = NDArray[np.uint8]  # (N, R, R, 3)
 Masks = NDArray[np.bool_]  # (N, R, R)
+
+Stored = TypeVar("Stored")
 
 CHUNK = 64
 """Files that are read side by side; no more are in memory at a time."""
@@ -57,6 +59,33 @@ def array_file(path: Path, count: int) -> Iterator[Callable[[NDArray[Any]], None
             raise ValueError(f"{path}: {added} rows of {count}")
 
 
+def stored_array(path: Path, kind: type, shape: tuple[int | None, ...]) -> NDArray[Any] | None:
+    """A `.npy` file of a cache, mapped for reading; None where there is none.
+
+    One that is damaged is removed, and said to be in a line, so that the caller makes it anew.
+
+    Args:
+        path: the file.
+        kind: of its values.
+        shape: of the array; None for a length that is not known.
+    """
+    if not path.exists():
+        return None
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(found, np.memmap) or found.dtype != np.dtype(kind):
+            raise ValueError(f"holds no array of {np.dtype(kind)}")
+        if len(found.shape) != len(shape) or any(b not in (None, a) for a, b in zip(found.shape, shape, strict=True)):
+            raise ValueError(f"holds an array of {list(found.shape)}")
+        if found.offset + found.nbytes != path.stat().st_size:
+            raise ValueError("is longer than its array")
+    except Exception as error:  # numpy's reader raises whatever the bytes lead it to
+        progress.notify(f"{path}: is damaged ({reason(error)}); it is made anew")
+        path.unlink(missing_ok=True)
+        return None
+    return found
+
+
 def read_squared(pairs: Sequence[Pair], resolution: int) -> tuple[Images, Masks]:
     """Images (N, R, R, 3) and masks (N, R, R) at `resolution` pixels; errors as in `Pair.read`."""
 
@@ -75,14 +104,22 @@ def map_pairs(pairs: Sequence[Pair], resolution: int, cache: Path) -> tuple[Imag
     """
     key = cache_key([path for pair in pairs for path in pair.files], resolution, *_keys(pair.mask for pair in pairs))
     files = cache / f"images-{key}.npy", cache / f"masks-{key}.npy"
+    size = (len(pairs), resolution, resolution)
+
+    def stored() -> tuple[Images, Masks] | None:
+        images, masks = stored_array(files[0], np.uint8, (*size, 3)), stored_array(files[1], np.bool_, size)
+        return None if images is None or masks is None else (images, masks)
+
     with one_at_a_time(cache):
-        if not all(file.exists() for file in files):
+        found = stored()
+        if found is None:
             with array_file(files[0], len(pairs)) as add_images, array_file(files[1], len(pairs)) as add_masks:
                 for start in progress.track(range(0, len(pairs), CHUNK), "reading pairs"):
                     images, masks = read_squared(pairs[start : start + CHUNK], resolution)
                     add_images(images)
                     add_masks(masks)
-    return np.load(files[0], mmap_mode="r"), np.load(files[1], mmap_mode="r")
+            found = stored()
+    return require_written(found, cache)
 
 
 def require_lesions(masks: Masks, folder: DataFolder) -> None:
@@ -107,13 +144,25 @@ def map_images(images: Sequence[ImageFile], resolution: int, cache: Path) -> Ima
     """The images (N, R, R, 3) of files without masks, as `map_pairs` does it; errors as there."""
     file = cache / f"images-{cache_key([image.path for image in images], resolution, *_keys(images))}.npy"
     with one_at_a_time(cache):
-        if not file.exists():
+        found = stored_array(file, np.uint8, (len(images), resolution, resolution, 3))
+        if found is None:
             with ThreadPoolExecutor() as pool, array_file(file, len(images)) as add:
                 for start in progress.track(range(0, len(images), CHUNK), "reading images"):
                     part = images[start : start + CHUNK]
                     add(np.stack(list(pool.map(lambda image: image.squared(resolution), part))))
-    mapped: Images = np.load(file, mmap_mode="r")
-    return mapped
+            found = stored_array(file, np.uint8, (len(images), resolution, resolution, 3))
+    return require_written(found, cache)
+
+
+def require_written(found: Stored | None, cache: Path) -> Stored:
+    """What was just written to a cache, and read back.
+
+    Raises:
+        InputError: it was not what had been written.
+    """
+    if found is None:
+        raise InputError(f"{cache}: what is written there is not what is read back; use another disk")
+    return found
 
 
 def _keys(files: Iterable[ImageFile | MaskFile]) -> list[dict[str, Any]]:

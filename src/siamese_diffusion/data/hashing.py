@@ -1,10 +1,14 @@
 """Hashes of the contents of files."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from siamese_diffusion.data.tars import open_file
+from siamese_diffusion.claim import listing
+from siamese_diffusion.data.tars import exists, open_file
+from siamese_diffusion.errors import system_refusal
+from siamese_diffusion.files import hash_json
 
 
 def hash_files(paths: Iterable[Path]) -> str:
@@ -16,3 +20,23 @@ def hash_files(paths: Iterable[Path]) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()[:16]
+
+
+def fingerprint(paths: Collection[Path]) -> dict[str, str]:
+    """What a claim notes of the files that a command works from: `files`, their names and sizes, and `contents`.
+
+    Wherever they lie. To read them takes a hundredth of what decoding them does.
+
+    Raises:
+        WithheldError: a file cannot be read.
+    """
+
+    def content(path: Path) -> list[str]:
+        try:
+            return [path.name, hash_files([path]) if exists(path) else ""]
+        except OSError as error:
+            raise system_refusal(f"{path}: cannot be read", error) from None
+
+    with ThreadPoolExecutor() as pool:
+        contents = sorted(pool.map(content, set(paths)))
+    return {"files": listing(paths), "contents": hash_json(contents)}

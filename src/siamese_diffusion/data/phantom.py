@@ -16,6 +16,7 @@ from siamese_diffusion.claim import Claim
 from siamese_diffusion.data.images import Mask, Pixels
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.lock import hold
 
 Field = NDArray[np.float32]
 PROMPT = "A photo of polyp"
@@ -67,12 +68,13 @@ def make_phantoms(out: Path, count: int, resolution: int = 128, seed: int = 0) -
         if value < least:
             raise InputError(f"--{option} {value}: must be at least {least}")
     inputs = {"command": "phantoms", "--count": count, "--resolution": resolution, "--seed": seed}
-    Claim(out, None, {}, inputs, None).write()
-    with PairWriter(out, resume=True) as writer:
-        for i in progress.track(range(count), "making phantoms"):
-            if (name := f"phantom-{i:05d}") not in writer.done:
-                image, mask = phantom(seed, i, resolution)
-                writer.write(name, image, mask, PROMPT, extra={"phantom": {"seed": seed, "index": i}})
+    with hold(out):
+        Claim(out, None, {}, inputs, None).write()
+        with PairWriter(out, resume=True) as writer:
+            for i in progress.track(range(count), "making phantoms"):
+                if (name := f"phantom-{i:05d}") not in writer.done:
+                    image, mask = phantom(seed, i, resolution)
+                    writer.write(name, image, mask, PROMPT, extra={"phantom": {"seed": seed, "index": i}})
 
 
 def phantom(seed: int, index: int, resolution: int) -> tuple[Pixels, Mask]:

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from siamese_diffusion import progress
-from siamese_diffusion.claim import Claim, listing, require_apart
+from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.config import READING, Config, update
 from siamese_diffusion.data import allotment, prepared
 from siamese_diffusion.data.clinical import dicom, nifti
@@ -26,6 +26,7 @@ from siamese_diffusion.data.clinical.told import kinds
 from siamese_diffusion.data.coding import VOID
 from siamese_diffusion.data.fetch.unpack import Limits, unpack
 from siamese_diffusion.data.folder import SPLITS, DataFolder, is_archive
+from siamese_diffusion.data.hashing import fingerprint
 from siamese_diffusion.data.layouts import classes
 from siamese_diffusion.data.prepared import Prepared
 from siamese_diffusion.data.sources import Job, Source, of_folder, parse_labels
@@ -197,7 +198,7 @@ class _Call:
             allotment.require_enough(names, self.groups, self.shares)
         self.inputs = {
             "command": "prepare",
-            "files": listing(source.files),
+            **fingerprint(source.files),
             "pairs": len(names),
             "grouping": hash_json(group_by),
             "--split": split,

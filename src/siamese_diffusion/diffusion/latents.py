@@ -16,7 +16,7 @@ from torch import Tensor
 
 from siamese_diffusion import progress
 from siamese_diffusion.config import DataConfig, LoopConfig
-from siamese_diffusion.data.arrays import Images, Masks, array_file, to_tensor
+from siamese_diffusion.data.arrays import Images, Masks, array_file, require_written, stored_array, to_tensor
 from siamese_diffusion.files import one_at_a_time
 from siamese_diffusion.prefetch import Batch
 from siamese_diffusion.randomness import generator, rows_of_epochs
@@ -108,17 +108,20 @@ def build_latents(
         masks: (N, R, R) for labelled images.
         device: where `encode` runs.
     """
+    shape = (len(images), len(FLIPS[flip]), 2, None, None, None)
     with one_at_a_time(cache.parent):
-        if not cache.exists():
+        moments = stored_array(cache, np.float32, shape)
+        if moments is None:
             with array_file(cache, len(images)) as add:
                 for start in progress.track(range(0, len(images), ENCODED), "encoding images"):
                     chunk = to_tensor(images[start : start + ENCODED]).to(device)
                     variants = [torch.stack(encode(chunk.flip(axes)), 1).cpu() for axes in FLIPS[flip]]
                     add(torch.stack(variants, 1).numpy())
+            moments = stored_array(cache, np.float32, shape)
     distinct = sorted(set(prompts))
     texts = [*distinct, ""]
     return LatentData(
-        moments=np.load(cache, mmap_mode="r"),
+        moments=require_written(moments, cache),
         embeddings=torch.cat([embed(texts[i : i + EMBEDDED]).cpu() for i in range(0, len(texts), EMBEDDED)]),
         prompts=[distinct.index(prompt) for prompt in prompts],
         images=images if masks is not None else None,

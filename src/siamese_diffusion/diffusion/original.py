@@ -17,6 +17,7 @@ from siamese_diffusion.diffusion.backbone import Backbone, load_parts, load_toke
 from siamese_diffusion.diffusion.checkpoint import Trained, load_trained, save_pipeline
 from siamese_diffusion.diffusion.control import controlnet_for
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
+from siamese_diffusion.durable import clear
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import whole_folder, write_json, write_text, write_whole
 from siamese_diffusion.lock import hold
@@ -194,6 +195,8 @@ def _export_original(trained: Trained, checkpoint: Path, out: Path) -> None:
         if path.suffix == ".safetensors":
             save_file({key: value.contiguous() for key, value in state.items()}, path)
         else:
-            torch.save({"state_dict": state}, path)
+            with path.open("wb") as file:  # by its name, torch would write that into the file
+                torch.save({"state_dict": state}, file)
 
+    clear(out.parent, out.name)
     write_whole(out, write)

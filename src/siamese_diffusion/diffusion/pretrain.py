@@ -11,10 +11,11 @@ from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from siamese_diffusion.claim import Claim, begun_earlier, listing, require_apart
+from siamese_diffusion.claim import Claim, begun_earlier, require_apart
 from siamese_diffusion.config import READING, READING_IMAGES, Config, update
 from siamese_diffusion.data.arrays import Images, cache_key, map_images, remove_arrays, to_tensor
 from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.hashing import fingerprint
 from siamese_diffusion.data.pairs import prompt_of, reading
 from siamese_diffusion.device import find_device, make_accelerator, precision_on
 from siamese_diffusion.diffusion.backbone import Backbone, require_shape, small_backbone
@@ -24,7 +25,6 @@ from siamese_diffusion.diffusion.grids import save_grid
 from siamese_diffusion.diffusion.latents import LatentData, build_latents
 from siamese_diffusion.diffusion.sampler import denoise
 from siamese_diffusion.diffusion.schedule import Schedule
-from siamese_diffusion.durable import clear_all
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import write_json
 from siamese_diffusion.lock import hold
@@ -92,7 +92,7 @@ def _pretrain(images: Path | DataFolder, out: Path, config: Config, resume: bool
     if len(seen) < 2:
         raise InputError(f"--images {folder.path}: one image is not enough to train on")
     paths = [image.path for image in seen]
-    inputs = {"command": "pretrain", "images": len(paths), "files": listing(paths), **reading(images=seen)}
+    inputs = {"command": "pretrain", "images": len(paths), **fingerprint(paths), **reading(images=seen)}
     # of the data: pairs may be limited, images are not
     relevant = {"resolution", "split", "label", "prompt_dropout", "flip", *READING_IMAGES}
     depends = {"data": relevant, "backbone": None, "pretrain": None}
@@ -103,8 +103,6 @@ def _pretrain(images: Path | DataFolder, out: Path, config: Config, resume: bool
     arrays = map_images(seen, config.data.resolution, out / "cache")
     backbone, quality = _begin(arrays, config)
     claim.write()
-    if claim.first:
-        clear_all(out)
     accelerator = make_accelerator(config.pretrain.precision, device)
     backbone.to(accelerator.device)
 

@@ -11,7 +11,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from siamese_diffusion import progress
-from siamese_diffusion.claim import Claim, begun_earlier, listing, require_apart
+from siamese_diffusion.claim import Claim, begun_earlier, require_apart
 from siamese_diffusion.config import READING, Config, TrainConfig, default_config, update
 from siamese_diffusion.data.arrays import (
     Images,
@@ -24,6 +24,7 @@ from siamese_diffusion.data.arrays import (
 )
 from siamese_diffusion.data.decoding import announce
 from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.hashing import fingerprint
 from siamese_diffusion.data.pairs import Pair, prompt_of, reading
 from siamese_diffusion.device import find_device, make_accelerator, precision_on
 from siamese_diffusion.diffusion.backbone import Backbone, load_backbone, require_divisible, require_shape
@@ -34,7 +35,6 @@ from siamese_diffusion.diffusion.latents import LatentData, build_latents, mask_
 from siamese_diffusion.diffusion.pretrain import pretrain
 from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion, is_decoder, is_hint
-from siamese_diffusion.durable import clear_all
 from siamese_diffusion.files import write_json
 from siamese_diffusion.lock import hold
 from siamese_diffusion.loop import run
@@ -130,7 +130,7 @@ def _claim(out: Path, backbone: str, config: Config, pairs: Sequence[Pair], resu
         "command": "train",
         "backbone": Path(backbone).name,
         "pairs": len(pairs),
-        "files": listing([path for pair in pairs for path in pair.files]),
+        **fingerprint([path for pair in pairs for path in pair.files]),
         **reading(pairs),
     }
     depends = dict.fromkeys(("data", "backbone", "method", "train"))
@@ -144,8 +144,6 @@ def _read(claim: Claim, folder: DataFolder, pairs: Sequence[Pair], resolution: i
     require_lesions(masks, folder)
     announce(folder.decoding, folder.path)
     claim.write()
-    if claim.first:
-        clear_all(claim.out)
     return images, masks
 
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
-from siamese_diffusion.claim import Claim, begun_earlier, holds_run, listing, require_apart, visible
+from siamese_diffusion.claim import Claim, begun_earlier, holds_run, require_apart, visible
 from siamese_diffusion.config import READING, Config, EvaluateConfig, update
 from siamese_diffusion.data.arrays import load_images
 from siamese_diffusion.data.decoding import plain_settings
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.hashing import hash_files
+from siamese_diffusion.data.hashing import fingerprint, hash_files
 from siamese_diffusion.data.pairs import Pair, reading
 from siamese_diffusion.data.splits import held_out, own_test_pairs
 from siamese_diffusion.device import find_device, precision_on, set_tf32
@@ -177,10 +178,25 @@ def _claim(
         "judge": hash_files([judge / WEIGHTS]) if judge is not None else None,
         "precision": precision,
         **_counts(sets),
-        "files": listing([path for pair in pairs for path in pair.files]),
+        **fingerprint([path for pair in pairs for path in pair.files]),
         **reading(pairs),
     }
     return Claim(out, config, depends, inputs, resume, earlier=lambda: _is_earlier(out, names, sets))
+
+
+class _Named(TypedDict):
+    name: str
+
+
+class _Protocol(TypedDict):
+    extractors: list[_Named]
+
+
+class _Earlier(TypedDict):
+    """The part of `metrics.json` that tells which evaluation it is."""
+
+    counts: dict[str, int]
+    protocol: _Protocol
 
 
 def _is_earlier(out: Path, names: list[str], sets: Sets) -> bool:
@@ -192,11 +208,11 @@ def _is_earlier(out: Path, names: list[str], sets: Sets) -> bool:
     told = not tables or (tables <= RESULTS and begun_earlier(out, "evaluate"))
     ours = bool(parts) and cached and judged and told
     if ours and "metrics.json" in parts:
-        metrics = read_json(out / "metrics.json")
+        metrics = read_json(out / "metrics.json", _Earlier)
         used = {"alexnet" if name == "lpips" else name for name in names}
-        known = {entry["name"] for entry in metrics.get("protocol", {}).get("extractors", [])}
+        known = {entry["name"] for entry in metrics["protocol"]["extractors"]}
         scored = read_fits(out / "fit.csv").keys() == {pair.name for pair in sets.synthetic}
-        if metrics.get("counts") != _counts(sets) or not used <= known or not scored:
+        if metrics["counts"] != _counts(sets) or not used <= known or not scored:
             raise InputError(f"--out {out}: holds an evaluation of other pairs or features; name another folder")
     return ours
 

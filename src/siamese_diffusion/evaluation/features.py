@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from siamese_diffusion import progress
-from siamese_diffusion.data.arrays import array_file
+from siamese_diffusion.data.arrays import array_file, require_written, stored_array
 from siamese_diffusion.data.hashing import hash_files
 from siamese_diffusion.data.images import Pixels
 from siamese_diffusion.data.pairs import ImageFile
@@ -92,7 +92,9 @@ def features(
     digests = list(hashes) if hashes is not None else contents(images)
     key = hash_json([extractor.key, side, [list(axes) for axes in flips], digests])
     whole = cache / f"{key}.npy"
-    if not whole.exists():
+    shape = (len(images), len(flips), None)
+    found = stored_array(whole, np.float32, shape)
+    if found is None:
         shards = cache / key
         starts = range(0, len(images), SHARD)
         with progress.bar() as shown:
@@ -100,14 +102,14 @@ def features(
             for start in starts:
                 part = images[start : start + SHARD]
                 shard = shards / f"{start:08d}.npy"
-                if not shard.exists():
+                if stored_array(shard, np.float32, (len(part), *shape[1:])) is None:
                     _save(shard, _shard(part, extractor, side, batch_size, flips, lambda n: shown.advance(task, n)))
                 else:
                     shown.advance(task, len(part))
         _join(whole, [shards / f"{start:08d}.npy" for start in starts], len(images))
         shutil.rmtree(shards, ignore_errors=True)
-    mapped: NDArray[np.float32] = np.load(whole, mmap_mode="r")
-    return mapped
+        found = stored_array(whole, np.float32, shape)
+    return require_written(found, cache)
 
 
 def _shard(

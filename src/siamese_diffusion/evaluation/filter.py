@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from siamese_diffusion import progress
-from siamese_diffusion.claim import Claim, listing, require_apart
+from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.hashing import fingerprint
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.data.writer import PairWriter, read_rows, written_earlier
 from siamese_diffusion.errors import InputError
@@ -68,7 +69,7 @@ def filter_(
         "--drop-flagged": drop_flagged,
         "scores": hash_json([sorted(scored.fits.items()), sorted(scored.copies)]),
         "pairs": len(scored.pairs),
-        "files": listing([path for pair in scored.pairs for path in pair.files]),
+        **fingerprint([path for pair in scored.pairs for path in pair.files]),
     }
     with hold(out):
         claim = Claim(out, None, {}, inputs, resume, earlier=lambda: written_earlier(out))

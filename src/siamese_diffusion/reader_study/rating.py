@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import TypedDict
 
-from siamese_diffusion.claim import Claim, listing, require_apart, visible
+from siamese_diffusion.claim import Claim, require_apart, visible
 from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.hashing import fingerprint
 from siamese_diffusion.data.opening import image_size
 from siamese_diffusion.data.pairs import ImageFile
 from siamese_diffusion.errors import InputError, brief
 from siamese_diffusion.files import hash_json, read_json, require_kind, to_csv, write_json, write_text
+from siamese_diffusion.lock import hold
 from siamese_diffusion.pictures import png
 from siamese_diffusion.progress import notify, track
 from siamese_diffusion.reader_study.agreement import alpha_interval, crossed_means, percentiles, wilson
@@ -110,16 +112,17 @@ def export_ratings(
         "--resolution": resolution,
         "--split": split,
         "sources": list(folders),
-        "files": listing([image.path for _, image in chosen]),
+        **fingerprint([image.path for _, image in chosen]),
     }
-    claim = Claim(out, None, {}, inputs, None, result=PAGE, earlier=lambda: _is_earlier(out))
-    begun = _read_begun(out, chosen, inputs)  # by a call that was cut short
-    key = begun or _make_key(folders, chosen, inputs)
-    page = _page(key, {str(image.path): image for _, image in chosen})
-    claim.write()
-    if begun is None:
-        write_json(out / KEY, key)  # first: a page without its key would be useless
-    write_text(out / PAGE, page)
+    with hold(out):
+        claim = Claim(out, None, {}, inputs, None, result=PAGE, earlier=lambda: _is_earlier(out))
+        begun = _read_begun(out, chosen, inputs)  # by a call that was cut short
+        key = begun or _make_key(folders, chosen, inputs)
+        page = _page(key, {str(image.path): image for _, image in chosen})
+        claim.write()
+        if begun is None:
+            write_json(out / KEY, key)  # first: a page without its key would be useless
+        write_text(out / PAGE, page)
     notify(f"send {out / PAGE} to the readers, and keep {out / KEY} from them")
     return {
         "page": str(out / PAGE),
@@ -198,8 +201,19 @@ def score_ratings(files: Sequence[Path], key: Path, out: Path | None = None) -> 
     truth = _read_key(key)
     sheets = _read_sheets(files, truth)
     inputs = {"command": "rate score", "study": truth["study"], "readers": list(sheets), "ratings": hash_json(sheets)}
-    claim = Claim(out, None, {}, inputs, None) if out is not None else None
+    if out is not None:
+        with hold(out):
+            claim = Claim(out, None, {}, inputs, None)
+            scores = _score(truth, sheets)
+            claim.write()
+            write_json(out / "scores.json", scores)
+            write_text(out / "ratings.csv", _table(truth, sheets))
+            return scores
+    return _score(truth, sheets)
 
+
+def _score(truth: dict[str, Any], sheets: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
+    """What `score_ratings` returns, of a key and of what each reader said of each image."""
     ids: dict[str, list[str]] = {source: [] for source in truth["sources"]}
     for image in truth["images"]:
         ids[image["source"]].append(image["id"])
@@ -212,7 +226,7 @@ def score_ratings(files: Sequence[Path], key: Path, out: Path | None = None) -> 
     }
     fake = np.concatenate([called[source] for source in ids if source != REAL], axis=1)
     several = len(sheets) > 1
-    scores = {
+    return {
         "study": truth["study"],
         "readers": list(sheets),
         "sources": _sources(list(sheets), ratings, called),
@@ -226,11 +240,6 @@ def score_ratings(files: Sequence[Path], key: Path, out: Path | None = None) -> 
         },
         "protocol": _protocol(several),
     }
-    if claim is not None:
-        claim.write()
-        write_json(claim.out / "scores.json", scores)
-        write_text(claim.out / "ratings.csv", _table(truth, sheets))
-    return scores
 
 
 def _read_sheets(files: Sequence[Path], truth: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:

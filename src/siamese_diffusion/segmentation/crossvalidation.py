@@ -24,7 +24,6 @@ from siamese_diffusion.data.folds import apart_from, draw_folds
 from siamese_diffusion.data.images import square
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.data.splits import share_apart
-from siamese_diffusion.durable import clear_all
 from siamese_diffusion.files import read_csv, read_json, to_csv, write_json, write_text
 from siamese_diffusion.progress import notify
 from siamese_diffusion.report import Table
@@ -85,7 +84,6 @@ def cross_validate(
         notify(f"--synthetic with --folds: {WARNING}{_unknown(unknown, len(material.made))}")
     claim.write()
     if claim.first:
-        clear_all(out)
         write_json(out / FOLDS, {f"fold-{i}": [pair.name for pair in fold] for i, fold in enumerate(folds)})
     results = [
         training.run(part, out / f"fold-{i}", config, resume=True, device=device) for i, part in enumerate(parts)

@@ -16,11 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import FiniteFloat, NonNegativeInt, PositiveInt
+from typing_extensions import TypedDict
 
 from siamese_diffusion import pictures, progress
-from siamese_diffusion.claim import Claim, listing, require_apart
+from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.config import DataConfig
 from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.hashing import fingerprint
 from siamese_diffusion.data.images import Fit, Mask, Pixels, square
 from siamese_diffusion.data.pairs import ImageFile, MaskFile
 from siamese_diffusion.device import find_device
@@ -110,7 +113,7 @@ def predict(
         "--tta": tta,
         "--threshold": threshold,
         "--batch-size": batch_size,
-        "files": listing([*source.files, *weight_files(network)]),
+        **fingerprint([*source.files, *weight_files(network)]),
     }
     with hold(out):
         claim = Claim(out, None, {}, inputs, resume, result=TABLE)
@@ -139,11 +142,24 @@ def _truth(masks: Path, source: Source, settings: DataConfig) -> dict[str, MaskF
     return found
 
 
+class _Row(TypedDict):
+    """A line of `predictions.jsonl`."""
+
+    name: str
+    width: PositiveInt
+    height: PositiveInt
+    area: NonNegativeInt
+    share: FiniteFloat
+    components: NonNegativeInt
+    mean_probability: FiniteFloat | None
+
+
 def _predict_all(
     trained: TrainedNetwork, source: Source, truth: dict[str, MaskFile] | None, out: Path, options: Options
 ) -> tuple[list[dict[str, Any]], SetScores | None]:
     """Look at all images and write what is seen; what an earlier call has written is kept where nothing is scored."""
-    rows = {row["name"]: row for row in read_jsonl(out / ROWS)} if (out / ROWS).exists() else {}
+    earlier = read_jsonl(out / ROWS, _Row) if (out / ROWS).exists() else []
+    rows: dict[str, dict[str, Any]] = {row["name"]: dict(row) for row in earlier}
     write_text(out / ROWS, "".join(to_json(row) + "\n" for row in rows.values()))
     for folder in ("masks", *(["overlays"] * options.overlays), *(["probabilities"] * options.maps)):
         (out / folder).mkdir(parents=True, exist_ok=True)

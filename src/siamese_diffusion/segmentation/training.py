@@ -24,7 +24,6 @@ from siamese_diffusion.config import READING, Config, SegmentConfig
 from siamese_diffusion.data.arrays import remove_arrays, require_lesions
 from siamese_diffusion.data.decoding import announce
 from siamese_diffusion.data.leakage import warn_of_copies
-from siamese_diffusion.durable import clear_all
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, require_kind, write_json
 from siamese_diffusion.prefetch import BatchAt
@@ -147,7 +146,6 @@ def _read(claim: Claim, material: Material, settings: SegmentConfig) -> tuple[Ar
     claim.write()
     if claim.first:
         warn_of_copies([*material.real, *material.validation], material.made, material.tests)
-        clear_all(claim.out)
     return held, batch_at
 
 

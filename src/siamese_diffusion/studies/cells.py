@@ -100,7 +100,7 @@ def given_run(arm: Arm, cell: Cell, config: Config, seed: int) -> Path:
     if own.method.name != arm.kind:
         raise InputError(f"{where}: {path} was trained with {own.method.name}, not {arm.kind}")
     summary = path / "summary.json"
-    pairs = read_json(summary).get("pairs") if summary.exists() else own.data.limit
+    pairs = read_json(summary, dict[str, object]).get("pairs") if summary.exists() else own.data.limit
     if pairs is not None and pairs != len(cell.real):
         raise InputError(
             f"{where}: {path} was trained on {pairs} pairs, and this row of the table has {len(cell.real)}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from typing_extensions import TypedDict
 
 from siamese_diffusion.config import Config, build_config, update
 from siamese_diffusion.data.copypaste import copy_paste
@@ -14,6 +15,16 @@ from siamese_diffusion.files import read_json, read_jsonl, write_json, write_tex
 from siamese_diffusion.plain_yaml import read_plain_yaml
 from siamese_diffusion.studies.select import select
 from siamese_diffusion.studies.stages import COMMANDS, Stage
+
+
+class _Noted(TypedDict):
+    """What `stage.json` says at least."""
+
+    arguments: dict[str, Any]
+
+
+class _Logged(TypedDict):
+    step: int
 
 
 def perform(stage: Stage, device: str) -> None:
@@ -55,7 +66,7 @@ def prepare(stage: Stage) -> dict[str, Any]:
     """Write down what the stage is; one that was begun keeps its settings, which differ in nothing that matters."""
     noted, settings = stage.folder / "stage.json", stage.folder / "settings.yaml"
     arguments = {name: _plain(value) for name, value in stage.arguments.items()}
-    if noted.exists() and settings.exists() and read_json(noted)["arguments"] == arguments:
+    if noted.exists() and settings.exists() and read_json(noted, _Noted)["arguments"] == arguments:
         values: dict[str, Any] = read_plain_yaml(settings)
         return values
     for path in stage.folder.iterdir():  # begun with folders that have moved since: what it wrote names the old ones
@@ -75,9 +86,10 @@ def finish(stage: Stage, seconds: float, returned: dict[str, Any] | None) -> Non
     result = returned or {}
     for name in ("metrics.json", "summary.json"):
         if (stage.folder / name).exists():
-            result = read_json(stage.folder / name)
+            result = read_json(stage.folder / name, dict[str, Any])
     if stage.kind == "segment":
-        result = {**result, "steps": max(row["step"] for row in read_jsonl(stage.folder / "log.jsonl"))}
+        rows = read_jsonl(stage.folder / "log.jsonl", _Logged)
+        result = {**result, "steps": max((row["step"] for row in rows), default=0)}
     write_json(stage.folder / "done.json", {"label": stage.label, "seconds": round(seconds, 1), "result": result})
     for part in ("checkpoints", "cache"):  # only there to go on from
         shutil.rmtree(stage.folder / part, ignore_errors=True)

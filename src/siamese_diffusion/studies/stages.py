@@ -11,9 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import NonNegativeFloat
+from typing_extensions import TypedDict
+
 from siamese_diffusion.config import HARMLESS, READING, Config, Values, reading_settings
 from siamese_diffusion.data.hashing import hash_files
 from siamese_diffusion.data.pairs import ImageFile, Pair, reading
+from siamese_diffusion.errors import InputError, WithheldError
 from siamese_diffusion.files import hash_json, read_json
 from siamese_diffusion.settings import OF_SMP
 
@@ -29,6 +33,13 @@ COMMANDS = {
     "segment": "segment",
 }
 """Kinds of stages that are commands of this program."""
+
+
+class _Done(TypedDict):
+    """What `done.json` says."""
+
+    seconds: NonNegativeFloat
+    result: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +74,22 @@ class Stage:
     @property
     def result(self) -> dict[str, Any]:
         """What a finished stage returned."""
-        result: dict[str, Any] = read_json(self.folder / "done.json")["result"]
-        return result
+        return self._note["result"]
 
     @property
     def seconds(self) -> float:
         """How long the attempt took that finished it."""
-        return float(read_json(self.folder / "done.json")["seconds"])
+        return float(self._note["seconds"])
+
+    @property
+    def _note(self) -> _Done:
+        path = self.folder / "done.json"
+        try:
+            return read_json(path, _Done)
+        except WithheldError:
+            raise
+        except InputError as error:
+            raise InputError(f"{error}; without {path} the study does the stage again") from None
 
 
 class FileHashes:

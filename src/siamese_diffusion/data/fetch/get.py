@@ -15,9 +15,10 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from siamese_diffusion.data.fetch.catalogue import RELEASES, Archive, Release
-from siamese_diffusion.data.fetch.transfer import GiveUpError, part_record, transfer
+from siamese_diffusion.data.fetch.transfer import GiveUpError, part_record, read_note, transfer
 from siamese_diffusion.data.fetch.unpack import Limits, find_bsdtar, unpack
 from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.durable import clear_all
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, whole_folder, write_json, write_text
 from siamese_diffusion.progress import notify
@@ -86,8 +87,12 @@ def get_data(
         raise InputError(f"--out {out}: name a folder that is to be made")
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; name a folder")
+    store = out.with_name(f"{out.name}.downloads")
     if (out / "source.json").exists():
-        return _already(release, out)
+        done = _already(release, out)
+        if not archives and store.is_dir():  # killed when all was done but this
+            _clear(release, store, keep)
+        return done
     _require_empty(out)
     for path in archives:
         if not path.exists():
@@ -98,7 +103,6 @@ def get_data(
             if not archive.file.endswith(".zip"):
                 find_bsdtar(Path(archive.file))  # told now, not after the download
 
-    store = out.with_name(f"{out.name}.downloads")
     given = list(archives)
     to_fetch = 0 if given else (_total(release) or release.unpacked) - _fetched(release, store)
     _require_space(out, release.unpacked + to_fetch)
@@ -132,6 +136,7 @@ def _clear(release: Release, store: Path, keep: bool) -> None:
             path.unlink(missing_ok=True)
         for note in notes:
             note.unlink()
+    clear_all(store)
     if any(store.iterdir()):
         notify(f"kept in {store}: {', '.join(sorted(path.name for path in store.iterdir()))}")
     else:
@@ -144,7 +149,7 @@ def _part(path: Path) -> Path:
 
 
 def fetch(archive: Archive, store: Path, release: Release) -> tuple[Path, str | None]:
-    """Download `archive` into `store`, or find it there; the file and the address that gave it (None: found).
+    """Download `archive` into `store`, or find it there; the file and the address that gave it (None: nobody knows).
 
     Raises:
         InputError: no address answers with the file, or its checksum is wrong.
@@ -152,7 +157,7 @@ def fetch(archive: Archive, store: Path, release: Release) -> tuple[Path, str | 
     path = store / archive.file
     if path.exists():
         _verify(path, archive, path)
-        return path, None
+        return path, _address(path)
     store.mkdir(parents=True, exist_ok=True)
     part = _part(path)
     reasons = []
@@ -170,6 +175,12 @@ def fetch(archive: Archive, store: Path, release: Release) -> tuple[Path, str | 
         f"{archive.file} could not be fetched ({'; '.join(reasons)}): get it by hand from {release.page}, save it as "
         f"{path} and run the same command again, or give every file of the data set with --archive"
     )
+
+
+def _address(path: Path) -> str | None:
+    """Where an archive came from that an earlier call had fetched; None: it was put there by hand."""
+    notes = map(read_note, (part_record(path), part_record(_part(path))))
+    return next((note["address"] for note in notes if note is not None), None)
 
 
 def _verify(path: Path, archive: Archive, final: Path) -> None:
@@ -222,7 +233,8 @@ def _arrange(release: Release, sources: Sequence[Path], folder: Path) -> dict[st
                 path.replace(place)
             if target.startswith("images/"):
                 lists.setdefault(_split(release, inside), []).append(place.stem)
-    shutil.rmtree(raw, ignore_errors=True)
+    if raw.exists():  # not where every source was a folder
+        shutil.rmtree(raw)
     if release.split and lists:
         named = {name: sorted(lists[name]) for name in release.pairs if name in lists}
         write_text(folder / "splits.json", json.dumps(named) + "\n")

@@ -73,7 +73,7 @@ def transfer(address: str, part: Path) -> None:
 def _receive(opener: OpenerDirector, address: str, part: Path) -> bool:
     """One request, from where `part` ends; whether the file is complete after it."""
     note = part_record(part)
-    known = _read_note(note) if part.exists() else None
+    known = read_note(note) if part.exists() else None
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "siamese-diffusion", "Accept-Encoding": "identity"}
     if have and known is not None and known["address"] == address and (known["version"] or known["size"]):
@@ -125,7 +125,7 @@ class _Note(TypedDict):
     size: int | None
 
 
-def _read_note(path: Path) -> _Note | None:
+def read_note(path: Path) -> _Note | None:
     """What a part is known to be; a note that is damaged vouches for nothing."""
     try:
         return read_json(path, _Note)

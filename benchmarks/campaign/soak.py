@@ -1,0 +1,136 @@
+"""`faults.py soak`: many pairs through `sample`, `evaluate`, `filter`, `segment` and `predict`; memory and open files
+stay flat.
+
+Each command runs in a process of its own, and is looked at from outside, twenty times a second: its memory that no
+other process shares, and how many files it has open. The first third is the beginning: libraries are loaded, caches
+fill. Over the rest a line is fitted.
+
+Design note: the bound. What a command must keep of a pair is its name, its row and its scores, a few KB. What a leak
+would keep is an image and its activations, 3 KB and far more at this size, or a handle. `BYTES` lies between, and
+`SLACK` is what an allocator moves about in any case, over however few pairs.
+"""
+
+import functools
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from campaign import forks
+from campaign.commands import SETTINGS, Sources
+from campaign.kills import scratch_in
+
+RESOLUTION = 64
+BYTES = 8 << 10
+"""Memory that a pair may cost for good."""
+SLACK = 48 << 20
+HANDLES = 4
+"""Open files that a command may have at its end beyond those of its beginning."""
+PAUSE = 0.05
+
+
+class Look(NamedTuple):
+    """What a process has at a moment: bytes of its own, and open files."""
+
+    memory: int
+    handles: int
+
+
+def look(process: int) -> Look | None:
+    """None where it has ended."""
+    try:
+        shared = {}
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]:
+            name, _, value = line.partition(":")
+            shared[name] = int(value.split()[0]) << 10
+        own = shared["Private_Dirty"] + shared["Private_Clean"] + shared["Swap"]
+        return Look(own, sum(1 for _ in Path(f"/proc/{process}/fd").iterdir()))
+    except (OSError, KeyError, IndexError):
+        return None
+
+
+def commands(sources: Path, count: int) -> dict[str, list[str]]:
+    """The five commands, one after another over the same pairs, as they are typed."""
+    apart = ["--config", f"{sources}/soak.yaml", "--device", "cpu"]
+    copies = ["--per-mask", str(-(-count // 6))]
+    return {
+        "sample": ["sample", "--checkpoint", f"{sources}/run", "--masks", f"{sources}/pairs", *copies, *apart],
+        "evaluate": ["evaluate", "--real", f"{sources}/pairs", "--synthetic", "sample", *apart],
+        "filter": ["filter", "--scores", "evaluate", "--max-boundary", "1"],
+        "segment": ["segment", "--train", f"{sources}/pairs", "--synthetic", "sample", "--test", "filter", *apart],
+        "predict": ["predict", "--network", f"{sources}/network", "--images", "filter", "--device", "cpu"],
+    }
+
+
+def judge(name: str, looks: list[Look], pairs: int) -> list[str]:
+    """What is wrong with how memory and open files went, in words."""
+    rest = looks[len(looks) // 3 :]
+    if len(rest) < 5:
+        return []
+    memory = np.array([each.memory for each in rest], float)
+    at = np.arange(len(rest)) / len(rest)
+    slope = float(np.polyfit(at, memory, 1)[0]) * 1.5  # over the whole command, had it gone on so
+    handles = [each.handles for each in rest]
+    grown = int(np.median(handles[-5:]) - np.median(handles[:5]))
+    print(
+        f"{name:10}{pairs} pairs, {len(looks)} looks: {memory.max() / 2**20:.0f} MB at most, "
+        f"{slope / pairs / 1024:+.2f} KB a pair, {max(handles)} files open at most, {grown:+d} over the run",
+        flush=True,
+    )
+    told = []
+    if slope > max(SLACK, BYTES * pairs):
+        told.append(f"{name}: memory grows by {slope / pairs / 1024:.1f} KB a pair")
+    if grown > HANDLES:
+        told.append(f"{name}: has {grown} more files open at its end")
+    return told
+
+
+def observe(call: Callable[[], object], folder: Path, said: Path) -> tuple[forks.Ended, list[Look]]:
+    """Do a call in a fork; how it ended, and what it had."""
+    looks: list[Look] = []
+    begun = time.monotonic()
+    process = forks.start(call, folder, said)
+    while not (done := os.waitpid(process, os.WNOHANG))[0]:
+        if (found := look(process)) is not None:
+            looks.append(found)
+        time.sleep(PAUSE)
+    status = os.waitstatus_to_exitcode(done[1])
+    return forks.Ended(status, said.read_text(errors="replace"), time.monotonic() - begun), looks
+
+
+def run(count: int) -> int:
+    """Send so many pairs through; the exit status."""
+    forks.warm()
+    told: list[str] = []
+    with tempfile.TemporaryDirectory(dir=scratch_in()) as scratch:
+        place, said = Path(scratch), Path(scratch) / "said"
+
+        def call(line: list[str]) -> None:
+            forks.do(functools.partial(forks.command_line, line), place, said)
+
+        sources = Sources(place / "sources", call, lambda made: forks.do(made, place, said))
+        sources.need("{sources}/run {sources}/network")
+        _settings(sources.folder / "soak.yaml", count)
+        for name, line in commands(sources.folder, count).items():
+            ended, looks = observe(functools.partial(forks.command_line, [*line, "--out", name]), place, said)
+            if ended.status:
+                raise AssertionError(f"{name} ends with {ended.status}:\n{ended.words}")
+            told += judge(name, looks, count)
+    print("\n".join(told) or f"flat over {count} pairs")
+    return 1 if told else 0
+
+
+def _settings(path: Path, count: int) -> None:
+    """Of the smallest networks; `segment` sees each pair once."""
+    steps = {"steps": max(10, count // 8), "batch_size": 8, "sample_every": 1 << 20, "checkpoint_every": 1 << 20}
+    values: dict[str, Any] = {
+        **SETTINGS,
+        "sample": {"steps": 1, "batch_size": 16, "mask_guidance": 1.0},
+        "segment": {**SETTINGS["segment"], **steps, "network": "unet_plain"},
+    }
+    path.write_text(yaml.safe_dump(values))
