@@ -274,6 +274,7 @@ ADVISED = {
     "data.shards": {"sample"},
     "diffusion.checkpoint": {"train"},  # which it names
     "loop": {"pretrain", "train", "evaluate", "segment"},
+    "segmentation.trained": {"segment"},  # which it names
     "studies.workers": {"pretrain", "train", "sample", "evaluate", "segment"},  # the command lines of stages
 }
 """Modules with a text that has --resume in it, and the commands whose users may read it."""

@@ -411,9 +411,9 @@ def polyps() -> dict[str, bytes]:
         f"TrainDataset/{part}/{i}.png": picture(i, mask=part == "mask") for i in range(4) for part in ("image", "mask")
     }
     test = {
-        f"TestDataset/{name}/{part}/{i}.png": picture(i, mask=part == "masks")
+        f"TestDataset/{name}/{part}/{i}.png": picture(i + 4 + 2 * number, mask=part == "masks")
         for i in range(2)
-        for name in ("CVC-300", "Kvasir")
+        for number, name in enumerate(("CVC-300", "Kvasir"))
         for part in ("images", "masks")
     }
     return {"TrainDataset.zip": zipped(train), "TestDataset.zip": zipped(test)}

@@ -107,7 +107,7 @@ def test_a_run_leaves_its_page_and_curves(disc_pairs: DiscPairs, tmp_path: Path)
     assert "test set test &lt;b&gt;, 3 images: a mean Dice of" in text
     assert "test <b>" not in text
     assert "bce-dice, lesion weight 2" in text
-    assert "picked by 1 validation pairs" in text
+    assert "picked by 2 validation pairs" in text
     segment(data, tmp_path / "alone", [], config=config, device="cpu")
     alone = (tmp_path / "alone/report.html").read_text()
     assert "These validation pairs picked the step, so the figures are too good" in alone

@@ -146,7 +146,7 @@ def test_each_pair_is_seen_by_a_network_that_has_not_met_it(
 
 
 def test_the_networks_together_are_the_mean_of_their_probabilities(disc_pairs: DiscPairs, tmp_path: Path) -> None:
-    data, out = disc_pairs(count=6), tmp_path / "cv"
+    data, out = disc_pairs(count=10), tmp_path / "cv"
     segment(data, out, [], config=settings(), device="cpu", folds=2)
     together, members = load_network(out), [load_network(run) for run in fold_runs(out)]
     assert isinstance(together.network, Ensemble)
@@ -158,7 +158,7 @@ def test_the_networks_together_are_the_mean_of_their_probabilities(disc_pairs: D
     mean = torch.stack([member(squared).sigmoid() for member in members]).mean(0)
     assert torch.allclose(together(squared).sigmoid(), mean, atol=1e-5)
     result = predict(out, data / "images", tmp_path / "seen", device="cpu", overlays=False)
-    assert result["images"] == 6
+    assert result["images"] == 10
     with pytest.raises(InputError, match=r"cv: is a cross-validation, .*fold-0 is one"):
         require_finished(out)
 
@@ -166,7 +166,7 @@ def test_the_networks_together_are_the_mean_of_their_probabilities(disc_pairs: D
 def test_killed_in_a_fold_and_resumed_is_the_same(
     disc_pairs: DiscPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = disc_pairs(count=6)
+    data = disc_pairs(count=10)
     whole = segment(data, tmp_path / "whole", [], config=settings(), device="cpu", folds=2)
     add = Selection.add
 

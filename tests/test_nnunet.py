@@ -124,7 +124,7 @@ def test_synthetic_pairs_take_the_size_of_the_pair_their_mask_came_from(tmp_path
     data = tmp_path / "data"
     for part in ("images", "masks"):
         (data / part).mkdir(parents=True)
-    for name, size in (("a", (60, 40)), ("b", (48, 48)), ("c", (48, 48))):
+    for name, size in (("a", (60, 40)), *((name, (48, 48)) for name in "bcdef")):
         Image.fromarray(np.zeros((size[1], size[0], 3), np.uint8)).save(data / f"images/{name}.png")
         mask = np.zeros(size[::-1], np.uint8)
         mask[5:9, 5:9] = 255

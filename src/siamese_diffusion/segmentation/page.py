@@ -117,8 +117,8 @@ def settings_rows(metrics: Mapping[str, Any], config: Config, times: Mapping[str
 def duration(seconds: float) -> str:
     """Seconds in words."""
     if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+        return f"{seconds:.0f}\u00a0s"
+    return f"{seconds / 60:.1f}\u00a0min" if seconds < 6000 else f"{seconds / 3600:.1f}\u00a0h"
 
 
 def _verdict(one: Shown) -> str:

@@ -110,7 +110,8 @@ def _up() -> nn.Sequential:
 
 
 def _half(x: Tensor) -> Tensor:
-    return F.avg_pool2d(x, 2, ceil_mode=min(height_width(x)) < 2)  # a single pixel, of a 32-pixel image, has no half
+    single = bool(min(height_width(x)) < 2)  # a single pixel, of a 32-pixel image, has no half
+    return F.avg_pool2d(x, 2, ceil_mode=single)
 
 
 def create(pretrained: bool) -> nn.Module:
