@@ -66,7 +66,7 @@ def test_end_to_end_and_a_set_that_ignores_its_masks_scores_worse(
     assert set(metrics["appearance"]) == {"real", "synthetic", "difference", "yardstick"}
     assert metrics["counts"] == {"real": 10, "synthetic": 30, "held_out": 2}
     judge = json.loads((tmp_path / "out" / "judge" / "metrics.json").read_text())
-    assert judge["train"]["real"] == 9  # all training pairs: data.limit is not for the judge
+    assert judge["train"]["real"] == 8  # all training pairs: data.limit is not for the judge
     assert judge["train"]["synthetic"] == 0
 
     rows = (tmp_path / "out" / "fit.csv").read_text().splitlines()
@@ -89,7 +89,7 @@ def test_without_a_test_split_the_judge_is_measured_on_its_validation_pairs(
     config = update(tiny(), "evaluate", fit_steps=2)
     metrics = evaluate(real, made, tmp_path / "out", config=config)
     judge = json.loads((tmp_path / "out" / "judge" / "metrics.json").read_text())
-    expected = {"dice": judge["val"]["mDice"], "boundary": None, "on": "validation", "count": 1}
+    expected = {"dice": judge["val"]["mDice"], "boundary": None, "on": "validation", "count": 2}
     assert metrics["fit"]["judge"] == expected
     assert metrics["novelty"]["measured_on"] == {"images": "half of the training images", "count": 6}
 

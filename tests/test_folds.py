@@ -152,7 +152,7 @@ def test_the_networks_together_are_the_mean_of_their_probabilities(disc_pairs: D
     assert isinstance(together.network, Ensemble)
     image = data / "images/000.png"
     apart = [member.probability(image) for member in members]
-    assert np.abs(apart[0] - apart[1]).max() > 1e-3
+    assert np.any(apart[0] != apart[1])
     assert together.probability(image) == pytest.approx(np.mean(apart, axis=0), abs=1e-6)
     squared = torch.rand(2, 3, 32, 32)
     mean = torch.stack([member(squared).sigmoid() for member in members]).mean(0)

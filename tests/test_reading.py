@@ -90,7 +90,7 @@ def test_segment_refuses_what_cannot_be_read_before_it_trains(tmp_path: Path, ri
             segment(**folders, out=tmp_path / "out", config=small(), device="cpu")  # type: ignore[arg-type]
         assert not (tmp_path / "out/config.yaml").exists()
     result = segment(rims, tmp_path / "out", [], config=small(void=[255]), device="cpu")
-    assert result["train"]["real"] == 7
+    assert result["train"]["real"] == 6
 
 
 def test_evaluate_refuses_what_cannot_be_read_before_it_trains_a_judge(tmp_path: Path, rims: Path, plain: Path) -> None:

@@ -22,9 +22,9 @@ from siamese_diffusion.files import write_json, write_jsonl, write_text
 
 
 def make_pairs(folder: Path) -> None:
-    make_phantoms(folder, 6, 16, seed=3)
+    make_phantoms(folder, 4, 16, seed=3)
     names = [pair.name for pair in DataFolder(folder).pairs()]
-    write_json(folder / "splits.json", {"train": names[:5], "test": names[5:]})
+    write_json(folder / "splits.json", {"train": names[:3], "test": names[3:]})
 
 
 def make_shards(folder: Path) -> None:

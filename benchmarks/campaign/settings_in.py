@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from campaign.entrance import TINY, Entrance, command
-from campaign.pairs_in import make_pairs
 from siamese_diffusion.claim import CONFIG, INPUTS, Claim
 from siamese_diffusion.config import Config, build_config, dump_config, load_config
+from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.files import write_json, write_text
 from siamese_diffusion.studies.spec import load_study
 
@@ -18,7 +19,7 @@ preset: null
 settings: {segment.steps: 5, train: {steps: 6}}
 data:
   tiny: {train: pairs, test: [pairs], settings: {data.resolution: 32}}
-pairs: [2, all]
+pairs: [4, all]
 networks: {unet: {segment.steps: 4}}
 seeds: {segmentation: [0, 1], diffusion: 0}
 arms:
@@ -46,7 +47,9 @@ def claim(folder: Path, damaged: Path) -> Any:
 
 
 def make_study(folder: Path) -> None:
-    make_pairs(folder / "pairs")
+    make_phantoms(folder / "pairs", 7, 16, seed=3)
+    names = [pair.name for pair in DataFolder(folder / "pairs").pairs()]
+    write_json(folder / "pairs" / "splits.json", {"train": names[:6], "test": names[6:]})
     write_text(folder / "study.yaml", STUDY)
 
 

@@ -28,8 +28,9 @@ from campaign.kills import scratch_in
 RESOLUTION = 64
 BYTES = 8 << 10
 """Memory that a pair may cost for good."""
-SLACK = 48 << 20
-HANDLES = 4
+SLACK = 160 << 20
+"""What a command may grow by whatever the number of pairs: libraries it loads on the way, buffers that fill once."""
+HANDLES = 8
 """Open files that a command may have at its end beyond those of its beginning."""
 PAUSE = 0.05
 

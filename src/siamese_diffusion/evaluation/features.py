@@ -91,11 +91,10 @@ def features(
     side = extractor.resolution or resolution
     digests = list(hashes) if hashes is not None else contents(images)
     key = hash_json([extractor.key, side, [list(axes) for axes in flips], digests])
-    whole = cache / f"{key}.npy"
+    whole, shards = cache / f"{key}.npy", cache / key
     shape = (len(images), len(flips), None)
     found = stored_array(whole, np.float32, shape)
     if found is None:
-        shards = cache / key
         starts = range(0, len(images), SHARD)
         with progress.bar() as shown:
             task = shown.add_task(f"features: {extractor.name}", total=len(images))
@@ -107,8 +106,8 @@ def features(
                 else:
                     shown.advance(task, len(part))
         _join(whole, [shards / f"{start:08d}.npy" for start in starts], len(images))
-        shutil.rmtree(shards, ignore_errors=True)
         found = stored_array(whole, np.float32, shape)
+    shutil.rmtree(shards, ignore_errors=True)  # also those of a call that was killed just before
     return require_written(found, cache)
 
 
