@@ -28,8 +28,9 @@ from campaign.kills import scratch_in
 RESOLUTION = 64
 BYTES = 8 << 10
 """Memory that a pair may cost for good."""
-SLACK = 160 << 20
-"""What a command may grow by whatever the number of pairs: libraries it loads on the way, buffers that fill once."""
+SLACK = 320 << 20
+"""What a command may grow by whatever the number of pairs: libraries that it loads on the way, and in `evaluate` the
+images that colours, texture and shuffled masks are measured on, of which there are at most 2,000 of a kind."""
 HANDLES = 8
 """Open files that a command may have at its end beyond those of its beginning."""
 PAUSE = 0.05
