@@ -3,7 +3,9 @@
     python benchmarks/speed/neighbours.py [--queries 100000] [--keys 10000] [--width 512] [--flips 4]
 
 Draws random features and prints seconds, the peak of memory and the size of the problem as JSON. One run; the features
-lie on disk, memory-mapped, as `evaluate` has them.
+lie on disk, memory-mapped, as `evaluate` has them. The search by details is not done at full size: `milliseconds` says
+what an image costs there, of `--images` phantoms of 128 px against as many others, to look for its details and to match
+them.
 """
 
 import argparse
@@ -18,10 +20,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from siamese_diffusion.data.phantom import phantom
 from siamese_diffusion.evaluation.metrics.copies import CopySearch
+from siamese_diffusion.evaluation.metrics.local_matches import SIDE, LocalSearch, details
 
 
-def main(queries: int, keys: int, width: int, flips: int) -> dict[str, Any]:
+def main(queries: int, keys: int, width: int, flips: int, images: int) -> dict[str, Any]:
     """Search once; seconds by part."""
     with tempfile.TemporaryDirectory() as folder:
         real = drawn(Path(folder) / "real.npy", (keys, flips, width), 0)
@@ -40,7 +44,23 @@ def main(queries: int, keys: int, width: int, flips: int) -> dict[str, Any]:
         "width": width,
         "seconds": {"real to real": round(prepared - start, 1), "synthetic to real": round(searched - prepared, 1)},
         "peak_gib": {"before": round(before, 2), "after": round(peak(), 2)},
+        "milliseconds": by_details(images),
         "threads": torch.get_num_threads(),
+    }
+
+
+def by_details(count: int) -> dict[str, float]:
+    """Milliseconds of processor time an image, to look for details and to match them."""
+    real, made = ([phantom(seed, index, SIDE)[0] for index in range(count)] for seed in (1, 2))
+    search = LocalSearch([details(image) for image in real])
+    start = time.process_time()
+    found = [details(image) for image in made]
+    looked = time.process_time()
+    search.match(found)
+    matched = time.process_time()
+    return {
+        "details": round(1000 * (looked - start) / count, 1),
+        "matching": round(1000 * (matched - looked) / count, 1),
     }
 
 
@@ -66,4 +86,5 @@ if __name__ == "__main__":
     parser.add_argument("--keys", type=int, default=10_000)
     parser.add_argument("--width", type=int, default=512, help="numbers a feature; the judge's U-Net has 512")
     parser.add_argument("--flips", type=int, default=4)
+    parser.add_argument("--images", type=int, default=200)
     print(json.dumps(main(**vars(parser.parse_args()))))
