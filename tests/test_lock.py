@@ -46,7 +46,7 @@ def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path: Path, num
 
 
 def test_a_child_that_outlives_its_parent_holds_nothing(tmp_path: Path) -> None:
-    """As the processes that make batches do for seconds. The child says so itself, once it runs: until then it has it."""
+    """As the processes that make batches do for seconds. The child says itself that it runs: until then it has it."""
     with holder(tmp_path, "os.fork() or print(os.getpid(), flush=True); time.sleep(60)") as process:
         assert process.stdout is not None
         child = int(process.stdout.readline())
