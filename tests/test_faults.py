@@ -169,11 +169,11 @@ def test_many_pairs_need_no_more_memory_than_few(tmp_path: Path) -> None:
 def test_memory_and_files_that_grow_are_found(campaign: Any) -> None:
     soak = campaign("soak")
     flat = [soak.Look(300 << 20, 30) for _ in range(60)]
-    leaking = [soak.Look((300 << 20) + i * (4 << 20), 30) for i in range(60)]
-    opening = [soak.Look(300 << 20, 30 + i) for i in range(60)]
-    assert soak.judge("sample", flat, 1000) == []
-    assert "memory grows" in soak.judge("sample", leaking, 1000)[0]
-    assert "more files open" in soak.judge("sample", opening, 1000)[0]
+    leaking = [soak.Look((300 << 20) + i * (1 << 20), 30) for i in range(60)]
+    opening = [soak.Look(300 << 20, 30 + i) for i in range(6)]
+    assert soak.judge("sample", flat, flat, 750) == []
+    assert "memory grows" in soak.judge("sample", flat, leaking, 750)[0]
+    assert "5 more files open" in soak.judge("sample", flat, opening, 750)[0]
 
 
 def test_what_two_runs_leave_is_compared_by_contents(campaign: Any, tmp_path: Path) -> None:

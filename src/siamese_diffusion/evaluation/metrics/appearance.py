@@ -21,18 +21,26 @@ def statistics(images: Images) -> dict[str, Any]:
         differences, a pixel). `sharpness`: variance of the Laplacian, mean over images. `spectrum`: natural log of the
         power averaged over rings of one frequency, over images too, from 1 to R/2 cycles a side.
     """
-    scaled = images.astype(np.float32) / 255
-    grey = scaled @ np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601 luma
-    down, across = np.gradient(grey, axis=(1, 2))
-    laplacian = (
-        grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:] - 4 * grey[:, 1:-1, 1:-1]
-    )
+    levels = np.arange(256) / 255
+    counts = [np.bincount(images[..., i].ravel(), minlength=256) / images[..., i].size for i in range(3)]
+    means = [float(levels @ count) for count in counts]
+    steep: list[float] = []
+    sharp: list[float] = []
+    for image in images:  # one at a time: in floating point a whole set would take many times the memory of its pixels
+        grey = _grey(image)
+        down, across = np.gradient(grey)
+        steep.append(float(np.hypot(down, across).mean(dtype=float)))
+        around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+        sharp.append(float((around - 4 * grey[1:-1, 1:-1]).var(dtype=float)))
     return {
-        "mean": dict(zip(CHANNELS, scaled.mean((0, 1, 2), dtype=float).tolist(), strict=True)),
-        "std": dict(zip(CHANNELS, scaled.std((0, 1, 2), dtype=float).tolist(), strict=True)),
-        "gradient": float(np.hypot(down, across).mean(dtype=float)),
-        "sharpness": float(laplacian.var((1, 2), dtype=float).mean()),
-        "spectrum": _spectrum(grey).tolist(),
+        "mean": dict(zip(CHANNELS, means, strict=True)),
+        "std": {
+            channel: float(np.sqrt((levels - mean) ** 2 @ count))
+            for channel, mean, count in zip(CHANNELS, means, counts, strict=True)
+        },
+        "gradient": float(np.mean(steep)),
+        "sharpness": float(np.mean(sharp)),
+        "spectrum": _spectrum(images).tolist(),
     }
 
 
@@ -87,16 +95,21 @@ def appearance(real: Images, synthetic: Images, seed: int = 0) -> dict[str, Any]
     }
 
 
-def _spectrum(grey: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    side = grey.shape[1]
+def _grey(image: Images) -> NDArray[np.float32]:
+    """(R, R) in [0, 1]: ITU-R BT.601 luma."""
+    return np.asarray(image.astype(np.float32) / 255 @ np.array([0.299, 0.587, 0.114], np.float32))
+
+
+def _spectrum(images: Images) -> NDArray[np.float64]:
+    side = images.shape[1]
     power = np.zeros((side, side // 2 + 1))
     window = np.outer(np.hanning(side), np.hanning(side))  # or the jump between opposite borders would dominate
-    for image in grey:  # one at a time: a whole set's transforms would not fit in memory
-        power += np.abs(np.fft.rfft2((image - image.mean()) * window)) ** 2 / side**2
+    for grey in map(_grey, images):
+        power += np.abs(np.fft.rfft2((grey - grey.mean()) * window)) ** 2 / side**2
     rows = np.fft.fftfreq(side) * side
     columns = np.arange(side // 2 + 1)
     ring = np.rint(np.hypot(rows[:, None], columns[None])).astype(int)
-    sums = np.bincount(ring.ravel(), power.ravel() / len(grey))
+    sums = np.bincount(ring.ravel(), power.ravel() / len(images))
     counts = np.bincount(ring.ravel())
     means = (sums / np.maximum(counts, 1))[1 : side // 2 + 1]
     return np.asarray(np.log(np.maximum(means, 1e-12)))  # 1e-12: far below what 8 bits resolve
