@@ -15,7 +15,7 @@ from tiny import TINY
 
 from siamese_diffusion.claim import Claim, begun_earlier, listing, mark, marked_by, require_apart
 from siamese_diffusion.config import HARMLESS, Config, build_config, load_config, update
-from siamese_diffusion.data.hashing import fingerprint
+from siamese_diffusion.data.hashing import note_files
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.diffusion.pretrain import pretrain
 from siamese_diffusion.diffusion.train import train
@@ -258,16 +258,16 @@ def test_a_file_that_is_changed_in_place_is_another_one(tmp_path: Path, disc_pai
     """Also where its size stays, and its time."""
     data, out = disc_pairs(count=4), tmp_path / "out"
     config = build_config({"data": {"resolution": 32}}, "test")
-    inputs = {"command": "train", **fingerprint(sorted(data.rglob("*.png")))}
+    inputs = {"command": "train", **note_files(sorted(data.rglob("*.png")))}
     Claim(out, config, {}, inputs, False).write()
     (out / "log.jsonl").write_text("{}\n")
     file = data / "masks/002.png"
     state, content = file.stat(), bytearray(file.read_bytes())
-    Claim(out, config, {}, {"command": "train", **fingerprint(sorted(data.rglob("*.png")))}, True)
+    Claim(out, config, {}, {"command": "train", **note_files(sorted(data.rglob("*.png")))}, True)
     content[-20] ^= 1
     file.write_bytes(content)
     os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
-    changed = fingerprint(sorted(data.rglob("*.png")))
+    changed = note_files(sorted(data.rglob("*.png")))
     with pytest.raises(InputError, match=r"other input \(contents"):
         Claim(out, config, {}, {"command": "train", **changed}, True)
     earlier = {"command": "train", "program": "siamese-diffusion", "files": changed["files"]}

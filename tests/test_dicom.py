@@ -583,7 +583,7 @@ def test_an_interrupted_call_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = tmp_path / "data/ct/IM0021"
     content = path.read_bytes()
     path.write_bytes(content[:-700] + bytes(0))
-    monkeypatch.setattr("siamese_diffusion.data.prepare.fingerprint", lambda files: {"files": "the same"})
+    monkeypatch.setattr("siamese_diffusion.data.prepare.note_files", lambda files: {"files": "the same"})
     with pytest.raises(InputError, match="IM0021"):
         written(tmp_path / "data", tmp_path / "out", every=4)
     path.write_bytes(content)

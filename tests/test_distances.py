@@ -56,6 +56,24 @@ def test_kernel_distance_is_the_unbiased_sum_over_pairs() -> None:
     assert found.estimate.value == pytest.approx(within[0] + within[1] - 2 * across)
 
 
+def test_two_halves_are_as_far_apart_as_explicit_halves_are() -> None:
+    random = np.random.default_rng(3)
+    real = random.normal(size=(40, 6))
+
+    def kernel(x: Array, y: Array) -> Array:
+        return np.asarray((x @ y.T / 6 + 1) ** 3)
+
+    def distance(a: Array, b: Array) -> float:
+        own = sum((kernel(x, x).sum() - np.trace(kernel(x, x))) / (20 * 19) for x in (a, b))
+        return float(own - 2 * kernel(a, b).mean())
+
+    orders = (random.permutation(40) for _ in range(400))
+    found = [distance(real[order[:20]], real[order[20:]]) for order in orders]
+    assert quality.halves_distance(real, splits=400) == pytest.approx(np.quantile(found, 0.95), rel=0.3)
+    assert quality.halves_distance(np.ones((8, 3))) > 0
+    assert quality.kernel_distance(real, real + 3).estimate.value > 5 * quality.halves_distance(real)
+
+
 def test_kernel_distance_agrees_with_torchmetrics() -> None:
     import torch
     from torchmetrics.image.kid import poly_mmd
@@ -188,3 +206,11 @@ def test_shapes_and_sizes_are_checked() -> None:
         quality.frechet(np.zeros((4, 3)), np.zeros((4, 2)))
     with pytest.raises(ValueError, match="at least 4"):
         quality.kernel_distance(np.zeros((3, 2)), np.zeros((9, 2)))
+
+
+@pytest.mark.filterwarnings("error")
+def test_intervals_of_two_images_are_finite() -> None:
+    """A resample that holds one image twice has no pair of different images."""
+    features = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
+    for found in (quality.diversity(features), quality.kernel_distance(features, features + 1)):
+        assert np.isfinite([found.value, found.low, found.high]).all()

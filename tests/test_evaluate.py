@@ -91,6 +91,11 @@ def test_without_a_test_split_the_judge_is_measured_on_its_validation_pairs(
     judge = json.loads((tmp_path / "out" / "judge" / "metrics.json").read_text())
     expected = {"dice": judge["val"]["mDice"], "boundary": None, "on": "validation", "count": 2}
     assert metrics["fit"]["judge"] == expected
+    aside = metrics["protocol"]["set_aside"]  # stand in for held-out images, of which there are none
+    assert len(aside) == 4
+    assert set(aside) < {f"{i:03d}" for i in range(12)}
+    assert all(isinstance(entry["real"], float) for entry in metrics["quality"].values())
+    assert aside[0] in (tmp_path / "out" / "report.html").read_text()
     assert metrics["novelty"]["measured_on"] == {"images": "half of the training images", "count": 6}
 
     with pytest.raises(InputError, match="already holds results"):

@@ -88,6 +88,24 @@ def test_a_killed_pass_goes_on_with_the_next_shard(
     assert len(list(cache.rglob("*"))) == 1  # the shards are gone
 
 
+def test_what_a_call_left_that_was_killed_after_it_joined_its_shards_goes(
+    images: list[ImageFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*arguments: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    cache = tmp_path / "cache"
+    with monkeypatch.context() as patch:
+        patch.setattr("siamese_diffusion.evaluation.features.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            features(images, corners(), cache, 24)
+    assert len([path for path in cache.iterdir() if path.is_dir()]) == 1
+    calls: list[int] = []
+    features(images, corners(calls), cache, 24)
+    assert not calls
+    assert [path.suffix for path in cache.iterdir()] == [".npy"]
+
+
 def test_an_unreadable_image_is_named(images: list[ImageFile], tmp_path: Path) -> None:
     images[5].path.write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"5\.png"):

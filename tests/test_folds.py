@@ -72,6 +72,13 @@ def test_folds_are_disjoint_whole_and_alike(tmp_path: Path) -> None:
     assert SIZES == 3
 
 
+def test_a_fold_without_a_lesion_is_refused(tmp_path: Path) -> None:
+    pairs = pairs_of(tmp_path / "a", [0] * 9 + [20, 30])
+    with pytest.raises(InputError, match="--folds 3: some fold would have no image with a lesion"):
+        draw_folds(pairs, 3, seed=0)
+    assert len(draw_folds(pairs, 2, seed=0)) == 2
+
+
 def test_a_group_is_in_one_fold(tmp_path: Path) -> None:
     groups = ["big"] * 6 + [f"g{i // 2}" for i in range(12)]
     pairs = pairs_of(tmp_path / "a", [10 + i for i in range(18)], groups)

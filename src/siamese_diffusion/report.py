@@ -86,6 +86,11 @@ def write_report(
     write_text(path, page.render(title=title, lead=lead, verdicts=verdicts, sections=sections, made_by=made_by))
 
 
+def percent(share: float) -> str:
+    """A share as a page shows it, to a tenth of a percent."""
+    return f"{100 * share:.1f}"
+
+
 def labelled_rows(rows: Mapping[str, Sequence[NDArray[np.uint8]]], size: float = 1.25) -> bytes:
     """A PNG of rows of pictures, each row with its name at the left.
 

@@ -17,7 +17,7 @@ from scipy.ndimage import affine_transform, binary_dilation, binary_opening, dis
 from siamese_diffusion import progress
 from siamese_diffusion.claim import Claim
 from siamese_diffusion.data.arrays import Images, Masks, load_pairs
-from siamese_diffusion.data.hashing import fingerprint
+from siamese_diffusion.data.hashing import note_files
 from siamese_diffusion.data.images import Mask, Pixels
 from siamese_diffusion.data.masks import LEAST, MASK_RECIPES, Recipe
 from siamese_diffusion.data.pairs import Pair, prompt_of
@@ -114,7 +114,7 @@ def copy_paste(
             f"{pairs[0].mask.path}: no lesion of this set lies whole inside its image and can be pasted elsewhere"
         )
     settings = {"resolution": resolution, "label": label, "recipe": recipe, "blend": blend, "seed": seed, "copy": copy}
-    files = fingerprint([path for pair in pairs for path in pair.files])
+    files = note_files([path for pair in pairs for path in pair.files])
     inputs = {"command": "copy-paste", **settings, "pairs": len(pairs), **files}
     Claim(out, None, {}, inputs, resume, earlier=lambda: written_earlier(out)).write()
     made = 0

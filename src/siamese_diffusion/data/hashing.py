@@ -22,7 +22,7 @@ def hash_files(paths: Iterable[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def fingerprint(paths: Collection[Path]) -> dict[str, str]:
+def note_files(paths: Collection[Path]) -> dict[str, str]:
     """What a claim notes of the files that a command works from: `files`, their names and sizes, and `contents`.
 
     Wherever they lie. To read them takes a hundredth of what decoding them does.

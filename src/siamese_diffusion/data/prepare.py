@@ -26,7 +26,7 @@ from siamese_diffusion.data.clinical.told import kinds
 from siamese_diffusion.data.coding import VOID
 from siamese_diffusion.data.fetch.unpack import Limits, unpack
 from siamese_diffusion.data.folder import SPLITS, DataFolder, is_archive
-from siamese_diffusion.data.hashing import fingerprint
+from siamese_diffusion.data.hashing import note_files
 from siamese_diffusion.data.layouts import classes
 from siamese_diffusion.data.prepared import Prepared
 from siamese_diffusion.data.sources import Job, Source, of_folder, parse_labels
@@ -198,7 +198,7 @@ class _Call:
             allotment.require_enough(names, self.groups, self.shares)
         self.inputs = {
             "command": "prepare",
-            **fingerprint(source.files),
+            **note_files(source.files),
             "pairs": len(names),
             "grouping": hash_json(group_by),
             "--split": split,

@@ -15,7 +15,7 @@ from siamese_diffusion.claim import Claim, begun_earlier, require_apart
 from siamese_diffusion.config import READING, READING_IMAGES, Config, update
 from siamese_diffusion.data.arrays import Images, cache_key, map_images, remove_arrays, to_tensor
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.hashing import fingerprint
+from siamese_diffusion.data.hashing import note_files
 from siamese_diffusion.data.pairs import prompt_of, reading
 from siamese_diffusion.device import find_device, make_accelerator, precision_on
 from siamese_diffusion.diffusion.backbone import Backbone, require_shape, small_backbone
@@ -92,7 +92,7 @@ def _pretrain(images: Path | DataFolder, out: Path, config: Config, resume: bool
     if len(seen) < 2:
         raise InputError(f"--images {folder.path}: one image is not enough to train on")
     paths = [image.path for image in seen]
-    inputs = {"command": "pretrain", "images": len(paths), **fingerprint(paths), **reading(images=seen)}
+    inputs = {"command": "pretrain", "images": len(paths), **note_files(paths), **reading(images=seen)}
     # of the data: pairs may be limited, images are not
     relevant = {"resolution", "split", "label", "prompt_dropout", "flip", *READING_IMAGES}
     depends = {"data": relevant, "backbone": None, "pretrain": None}

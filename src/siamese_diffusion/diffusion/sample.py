@@ -21,7 +21,7 @@ from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.config import Config, DataConfig, SampleConfig, update
 from siamese_diffusion.data.arrays import Images, Masks, to_images, to_tensor
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.hashing import fingerprint
+from siamese_diffusion.data.hashing import note_files
 from siamese_diffusion.data.images import Fit, Mask, Pixels, unsquare
 from siamese_diffusion.data.masks import MASK_RECIPES, transform_mask
 from siamese_diffusion.data.pairs import MaskFile, prompt_of
@@ -153,7 +153,7 @@ def _claim(
     out: Path, trained: Trained, wanted: Sequence[Wanted], config: Config, options: dict[str, Any], resume: bool
 ) -> Claim:
     """The right to `out`, which holds none of these pairs yet, or some, and no others."""
-    files = fingerprint([path for one in wanted for path in one.mask.files])
+    files = note_files([path for one in wanted for path in one.mask.files])
     inputs = {"command": "sample", **options, "checkpoint": trained.hash, "pairs": len(wanted), **files}
     loose = options["--format"] == "folder"
     claim = Claim(

@@ -24,7 +24,7 @@ from siamese_diffusion.data.arrays import (
 )
 from siamese_diffusion.data.decoding import announce
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.hashing import fingerprint
+from siamese_diffusion.data.hashing import note_files
 from siamese_diffusion.data.pairs import Pair, prompt_of, reading
 from siamese_diffusion.device import find_device, make_accelerator, precision_on
 from siamese_diffusion.diffusion.backbone import Backbone, load_backbone, require_divisible, require_shape
@@ -130,7 +130,7 @@ def _claim(out: Path, backbone: str, config: Config, pairs: Sequence[Pair], resu
         "command": "train",
         "backbone": Path(backbone).name,
         "pairs": len(pairs),
-        **fingerprint([path for pair in pairs for path in pair.files]),
+        **note_files([path for pair in pairs for path in pair.files]),
         **reading(pairs),
     }
     depends = dict.fromkeys(("data", "backbone", "method", "train"))

@@ -16,7 +16,7 @@ from siamese_diffusion import progress
 from siamese_diffusion.config import Config
 from siamese_diffusion.data.pairs import ImageFile, Pair
 from siamese_diffusion.evaluation.features import FLIP_NAMES, FLIPS, PLAIN, Extractor, contents, features
-from siamese_diffusion.evaluation.metrics.copies import Calibration, CopySearch, Novelty, whole_image
+from siamese_diffusion.evaluation.metrics.copies import LEAST, Calibration, CopySearch, Novelty, whole_image
 from siamese_diffusion.evaluation.metrics.local_matches import SIDE, Details, details
 from siamese_diffusion.evaluation.metrics.lpips import Distance, pair_distances
 from siamese_diffusion.evaluation.metrics.mask_fit import interval
@@ -183,11 +183,15 @@ def _details(pairs: Sequence[Pair], description: str) -> Iterator[Details]:
 
 
 def set_aside(sets: Sets, config: Config) -> NDArray[np.intp]:
-    """Places of the training images that stand in for held-out ones, drawn by the seed; none where there are some."""
-    if sets.held_out:
+    """Places of the training images that stand in for held-out ones, drawn by the seed.
+
+    None where some are held out already, or with fewer than eight images in all.
+    """
+    total = len(sets.real)
+    if sets.held_out or total < 2 * LEAST:
         return np.empty(0, np.intp)
-    count = round(len(sets.real) * config.evaluate.held_out)
-    return np.sort(np.random.default_rng(config.evaluate.seed).permutation(len(sets.real))[:count])
+    count = min(max(round(total * config.evaluate.held_out), LEAST), total - LEAST)
+    return np.sort(np.random.default_rng(config.evaluate.seed).permutation(total)[:count])
 
 
 def _nearest(

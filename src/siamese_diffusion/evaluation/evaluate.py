@@ -16,7 +16,7 @@ from siamese_diffusion.config import READING, Config, EvaluateConfig, update
 from siamese_diffusion.data.arrays import load_images
 from siamese_diffusion.data.decoding import plain_settings
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.hashing import fingerprint, hash_files
+from siamese_diffusion.data.hashing import hash_files, note_files
 from siamese_diffusion.data.pairs import Pair, reading
 from siamese_diffusion.data.splits import held_out, own_test_pairs
 from siamese_diffusion.device import find_device, precision_on, set_tf32
@@ -178,7 +178,7 @@ def _claim(
         "judge": hash_files([judge / WEIGHTS]) if judge is not None else None,
         "precision": precision,
         **_counts(sets),
-        **fingerprint([path for pair in pairs for path in pair.files]),
+        **note_files([path for pair in pairs for path in pair.files]),
         **reading(pairs),
     }
     return Claim(out, config, depends, inputs, resume, earlier=lambda: _is_earlier(out, names, sets))

@@ -64,7 +64,7 @@ def in_precision(extractor: Extractor, device: torch.device, precision: str) -> 
     return replace(extractor, embed=embed, key=f"{extractor.key}-{precision}")
 
 
-def fingerprint(module: nn.Module) -> str:
+def weights_hash(module: nn.Module) -> str:
     """16 hexadecimal digits of the SHA-256 over a module's weights and their names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
@@ -105,7 +105,9 @@ def _inception(device: torch.device) -> Extractor:
     def embed(images: Tensor) -> Tensor:
         return torch.as_tensor(module(images.to(device))[0])
 
-    return Extractor("inception", embed, fingerprint(module), "299 px, bilinear as in TensorFlow 1", family="inception")
+    return Extractor(
+        "inception", embed, weights_hash(module), "299 px, bilinear as in TensorFlow 1", family="inception"
+    )
 
 
 def _clip(name: str, device: torch.device) -> Extractor:
@@ -124,7 +126,7 @@ def _clip(name: str, device: torch.device) -> Extractor:
     def embed(images: Tensor) -> Tensor:
         return torch.as_tensor(module(pixel_values=normalize(_resize(images.to(device), side, "bicubic"))).image_embeds)
 
-    return Extractor(name, embed, fingerprint(module), f"{side} px, bicubic", family="clip")
+    return Extractor(name, embed, weights_hash(module), f"{side} px, bicubic", family="clip")
 
 
 def _timm(name: str, model: str, file: Path | None, device: torch.device, arguments: dict[str, Any]) -> Extractor:
@@ -147,7 +149,7 @@ def _timm(name: str, model: str, file: Path | None, device: torch.device, argume
     def embed(images: Tensor) -> Tensor:
         return torch.as_tensor(module(normalize(_resize(images.to(device), side, filtered))))
 
-    return Extractor(name, embed, fingerprint(module), f"{side} px, {filtered}")
+    return Extractor(name, embed, weights_hash(module), f"{side} px, {filtered}")
 
 
 def _load(module: nn.Module, file: Path, name: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from siamese_diffusion import progress
 from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.hashing import fingerprint
+from siamese_diffusion.data.hashing import note_files
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.data.writer import PairWriter, read_rows, written_earlier
 from siamese_diffusion.errors import InputError
@@ -69,7 +69,7 @@ def filter_(
         "--drop-flagged": drop_flagged,
         "scores": hash_json([sorted(scored.fits.items()), sorted(scored.copies)]),
         "pairs": len(scored.pairs),
-        **fingerprint([path for pair in scored.pairs for path in pair.files]),
+        **note_files([path for pair in scored.pairs for path in pair.files]),
     }
     with hold(out):
         claim = Claim(out, None, {}, inputs, resume, earlier=lambda: written_earlier(out))

@@ -20,7 +20,7 @@ from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.data.splits import own_test_pairs
 from siamese_diffusion.device import find_device, precision_on
-from siamese_diffusion.evaluation.extractors import fingerprint
+from siamese_diffusion.evaluation.extractors import weights_hash
 from siamese_diffusion.evaluation.features import Extractor
 from siamese_diffusion.evaluation.metrics.mask_fit import Scores, pair_scores, shuffled_fit
 from siamese_diffusion.segmentation.inference import probabilities
@@ -113,7 +113,7 @@ def embedder(judge: Judge) -> Extractor:
         pooled = watch.map.mean((2, 3))
         return F.normalize(pooled, dim=1) * math.sqrt(pooled.shape[1])
 
-    return Extractor("judge", embed, f"{fingerprint(network)}-unit", "none", resolution=judge.resolution)
+    return Extractor("judge", embed, f"{weights_hash(network)}-unit", "none", resolution=judge.resolution)
 
 
 class _Enough(Exception):  # noqa: N818 - it is no error

@@ -17,7 +17,17 @@ from siamese_diffusion.evaluation.judge import Judge
 from siamese_diffusion.evaluation.metrics.mask_fit import Scores
 from siamese_diffusion.evaluation.metrics.panel import meaning
 from siamese_diffusion.evaluation.verdict import promised
-from siamese_diffusion.report import Figure, Section, Table, Verdict, histogram, labelled_rows, scatter, write_report
+from siamese_diffusion.report import (
+    Figure,
+    Section,
+    Table,
+    Verdict,
+    histogram,
+    labelled_rows,
+    percent,
+    scatter,
+    write_report,
+)
 
 
 def write(
@@ -150,26 +160,26 @@ def _fit_table(fit: Mapping[str, Any], on: str) -> Table:
         [
             [
                 "Dice, %",
-                _percent(fit["dice"]["mean"]),
-                f"{_percent(fit['dice']['low'])} to {_percent(fit['dice']['high'])}",
-                _percent(fit["judge"]["dice"]),
-                _percent(fit["shuffled"]["mean"]),
+                percent(fit["dice"]["mean"]),
+                f"{percent(fit['dice']['low'])} to {percent(fit['dice']['high'])}",
+                percent(fit["judge"]["dice"]),
+                percent(fit["shuffled"]["mean"]),
                 "Overlap of the mask with what the network sees; 100 is perfect. With other pairs' masks it "
                 "shows what is reached without obeying.",
             ],
             [
                 "IoU, %",
-                _percent(fit["iou"]["mean"]),
-                f"{_percent(fit['iou']['low'])} to {_percent(fit['iou']['high'])}",
+                percent(fit["iou"]["mean"]),
+                f"{percent(fit['iou']['low'])} to {percent(fit['iou']['high'])}",
                 "",
                 "",
                 "Overlap over union; the same order, a stricter scale.",
             ],
             [
                 "boundary, %",
-                _percent(fit["boundary"]["mean"]),
-                f"{_percent(fit['boundary']['low'])} to {_percent(fit['boundary']['high'])}",
-                "" if own_boundary is None else _percent(own_boundary),
+                percent(fit["boundary"]["mean"]),
+                f"{percent(fit['boundary']['low'])} to {percent(fit['boundary']['high'])}",
+                "" if own_boundary is None else percent(own_boundary),
                 "",
                 "Mean distance between the two outlines, of the image's diagonal; 0 is perfect, and 100 is "
                 "counted where the network sees nothing.",
@@ -232,19 +242,19 @@ def _novelty_table(novelty: Mapping[str, Any]) -> Table:
         [
             [
                 "flagged",
-                f"{_percent(novelty['share_flagged'])} %",
+                f"{percent(novelty['share_flagged'])} %",
                 "Share of the synthetic images flagged as copies.",
             ],
             [
                 "false alarms",
-                f"{_percent(novelty['false_alarm_rate'])} %",
+                f"{percent(novelty['false_alarm_rate'])} %",
                 f"Share of {measured['count']} real images ({measured['images']}) that the flag hits, though "
                 f"they are no copies. A flagged share of this size is no sign of copying.",
             ],
             [
                 "thresholds",
                 ", ".join(f"{name} {_number(value)}" for name, value in novelty["thresholds"].items()),
-                f"Set so that the flag hits about {_percent(novelty['target'])} % of the training images, each "
+                f"Set so that the flag hits about {percent(novelty['target'])} % of the training images, each "
                 f"compared with all others. {promised(novelty) or ''}".strip(),
             ],
             [
@@ -326,7 +336,3 @@ def _title(name: str) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"

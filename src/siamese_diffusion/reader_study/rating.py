@@ -21,7 +21,7 @@ from typing_extensions import TypedDict
 
 from siamese_diffusion.claim import Claim, require_apart, visible
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.hashing import fingerprint
+from siamese_diffusion.data.hashing import note_files
 from siamese_diffusion.data.opening import image_size
 from siamese_diffusion.data.pairs import ImageFile
 from siamese_diffusion.errors import InputError, brief
@@ -112,7 +112,7 @@ def export_ratings(
         "--resolution": resolution,
         "--split": split,
         "sources": list(folders),
-        **fingerprint([image.path for _, image in chosen]),
+        **note_files([image.path for _, image in chosen]),
     }
     with hold(out):
         claim = Claim(out, None, {}, inputs, None, result=PAGE, earlier=lambda: _is_earlier(out))

@@ -7,7 +7,7 @@ from typing import Any
 
 from siamese_diffusion.claim import listing
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.hashing import fingerprint
+from siamese_diffusion.data.hashing import note_files
 from siamese_diffusion.data.pairs import Pair, reading
 
 
@@ -54,7 +54,7 @@ class Material:
         return {
             "command": "segment",
             **{name: self.counts[name] for name in ("real", "validation", "synthetic")},
-            **fingerprint(_files(seen)),
+            **note_files(_files(seen)),
             "test": {name: len(pairs) for name, pairs in self.tests.items()},
             **fold,
             **reading([*seen, *(pair for pairs in self.tests.values() for pair in pairs)]),

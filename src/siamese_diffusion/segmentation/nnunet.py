@@ -24,7 +24,7 @@ from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.config import READING, Config
 from siamese_diffusion.data.decoding import announce, plain_settings
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.hashing import fingerprint
+from siamese_diffusion.data.hashing import note_files
 from siamese_diffusion.data.images import Fit, resize, unsquare
 from siamese_diffusion.data.pairs import Pair, reading
 from siamese_diffusion.data.splits import own_test_pairs, require_disjoint, train_and_validation, validation_list
@@ -109,7 +109,7 @@ def export_nnunet(
         "--name": name,
         "--id": id,
         "--folds": count,
-        **fingerprint([path for case in cases for path in case.pair.files]),
+        **note_files([path for case in cases for path in case.pair.files]),
         "cases": len(cases),
         **reading([case.pair for case in cases]),
     }

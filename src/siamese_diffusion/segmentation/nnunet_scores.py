@@ -10,7 +10,7 @@ from siamese_diffusion import progress
 from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.config import DataConfig
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.hashing import fingerprint
+from siamese_diffusion.data.hashing import note_files
 from siamese_diffusion.data.images import Mask
 from siamese_diffusion.data.opening import decoded
 from siamese_diffusion.data.pairs import MaskFile
@@ -49,7 +49,7 @@ def score_nnunet(
     files = {path.stem: path for path in sorted(predictions.glob("*.png"))} if predictions.is_dir() else {}
     _require_cases(files, names, predictions, table)
     truth = _truth(masks, [names[case] for case in files])
-    inputs = {"command": "predict", **fingerprint([*files.values(), table])}
+    inputs = {"command": "predict", **note_files([*files.values(), table])}
     scores: list[SetScores] = []
     shares: list[float] = []
     with hold(out):

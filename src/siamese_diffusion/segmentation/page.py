@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from siamese_diffusion import __version__, pictures
 from siamese_diffusion.config import Config
-from siamese_diffusion.report import Figure, Section, Table, reliability, write_report
+from siamese_diffusion.report import Figure, Section, Table, percent, reliability, write_report
 from siamese_diffusion.segmentation.findings import Findings
 
 COLUMNS = 6
@@ -90,7 +90,7 @@ def write(
 def settings_rows(metrics: Mapping[str, Any], config: Config, times: Mapping[str, float]) -> list[list[str]]:
     """What was run: pairs, network, settings that matter most, and the seconds it took."""
     settings, train = config.segment, metrics["train"]
-    made = f" and {train['synthetic']} synthetic ones, {_percent(settings.synthetic_share)} % of each batch"
+    made = f" and {train['synthetic']} synthetic ones, {percent(settings.synthetic_share)} % of each batch"
     start = "ImageNet weights" if metrics["imagenet"] else "random weights"
     weight = f", lesion weight {settings.lesion_weight:g}" if settings.lesion_weight != 1 else ""
     steps = f"at most {settings.steps}, patience {settings.patience}" if settings.patience else str(settings.steps)
@@ -127,8 +127,8 @@ def _verdict(one: Shown) -> str:
     low, high = one.interval
     mean = float(one.dice[one.scored].mean())
     told = (
-        f"{one.name}, {_count(len(one.dice), 'image')}: a mean Dice of {_percent(mean)} % "
-        f"(95 % interval {_percent(low)} to {_percent(high)}). "
+        f"{one.name}, {_count(len(one.dice), 'image')}: a mean Dice of {percent(mean)} % "
+        f"(95 % interval {percent(low)} to {percent(high)}). "
     )
     if found.lesions:
         told += f"Of {_count(found.lesions, 'image')} with a lesion it missed {found.missed or 'none'} altogether. "
@@ -147,9 +147,9 @@ def _scores(sets: Sequence[Shown], figures: Sequence[Table]) -> Section:
                 one.name,
                 str(len(one.dice)),
                 spread(float(dice.mean()), float(dice.std())),
-                _tight(f"{_percent(low)} to {_percent(high)}"),
-                _percent(float(np.median(dice))),
-                _percent(float((dice < 0.5).mean())),
+                _tight(f"{percent(low)} to {percent(high)}"),
+                percent(float(np.median(dice))),
+                percent(float((dice < 0.5).mean())),
                 spread(float(iou.mean()), float(iou.std())),
                 _tight(f"{one.findings.missed} of {one.findings.lesions}"),
                 _tight(f"{one.findings.false_alarms} of {len(one.dice) - one.findings.lesions}"),
@@ -200,7 +200,7 @@ def _calibration(sets: Sequence[Shown]) -> Section:
         found = one.findings
         count = found.count.clip(min=1)
         bins[one.name] = (found.probability / count, found.lesion / count, found.count)
-    rows = [[one.name, *(_percent(value) for value in one.findings.calibration.values())] for one in sets]
+    rows = [[one.name, *(percent(value) for value in one.findings.calibration.values())] for one in sets]
     return Section(
         "Can its probabilities be trusted?",
         "Of all pixels to which the network gives a probability of, say, 80 %, eighty in a hundred should be lesion. "
@@ -222,7 +222,7 @@ def _table(one: Shown) -> Section:
     order = np.argsort(one.dice, kind="stable")[:MOST_ROWS].tolist()
     found = one.findings
     rows = [
-        [one.names[i], *(_percent(float(value[i])) for value in (one.dice, one.iou, found.truth, found.seen))]
+        [one.names[i], *(percent(float(value[i])) for value in (one.dice, one.iou, found.truth, found.seen))]
         for i in order
     ]
     more = f"The {len(rows)} worst of {len(one.dice)}. " if len(rows) < len(one.dice) else ""
@@ -234,7 +234,7 @@ def _table(one: Shown) -> Section:
 
 def spread(mean: float, deviation: float) -> str:
     """Mean and standard deviation times 100, on one line."""
-    return _tight(f"{_percent(mean)} ± {_percent(deviation)}")
+    return _tight(f"{percent(mean)} ± {percent(deviation)}")
 
 
 def _tight(cell: str) -> str:
@@ -243,7 +243,3 @@ def _tight(cell: str) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"

@@ -23,7 +23,7 @@ from siamese_diffusion import pictures, progress
 from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.config import DataConfig
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.hashing import fingerprint
+from siamese_diffusion.data.hashing import note_files
 from siamese_diffusion.data.images import Fit, Mask, Pixels, square
 from siamese_diffusion.data.pairs import ImageFile, MaskFile
 from siamese_diffusion.device import find_device
@@ -113,7 +113,7 @@ def predict(
         "--tta": tta,
         "--threshold": threshold,
         "--batch-size": batch_size,
-        **fingerprint([*source.files, *weight_files(network)]),
+        **note_files([*source.files, *weight_files(network)]),
     }
     with hold(out):
         claim = Claim(out, None, {}, inputs, resume, result=TABLE)

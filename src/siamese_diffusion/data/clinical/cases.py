@@ -8,8 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from siamese_diffusion.config import DataConfig
 from siamese_diffusion.data.clinical.told import stem
@@ -37,10 +39,29 @@ USED = {
 CHOICES = tuple(USED)
 HOUNSFIELD = -200
 """Values below this are no magnitudes: CT, whose grey needs a window."""
+SPREAD = (0.5, 99.5)
+"""Percentiles of the values that are black and white where nothing says so."""
 
 
 class NoWindowError(InputError):
     """Nothing says which grey values are shown; the file is not damaged."""
+
+
+def range_of(values: NDArray[Any], path: Path) -> tuple[float, float]:
+    """The values shown black and white where no window says so, of a sample (N,) of finite ones of file `path`.
+
+    Raises:
+        InputError: it is CT, which needs a window; or all values are alike.
+    """
+    if not values.size or values.min() == values.max():
+        raise InputError(f"{path}: is flat: all its values are alike")
+    if values.min() < HOUNSFIELD:
+        raise NoWindowError(
+            f"{path}: holds values from {values.min():g}, as CT in Hounsfield units does, and no window; --window "
+            "LEVEL,WIDTH says what is shown, 40,400 for soft tissue"
+        )
+    low, high = (float(value) for value in np.percentile(values, SPREAD))
+    return (low, high) if low < high else (float(values.min()), float(values.max()))
 
 
 @dataclass

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from siamese_diffusion.config import DataConfig
 from siamese_diffusion.data.clinical.cases import (
-    HOUNSFIELD,
-    NoWindowError,
     Options,
     chosen_labels,
     lesion_of,
@@ -25,6 +23,7 @@ from siamese_diffusion.data.clinical.cases import (
     partner_less,
     prepared_of,
     pseudonyms,
+    range_of,
     require_library,
 )
 from siamese_diffusion.data.clinical.told import clinical_files, stem
@@ -41,8 +40,6 @@ Level = tuple[float, float]
 
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 """The axis of a volume in RAS+ that slices of a plane are counted along."""
-SPREAD = (0.5, 99.5)
-"""Percentiles of a volume that are black and white where nothing says more."""
 
 
 @dataclass(frozen=True)
@@ -262,15 +259,7 @@ def _levels(path: Path, values: NDArray[Any], settings: DataConfig) -> Level:
     step = max(1, values.size // 2_000_000)
     seen = values.reshape(-1)[::step]
     seen = seen[np.isfinite(seen)]
-    if not seen.size or seen.min() == seen.max():
-        raise InputError(f"{path}: is flat: all its values are alike")
-    if seen.min() < HOUNSFIELD:
-        raise NoWindowError(
-            f"{path}: holds values from {seen.min():g}, as CT in Hounsfield units does; --window LEVEL,WIDTH says what "
-            "is shown, 40,400 for soft tissue"
-        )
-    low, high = (float(value) for value in np.percentile(seen, SPREAD))
-    return (low, high) if low < high else (float(seen.min()), float(seen.max()))
+    return range_of(seen, path)
 
 
 def _shown(volume: NDArray[Any], plane: str, index: int) -> NDArray[Any]:

@@ -12,17 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_diffusion.config import DataConfig
-from siamese_diffusion.data.clinical.cases import HOUNSFIELD, NoWindowError
+from siamese_diffusion.data.clinical.cases import range_of
 from siamese_diffusion.data.images import Pixels, to_8_bit
-from siamese_diffusion.errors import InputError, refused
+from siamese_diffusion.errors import refused
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 Level = tuple[float, float]
 
-SPREAD = (0.5, 99.5)
-"""Percentiles of a series that are black and white where nothing says more."""
 _FAR = 1e12
 """Beyond every window."""
 
@@ -182,12 +180,4 @@ def levels_of(sample: Sequence[tuple["Dataset", NDArray[Any]]], path: Path) -> L
         seen = values if head.get("PixelPaddingValue") is None else values[values != head.PixelPaddingValue]
         parts.append(in_units(head, seen.reshape(-1)[:: max(1, seen.size // 200_000)]))
     everything = np.concatenate(parts)
-    if not everything.size or everything.min() == everything.max():
-        raise InputError(f"{path}: is flat: all its values are alike")
-    if everything.min() < HOUNSFIELD:
-        raise NoWindowError(
-            f"{path}: holds values from {everything.min():g}, as CT in Hounsfield units does, and no window; --window "
-            "LEVEL,WIDTH says what is shown, 40,400 for soft tissue"
-        )
-    low, high = (float(value) for value in np.percentile(everything, SPREAD))
-    return (low, high) if low < high else (float(everything.min()), float(everything.max()))
+    return range_of(everything, path)

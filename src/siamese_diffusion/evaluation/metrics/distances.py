@@ -318,12 +318,15 @@ def _bootstrap(
     """The interval of `value`; `statistic` takes how often each row of the two (perhaps reduced) sets counts."""
     random = np.random.default_rng(seed)
     sizes = [min(size, MOST_COMPARED) for size in (first, second)]
-    found = np.array(
-        [
-            statistic(*(np.bincount(random.integers(n, size=n), minlength=n).astype(float) for n in sizes))
-            for _ in range(resamples)
-        ]
-    )
+    found = np.array([statistic(*(_resample(n, random) for n in sizes)) for _ in range(resamples)])
     scale = max(np.sqrt(n / size) for n, size in zip(sizes, (first, second), strict=True))
     low, high = value + scale * (np.quantile(found, [0.025, 0.975]) - found.mean())
     return Estimate(value, float(low), float(high))
+
+
+def _resample(count: int, random: np.random.Generator) -> Weights:
+    """How often each of `count` images is drawn; never one image alone where there are more, for that has no pairs."""
+    while True:
+        weights = np.bincount(random.integers(count, size=count), minlength=count).astype(float)
+        if count == 1 or np.count_nonzero(weights) > 1:
+            return weights
