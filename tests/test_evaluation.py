@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -153,13 +154,14 @@ def test_filter_writes_the_pairs_above_a_threshold_with_their_lines(folders: dic
     with (folders["out"] / "fit.csv").open(newline="") as file:
         dice = {row["name"]: float(row["dice"]) for row in csv.DictReader(file)}
     threshold = float(np.median(list(dice.values())))
-    result = filter_(folders["out"], tmp_path / "kept", min_dice=threshold, drop_flagged=True)
+    result = filter_(folders["out"], tmp_path / "kept", min_dice=threshold, drop_flagged=True, anyway=True)
     metrics = read_json(folders["out"] / "metrics.json")
     copies = {row["synthetic"] for row in metrics["novelty"]["flagged"]}
     expected = {name for name, value in dice.items() if value >= threshold and name not in copies}
     pairs = DataFolder(tmp_path / "kept").pairs()
     assert {pair.name for pair in pairs} == expected
     assert result["kept"] == len(expected)
+    assert result["share"] == len(expected) / len(dice)
     assert result["low"] == sum(value < threshold for value in dice.values())
     assert result["flagged"] == len(copies)
     rows = {row["image"]: row for row in read_jsonl(folders["made"] / "pairs.jsonl")}
@@ -170,7 +172,7 @@ def test_filter_writes_the_pairs_above_a_threshold_with_their_lines(folders: dic
                 np.asarray(Image.open(folder / row[part])) for folder in (tmp_path / "kept", folders["made"])
             )
             np.testing.assert_array_equal(kept, source)
-    again = filter_(folders["out"], tmp_path / "kept", min_dice=threshold, drop_flagged=True, resume=True)
+    again = filter_(folders["out"], tmp_path / "kept", min_dice=threshold, drop_flagged=True, anyway=True, resume=True)
     assert again == result
 
 
@@ -181,12 +183,37 @@ def test_filter_refuses_what_it_cannot_do(folders: dict[str, Path], tmp_path: Pa
     with pytest.raises(InputError, match=r"--min-dice 80: must be between 0 and 1"):
         filter_(scores, tmp_path / "kept", min_dice=80)
     with pytest.raises(InputError, match="none of 16 pairs is left"):
-        filter_(scores, tmp_path / "kept", min_dice=1.0, max_boundary=0.0)
+        filter_(scores, tmp_path / "kept", min_dice=1.0, max_boundary=0.0, anyway=True)
     with pytest.raises(InputError, match="holds other pairs"):
         filter_(scores, tmp_path / "kept", min_dice=0.1, synthetic=folders["real"])
     with pytest.raises(InputError, match="no such file"):
         filter_(made, tmp_path / "kept", min_dice=0.1)
     assert not (tmp_path / "kept").exists()
+
+
+def test_filter_makes_no_set_by_chance_and_says_where_little_is_left(
+    folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of noise that the judge sees nothing in, whatever lies above a threshold is noise too."""
+    scores = tmp_path / "scores"
+    shutil.copytree(folders["out"], scores)
+    metrics = read_json(scores / "metrics.json")
+    with (scores / "fit.csv").open(newline="") as file:
+        best = max(float(row["dice"]) for row in csv.DictReader(file))
+    for low, shuffled in ((0.2, 0.3), (0.3, 0.3)):
+        metrics["fit"]["dice"] |= {"mean": low + 0.1, "low": low}
+        metrics["fit"]["shuffled"] |= {"mean": shuffled - 0.1, "high": shuffled}
+        (scores / "metrics.json").write_text(json.dumps(metrics))
+        with pytest.raises(InputError, match=r"are there by chance.*--anyway"):
+            filter_(scores, tmp_path / "kept", min_dice=0.0)
+    assert not (tmp_path / "kept").exists()
+    filter_(scores, tmp_path / "unflagged", drop_flagged=True)  # mask fit has no say in this
+    assert "only" not in capsys.readouterr().err
+    metrics["fit"]["dice"]["low"] = 0.31
+    (scores / "metrics.json").write_text(json.dumps(metrics))
+    result = filter_(scores, tmp_path / "few", min_dice=best)
+    assert result["share"] < 0.2
+    assert f"only {100 * result['share']:.0f} % of the pairs are left" in " ".join(capsys.readouterr().err.split())
 
 
 def test_several_extractors_and_lpips(

@@ -19,9 +19,9 @@ from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_csv, read_json, read_jsonl
 from siamese_diffusion.segmentation import batches, networks, training
 from siamese_diffusion.segmentation.best_step import Selection
-from siamese_diffusion.segmentation.crossvalidation import render_summary
 from siamese_diffusion.segmentation.ensemble import Ensemble
 from siamese_diffusion.segmentation.predict import predict
+from siamese_diffusion.segmentation.printed import render
 from siamese_diffusion.segmentation.segment import segment
 from siamese_diffusion.segmentation.trained import fold_runs, load_network, require_finished
 
@@ -144,7 +144,7 @@ def test_each_pair_is_seen_by_a_network_that_has_not_met_it(
     name = folds["fold-1"][0]
     label = np.asarray(Image.open(out / f"out-of-fold/masks/{name}.png"))
     assert np.array_equal(label > 0, one.predict(data / "images" / f"{name}.png"))
-    told = render_summary(summary, out).splitlines()
+    told = render(summary, out).splitlines()
     assert [line.split(":")[0] for line in told] == ["fold 0", "fold 1", "fold 2", "all 9 images", "the report"]
     page = (out / "report.html").read_text()
     assert "fold 2" in page
@@ -220,7 +220,7 @@ def test_synthetic_pairs_are_told_apart_by_fold(
     ]
     (made / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = tmp_path / "cv"
-    summary = segment(data, out, [], [made], config=settings(steps=2), device="cpu", folds=3)
+    summary = segment(data, out, [], [made], config=settings(steps=2), device="cpu", folds=3, arms="mixed")
     assert [row["synthetic"] for row in summary["per_fold"]] == [4, 4, 4]
     assert summary["synthetic"]["pairs"] == 6
     assert summary["synthetic"]["unknown"] == 0

@@ -265,7 +265,7 @@ class TestTraining:
     ) -> None:
         data, made = disc_pairs(splits=SPLITS), disc_pairs(name="made", seed=1)
         config = self.config(network=network, sample_every=1, checkpoint_every=3)
-        whole = segment(data, tmp_path / "whole", [data], [made], config=config)
+        whole = segment(data, tmp_path / "whole", [data], [made], config=config, arms="mixed")
         add = Selection.add
 
         def killed(self: Selection, step: int, figures: dict[str, float], network: nn.Module) -> None:
@@ -275,9 +275,9 @@ class TestTraining:
 
         monkeypatch.setattr(Selection, "add", killed)
         with pytest.raises(RuntimeError, match="killed"):
-            segment(data, tmp_path / "run", [data], [made], config=config)
+            segment(data, tmp_path / "run", [data], [made], config=config, arms="mixed")
         monkeypatch.setattr(Selection, "add", add)
-        assert segment(data, tmp_path / "run", [data], [made], config=config, resume=True) == whole
+        assert segment(data, tmp_path / "run", [data], [made], config=config, resume=True, arms="mixed") == whole
         ends = [tmp_path / run / "checkpoints" / "step-000008" / "model.safetensors" for run in ("run", "whole")]
         first, second = (load_file(path) for path in ends)
         assert all(torch.equal(first[key], second[key]) for key in first)

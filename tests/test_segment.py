@@ -13,7 +13,7 @@ from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.splits import train_and_validation
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.segmentation import networks
-from siamese_diffusion.segmentation.batches import Arrays, batches, load
+from siamese_diffusion.segmentation.batches import Arrays, batches, load, share_of_made
 from siamese_diffusion.segmentation.best_step import Selection
 from siamese_diffusion.segmentation.inference import probabilities
 from siamese_diffusion.segmentation.metrics import score
@@ -98,7 +98,7 @@ def test_it_learns_discs_and_the_saved_network_is_the_scored_one(
 def test_synthetic_pairs_change_the_weights_but_not_the_number_of_steps(disc_pairs: DiscPairs, tmp_path: Path) -> None:
     data, made = disc_pairs(splits=SPLITS), disc_pairs(name="made", seed=1)
     plain = segment(data, tmp_path / "plain", [data], config=tiny())
-    both = segment(data, tmp_path / "both", [data], synthetic=[made], config=tiny())
+    both = segment(data, tmp_path / "both", [data], synthetic=[made], config=tiny(), arms="mixed")
     assert both["train"]["synthetic"] == 12
     steps = [json.loads(line)["step"] for line in (tmp_path / "both" / "log.jsonl").read_text().splitlines()]
     assert max(steps) == 4
@@ -136,6 +136,25 @@ def test_composition_of_batches() -> None:
             assert sorted(levels[start : start + size]) == list(grey[kind])
     whole, part = batch_at(3, range(8)), batch_at(3, range(2, 5))
     assert torch.equal(whole["images"][2:5], part["images"])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "real", "made", "used"), [(0.5, 10, 10, 0.5), (0.5, 54, 6, 0.1), (0.05, 54, 6, 0.05), (0.5, 10, 90, 0.5)]
+)
+def test_no_synthetic_pair_is_seen_more_often_than_the_mean_real_one(
+    wanted: float, real: int, made: int, used: float
+) -> None:
+    settings = tiny(steps=500, batch_size=8, synthetic_share=wanted, augmentation="none").segment
+    assert share_of_made(settings, real, made) == pytest.approx(used)
+    levels = [
+        Arrays(np.full((n, 32, 32, 3), v, np.uint8), np.zeros((n, 32, 32), bool)) for n, v in ((real, 0), (made, 9))
+    ]
+    batch_at = batches(levels[0], levels[1], settings)
+    drawn = torch.cat([batch_at(step, range(8))["images"].flatten(1).mean(1) > 0 for step in range(settings.steps)])
+    share = float(drawn.double().mean())
+    assert share == pytest.approx(used, abs=0.03)  # of 4000 draws, four standard deviations
+    if used < wanted:
+        assert share * real == pytest.approx((1 - share) * made, rel=0.35)
 
 
 def test_killed_and_resumed_is_the_same_run(
@@ -207,7 +226,9 @@ def test_a_finished_run_is_returned_and_never_mixed_up(
     with pytest.raises(InputError, match=r"segment\.steps = 3: .* says 2"):
         segment(data, out, [data], config=tiny(steps=3), resume=True)
     with pytest.raises(InputError, match="begun from other input"):
-        segment(data, out, [data], synthetic=[disc_pairs(name="made", seed=1)], config=config, resume=True)
+        segment(
+            data, out, [data], synthetic=[disc_pairs(name="made", seed=1)], config=config, resume=True, arms="mixed"
+        )
 
 
 def test_runs_of_one_process_may_differ_in_precision(disc_pairs: DiscPairs, tmp_path: Path) -> None:

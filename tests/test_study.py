@@ -36,11 +36,11 @@ from siamese_diffusion.data.images import Pixels
 from siamese_diffusion.data.masks import transform_mask
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.data.writer import PairWriter
+from siamese_diffusion.differences import paired
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.evaluation.metrics.mask_fit import interval
 from siamese_diffusion.studies import curves, drawn
 from siamese_diffusion.studies import study as module
-from siamese_diffusion.studies.differences import paired
 from siamese_diffusion.studies.dose import DOSES, dose_response
 from siamese_diffusion.studies.lock import StageLock
 from siamese_diffusion.studies.page import write_pictures

@@ -247,6 +247,7 @@ def filter_(
     ] = None,
     drop_flagged: Annotated[bool, Option("--drop-flagged", help="Leave out copies of training images.")] = False,
     synthetic: Annotated[Path | None, Option(help="The pairs that were scored, if they have moved.")] = None,
+    anyway: Annotated[bool, Option("--anyway", help="Even where mask fit is no better than chance.")] = False,
     resume: Resume = False,
 ) -> Result:
     """Keep the synthetic pairs that `evaluate` found good enough."""
@@ -258,6 +259,7 @@ def filter_(
         drop_flagged=drop_flagged,
         synthetic=synthetic,
         resume=resume,
+        anyway=anyway,
     )
 
 
@@ -272,12 +274,17 @@ def segment(
         Option(help="unet, segformer, unet_plain, sanet, polyp_pvt, ctnet; smp with --set segment.encoder=NAME."),
     ] = None,
     folds: Annotated[int | None, Option(help="Cross-validation: hold out each of so many folds in turn.")] = None,
+    arms: Annotated[
+        str | None, Option(help="With --synthetic: both (default: with and without them, compared), or mixed.")
+    ] = None,
+    seeds: Annotated[int | None, Option(help="Trainings of each arm; default: 3 of both arms, else 1.")] = None,
+    all_metrics: Annotated[bool, Option("--all-metrics", help="Print the polyp papers' figures too.")] = False,
     config: ConfigFile = None,
     settings: Setting = None,
     resume: Resume = False,
     device: Device = "auto",
-) -> Result | Shown:
-    """Train a segmentation network on real, or real and synthetic pairs, and test it."""
+) -> Shown:
+    """Train a segmentation network and test it; with synthetic pairs, say whether they help."""
     chosen = load_settings(config, settings)
     result = api.segment(
         train=train,
@@ -289,12 +296,12 @@ def segment(
         resume=resume,
         device=device,
         folds=folds,
+        arms=arms,
+        seeds=seeds,
     )
-    if folds is None:
-        return result
-    from siamese_diffusion.segmentation.crossvalidation import render_summary
+    from siamese_diffusion.segmentation.printed import render
 
-    return Shown(result, render_summary(result, out))
+    return Shown(result, render(result, out, all_metrics))
 
 
 @command(app)

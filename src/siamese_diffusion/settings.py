@@ -313,7 +313,13 @@ class SegmentConfig(LoopConfig):
         None, ge=1, description="stop after this many validations without a better one; default: take every step"
     )
     validation: float = Field(0.1, gt=0, lt=1, description="share of the training pairs held out where no val split is")
-    synthetic_share: float = Field(0.5, gt=0, lt=1, description="expected share of synthetic pairs in each batch")
+    synthetic_share: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="largest expected share of synthetic pairs in each batch; less where one of them would be seen "
+        "more often than a real one",
+    )
     pretrained: bool | Literal["auto"] = Field(
         False, description="start from ImageNet weights (downloaded on first use); auto: where they can be had"
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -209,6 +209,21 @@ class DataFolder:
         """Whether any image has a mask; `check` tells what else is there."""
         listing = self.listing
         return listing is not None and bool(listing.images.keys() & listing.masks.keys() or listing.test_sets)
+
+    def require_real(self) -> Self:
+        """The folder itself, where real pairs are asked for.
+
+        Raises:
+            InputError: it holds pairs whose manifest says that they are synthetic.
+        """
+        rows = self.listing.rows if self.listing is not None else {}
+        made = sorted(name for name, row in rows.items() if _is_synthetic(row))
+        if made:
+            raise InputError(
+                f"{self.named}: {len(made)} of {len(rows)} pairs are synthetic, by their manifest ({made[0]} is one), "
+                "and real pairs are asked for"
+            )
+        return self
 
     def require_listing(self) -> Listing:
         """The listing.

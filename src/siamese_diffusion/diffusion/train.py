@@ -85,7 +85,7 @@ def _train(
     if method is not None:
         config = update(config, "method", name=method)
     config = update(config, "train", precision=precision_on(find_device(device), config.train.precision))
-    folder = DataFolder.of(data, "--data", config.data)
+    folder = DataFolder.of(data, "--data", config.data).require_real()
     pairs = folder.pairs(config.data.split, config.data.limit, config.data.limit_seed)
     claim = _claim(out, backbone, config, pairs, resume)
 

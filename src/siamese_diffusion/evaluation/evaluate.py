@@ -101,7 +101,7 @@ def evaluate(
     require_apart(cache or out, "--cache", real=real, synthetic=synthetic)
     names = _names(config.evaluate.features)
     folders = (
-        DataFolder.of(real, "--real", config.data),
+        DataFolder.of(real, "--real", config.data).require_real(),
         DataFolder.of(synthetic, "--synthetic", plain_settings(config.data)),
     )
     sets = _find(*folders, config)

@@ -1,5 +1,6 @@
 """The `filter` command: keep the synthetic pairs that `evaluate` found good enough, as a folder of pairs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,10 @@ from siamese_diffusion.errors import InputError
 from siamese_diffusion.evaluation.scores import read_evaluation, read_fits
 from siamese_diffusion.files import hash_json
 from siamese_diffusion.lock import hold
+from siamese_diffusion.progress import notify
+
+FEW = 0.2
+"""Share of the pairs below which what is left is doubtful too."""
 
 
 def filter_(
@@ -23,8 +28,12 @@ def filter_(
     drop_flagged: bool = False,
     synthetic: Path | None = None,
     resume: bool = False,
+    anyway: bool = False,
 ) -> dict[str, Any]:
     """Write the synthetic pairs above a threshold. Nothing is drawn again, and a pair keeps its line of the manifest.
+
+    Where the judge sees the lesions no better than with other pairs' masks, those above the threshold are there by
+    chance, and what is left of noise is noise: that is refused. Where few are left, that is said.
 
     Args:
         scores: folder that `evaluate` wrote.
@@ -34,14 +43,16 @@ def filter_(
         drop_flagged: leave out what was flagged as a copy of a training image.
         synthetic: the pairs that were scored; default: where they were then.
         resume: go on with a folder that an earlier call began.
+        anyway: choose by mask fit even where it is no better than chance.
 
     Returns:
-        `pairs` considered, `kept`, `flagged` and `low` (dropped for either reason; both may hold), and `dice`, the mean
-        of the kept.
+        `out`, `pairs` considered, `kept`, `share` (of them, 0 to 1), `flagged` and `low` (dropped for either reason;
+        both may hold), and `dice`, the mean of the kept.
 
     Raises:
-        InputError: no criterion, one out of range, `scores` holds no finished evaluation of these pairs, no pair is
-            left, or `out` holds pairs already, or others than these, or anything else.
+        InputError: no criterion, one out of range, `scores` holds no finished evaluation of these pairs, its mask fit
+            is no better than chance, no pair is left, or `out` holds pairs already, or others than these, or anything
+            else.
     """
     for option, value in (("min-dice", min_dice), ("max-boundary", max_boundary)):
         if value is not None and not 0 <= value <= 1:
@@ -51,6 +62,8 @@ def filter_(
     require_apart(out, scores=scores, synthetic=synthetic)
     scored = _read_scores(scores, synthetic, drop_flagged)
     require_apart(out, synthetic=scored.folder)
+    if scored.by_chance is not None and not anyway and (min_dice is not None or max_boundary is not None):
+        raise InputError(f"filter: {scored.by_chance}; --anyway chooses all the same")
 
     def low(pair: Pair) -> bool:
         dice, boundary = scored.fits[pair.name]
@@ -75,6 +88,12 @@ def filter_(
         claim = Claim(out, None, {}, inputs, resume, earlier=lambda: written_earlier(out))
         _require_own_rows(out, kept)
         claim.write()
+        share = len(kept) / len(scored.pairs)
+        if share < FEW:
+            notify(
+                f"filter: only {100 * share:.0f} % of the pairs are left; what made most of them unfit is likely to be "
+                "in the rest too. Look at them, and train longer or draw more before they are used"
+            )
         with PairWriter(out, resume=True) as writer:
             for pair in progress.track(kept, "writing pairs"):
                 if pair.name not in writer.done:
@@ -84,6 +103,7 @@ def filter_(
             "out": str(out),
             "pairs": len(scored.pairs),
             "kept": len(kept),
+            "share": len(kept) / len(scored.pairs),
             "low": sum(low(pair) for pair in scored.pairs),
             "flagged": len(scored.copies),
             "dice": sum(scored.fits[pair.name][0] for pair in kept) / len(kept),
@@ -99,6 +119,8 @@ class Scored(NamedTuple):
     """Dice and boundary distance by name."""
     copies: set[str]
     """Names of those to leave out as copies of training images."""
+    by_chance: str | None
+    """Why their fit says nothing, where that is so."""
 
 
 def _read_scores(scores: Path, synthetic: Path | None, drop_flagged: bool) -> Scored:
@@ -109,7 +131,18 @@ def _read_scores(scores: Path, synthetic: Path | None, drop_flagged: bool) -> Sc
     if {pair.name for pair in pairs} != set(fits):
         raise InputError(f"{folder}: holds other pairs than {scores / 'fit.csv'} has scores of; run `evaluate` again")
     copies = {row["synthetic"] for row in metrics["novelty"]["flagged"]} if drop_flagged else set()
-    return Scored(folder, pairs, fits, copies)
+    return Scored(folder, pairs, fits, copies, _by_chance(metrics))
+
+
+def _by_chance(metrics: Mapping[str, Any]) -> str | None:
+    fit = metrics["fit"]
+    if fit["dice"]["low"] > fit["shuffled"]["high"]:
+        return None
+    return (
+        f"the judge's Dice with the masks asked for, {100 * fit['dice']['mean']:.1f} %, is no better than with other "
+        f"pairs' masks, {100 * fit['shuffled']['mean']:.1f} %, so the pairs above a threshold are there by chance; "
+        "train the generator longer, or give a better judge (--judge RUN of evaluate)"
+    )
 
 
 def _require_own_rows(out: Path, kept: list[Pair]) -> None:

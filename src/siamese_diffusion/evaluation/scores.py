@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from pydantic import FiniteFloat
 from typing_extensions import TypedDict
 
 from siamese_diffusion.errors import InputError
@@ -22,9 +23,21 @@ class _Protocol(TypedDict):
     synthetic: str
 
 
+class _Mean(TypedDict):
+    mean: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+
+
+class _Fit(TypedDict):
+    dice: _Mean
+    shuffled: _Mean
+
+
 class Evaluation(TypedDict):
     """The part of `metrics.json` that other commands take."""
 
+    fit: _Fit
     novelty: _Novelty
     protocol: _Protocol
 

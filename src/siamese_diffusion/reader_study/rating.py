@@ -95,6 +95,7 @@ def export_ratings(
         raise InputError("--synthetic: name at least one folder")
     require_apart(out, real=real, synthetic=synthetic)
     folders = _name_sources(real, synthetic)
+    DataFolder(real, "--real").require_real()
     chosen = [
         (source, image)
         for number, (source, folder) in enumerate(folders.items())

@@ -25,6 +25,20 @@ NUMBERED = 0.7
 """Probability that a donor of colours is a pair named by digits alone (in PraNet's training set: CVC-ClinicDB)."""
 
 
+def share_of_made(settings: SegmentConfig, real: int, made: int) -> float:
+    """Expected share of synthetic pairs in each batch: `segment.synthetic_share`, or less where they are few.
+
+    No synthetic pair is seen more often than the mean real one. A handful of them, repeated until they fill half of
+    every batch, teaches the network that handful.
+
+    Args:
+        settings: whose `synthetic_share` is the upper bound.
+        real: number of real training pairs.
+        made: number of synthetic ones.
+    """
+    return min(settings.synthetic_share, made / (real + made)) if made else 0.0
+
+
 class Arrays(NamedTuple):
     """Square pairs, in memory or mapped from files."""
 
@@ -44,8 +58,8 @@ def batches(
     """What `loop.run` asks for: augmented `images` (B, 3, S, S) in [0, 1] and `masks` (B, 1, S, S) in [0, 1].
 
     S is the resolution, or with `settings.multiscale` the size of the step; masks are 0 and 1 unless "cycle" resizes
-    them. With `synthetic`, each row of a batch is real with probability 1 - `settings.synthetic_share`. So runs with
-    and without synthetic pairs take equally many steps of equal size. Each kind goes through epochs, no pair left out.
+    them. With `synthetic`, each row of a batch is synthetic with probability `share_of_made`. So runs with and without
+    synthetic pairs take equally many steps of equal size. Each kind goes through epochs, no pair left out.
 
     Args:
         names: base names of the real pairs, which tell the two lists of donors of SANet's colour exchange apart.
@@ -56,7 +70,8 @@ def batches(
     sources = [real] + ([synthetic] if synthetic is not None else [])
     size = settings.batch_size
     drawn = torch.rand(settings.steps * size, generator=generator(settings.seed, 3))
-    kinds = (drawn < settings.synthetic_share).long() if synthetic is not None else torch.zeros(len(drawn)).long()
+    share = share_of_made(settings, len(real.images), 0 if synthetic is None else len(synthetic.images))
+    kinds = (drawn < share).long()
     places = torch.where(kinds == 1, kinds.cumsum(0), (1 - kinds).cumsum(0)) - 1  # how many of its kind came before
     sides = sides_of(settings)
     donors = Donors(real.images, names or [""] * len(real.images)) if settings.colour_exchange else None

@@ -98,20 +98,6 @@ def cross_validate(
     return read_json(out / SUMMARY, dict[str, Any])
 
 
-def render_summary(summary: Mapping[str, Any], out: Path) -> str:
-    """What `cross_validate` returned, in a few lines for the terminal."""
-    lines = [
-        f"fold {row['fold']}: {row['held_out']['count']} images, Dice {100 * row['held_out']['mDice']:.1f} %, "
-        f"step {row['step']}" + (f", stopped at {row['stopped']}" if row["stopped"] else "")
-        for row in summary["per_fold"]
-    ]
-    whole, mean, sd = summary["out_of_fold"], summary["mean"]["mDice"], summary["sd"]["mDice"]
-    lines.append(
-        f"all {whole['count']} images: Dice {100 * whole['mDice']:.1f} %, over folds {page.spread(mean, sd)} %"
-    )
-    return "\n".join([*lines, f"the report: {out / 'report.html'}"])
-
-
 def _parts(material: Material, folds: list[list[Pair]], out: Path, config: Config) -> tuple[list[Material], int]:
     """What each fold's run works with; and how many synthetic pairs name no real pair that they come from."""
     settings, parts, unknown = config.segment, [], 0
@@ -152,7 +138,7 @@ def _summary(material: Material, results: Sequence[dict[str, Any]], unknown: int
     found: dict[str, Any] = {
         "folds": len(results),
         **{name: first[name] for name in ("network", "parameters", "imagenet", "seed")},
-        "train": material.counts,
+        "train": {**material.counts, "synthetic_share": max(row["train"]["synthetic_share"] for row in results)},
         "out_of_fold": {**whole, **{name: count for name, count in counts.items() if count}},
         **_over(held),
         "per_fold": [

@@ -26,7 +26,7 @@ from siamese_diffusion.files import read_json, write_json, write_text, write_who
 from siamese_diffusion.lock import hold
 from siamese_diffusion.segmentation.colour import correct
 from siamese_diffusion.segmentation.model_card import CARD, describe, read_me
-from siamese_diffusion.segmentation.trained import WEIGHTS, TrainedNetwork, load_network
+from siamese_diffusion.segmentation.trained import WEIGHTS, TrainedNetwork, load_network, run_of
 
 FORMATS = ("onnx", "torchscript", "safetensors")
 FILES = {"onnx": "model.onnx", "torchscript": "model.pt", "safetensors": WEIGHTS}
@@ -75,6 +75,7 @@ def export_network(network: Path, out: Path, to: str = "onnx", pixels: str = "fl
     """
     _require_options(to, pixels)
     require_apart(out, network=network)
+    network = run_of(network)
     trained = load_network(network)
     inputs = {"command": "export", "--to": to, "--pixels": pixels, "sha256": hash_files([network / WEIGHTS])}
     with hold(out):

@@ -35,6 +35,8 @@ class Material:
     made_folders: list[Path]
     tests: dict[str, list[Pair]]
     fold: Fold | None = None
+    searched: bool = False
+    """Copies of training images among the others were looked for already."""
 
     @property
     def counts(self) -> dict[str, Any]:

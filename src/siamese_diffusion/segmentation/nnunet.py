@@ -89,7 +89,7 @@ def export_nnunet(
     config = config or Config()
     _require_names(name, id)
     require_apart(out, data=data, synthetic=synthetic)
-    folder = DataFolder.of(data, "--data", config.data)
+    folder = DataFolder.of(data, "--data", config.data).require_real()
     more = [DataFolder.of(each, "--synthetic", plain_settings(config.data)) for each in synthetic or []]
     cases = _cases(folder, more, config)
     real = [case for case in cases if case.kind == "real"]

@@ -90,7 +90,7 @@ def write(
 def settings_rows(metrics: Mapping[str, Any], config: Config, times: Mapping[str, float]) -> list[list[str]]:
     """What was run: pairs, network, settings that matter most, and the seconds it took."""
     settings, train = config.segment, metrics["train"]
-    made = f" and {train['synthetic']} synthetic ones, {percent(settings.synthetic_share)} % of each batch"
+    made = f" and {train['synthetic']} synthetic ones, {percent(train['synthetic_share'])} % of each batch"
     start = "ImageNet weights" if metrics["imagenet"] else "random weights"
     weight = f", lesion weight {settings.lesion_weight:g}" if settings.lesion_weight != 1 else ""
     steps = f"at most {settings.steps}, patience {settings.patience}" if settings.patience else str(settings.steps)

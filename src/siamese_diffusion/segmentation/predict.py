@@ -33,7 +33,7 @@ from siamese_diffusion.lock import hold
 from siamese_diffusion.segmentation.inference import at_size, probabilities, write_label
 from siamese_diffusion.segmentation.metrics import SetScores, join, score
 from siamese_diffusion.segmentation.sources import Source, open_source
-from siamese_diffusion.segmentation.trained import TrainedNetwork, load_network, weight_files
+from siamese_diffusion.segmentation.trained import TrainedNetwork, load_network, run_of, weight_files
 
 ROWS, TABLE = "predictions.jsonl", "predictions.csv"
 
@@ -105,6 +105,7 @@ def predict(
         raise InputError(f"--batch-size {batch_size}: must be at least 1")
     require_apart(out, images=images, masks=masks, network=network)
     options = Options(tta, probability_maps, overlays, threshold, batch_size)
+    network = run_of(network)
     trained = load_network(network).to(find_device(device))
     source = open_source(images, trained.data)
     truth = _truth(masks, source, trained.data) if masks is not None else None

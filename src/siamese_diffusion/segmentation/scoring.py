@@ -14,6 +14,7 @@ from siamese_diffusion.data.arrays import read_squared
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.report import Table
 from siamese_diffusion.segmentation import page
+from siamese_diffusion.segmentation.batches import share_of_made
 from siamese_diffusion.segmentation.best_step import Selection
 from siamese_diffusion.segmentation.curves import Curves
 from siamese_diffusion.segmentation.figures import COUNTS, HEALTHY
@@ -78,7 +79,10 @@ def metrics_of(
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         **start,
         "seed": settings.seed,
-        "train": material.counts,
+        "train": {
+            **material.counts,
+            "synthetic_share": share_of_made(settings, len(material.real), len(material.made)),
+        },
         "step": best["step"],
         "stopped": last if last < settings.steps else None,
         "val": {name: best[name] for name in ("mDice", "mIoU", *COUNTS, *HEALTHY) if name in best},

@@ -17,6 +17,7 @@ from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.data.splits import require_disjoint, sets_for_testing, train_and_validation, validation_list
 from siamese_diffusion.device import find_device, precision_on
 from siamese_diffusion.lock import hold
+from siamese_diffusion.segmentation import arms as arms_of
 from siamese_diffusion.segmentation import crossvalidation, networks, training
 from siamese_diffusion.segmentation.batches import sides_of
 from siamese_diffusion.segmentation.material import Material
@@ -32,8 +33,13 @@ def segment(
     resume: bool = False,
     device: str = "auto",
     folds: int | None = None,
+    arms: str | None = None,
+    seeds: int | None = None,
 ) -> dict[str, Any]:
-    """Train a segmentation network and score it, or with `folds` one for each fold of a cross-validation.
+    """Train a segmentation network and score it; or several, which say whether synthetic pairs help.
+
+    With `synthetic` both arms are trained, real pairs alone and real with synthetic ones, and compared. With `folds`
+    there is a network for each fold of a cross-validation.
 
     What `config` does not set comes from the network's own recipe (`network_recipes.py`).
     Validation pairs are split `val` of `train`'s `splits.json`, or else a share of the training pairs, drawn.
@@ -44,7 +50,8 @@ def segment(
         train: folder of real pairs.
         out: run folder; gets `config.yaml`, `best.safetensors`, `metrics.json`, `test/SET.csv`, `samples/step-*.png`,
             `curves.png` and `report.html`. With `folds` a run in each `fold-0/`, ..., and `summary.json`,
-            `folds.json`, `out-of-fold/` and the page.
+            `folds.json`, `out-of-fold/` and the page. With several arms or seeds a run in each `ARM/seed-0/`, ...,
+            and `arms.json` and the page.
         test: folders of test pairs (split `test` where there is a `splits.json`, else all); may be empty.
         synthetic: folders of synthetic pairs to train on besides.
         config: the settings; default: the defaults.
@@ -53,6 +60,9 @@ def segment(
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         folds: divide the pairs of `train`, those of split `val` among them, into so many folds (`data.folds`), and hold
             out each in turn. See `crossvalidation.cross_validate` for what is returned then.
+        arms: with `synthetic`: "both", or "mixed", only that with synthetic pairs; default: both. See `arms.compare`
+            for what is returned of both arms, or of several seeds.
+        seeds: trainings of each arm, from `segment.seed` on; default: 3 of both arms, else 1.
 
     Returns:
         `network`, `parameters`, `imagenet` (whether it began with ImageNet weights; of smp also `weights`: which, and
@@ -75,10 +85,15 @@ def segment(
         config = update(config, "segment", network=network)
     config = update(config, "segment", precision=precision_on(find_device(device), config.segment.precision))
     training.require_consistent(config.segment)
+    names, count = arms_of.chosen(bool(synthetic), arms, seeds, folds)
+    several = len(names) > 1 or count > 1
     with hold(out):
-        begun = latest_checkpoint(out if folds is None else out / "fold-0") is not None
-        networks.require(config.segment, sides_of(config.segment), begun)
+        first = out / names[0] / "seed-0" if several else out
+        begun = latest_checkpoint(first if folds is None else first.parent / "fold-0" if several else out / "fold-0")
+        networks.require(config.segment, sides_of(config.segment), begun is not None)
         material = _material(train, test, synthetic, config, folds is not None)
+        if several:
+            return arms_of.compare(material, out, config, names, count, folds, resume, device)
         if folds is not None:
             return crossvalidation.cross_validate(material, out, config, folds, resume, device)
         return training.run(material, out, config, resume, device)
@@ -93,7 +108,7 @@ def _material(
 ) -> Material:
     """All pairs, opened and disjoint; for folds those for training and validation are not parted yet."""
     settings = config.segment
-    data = DataFolder.of(train, "--train", config.data)
+    data = DataFolder.of(train, "--train", config.data).require_real()
     chosen = data.pairs(config.data.split, config.data.limit, config.data.limit_seed)
     real: list[Pair]
     validation: list[Pair]
@@ -104,6 +119,6 @@ def _material(
         real, validation = train_and_validation(data, chosen, settings.validation, settings.seed)
     more = [DataFolder.of(folder, "--synthetic", plain_settings(config.data)) for folder in synthetic or []]
     made = [pair for folder in more for pair in folder.pairs()]
-    tests = sets_for_testing([DataFolder.of(folder, "--test", config.data) for folder in test])
+    tests = sets_for_testing([DataFolder.of(folder, "--test", config.data).require_real() for folder in test])
     require_disjoint([*real, *validation, *made], tests)
     return Material(data, real, validation, made, [folder.path for folder in more], tests)

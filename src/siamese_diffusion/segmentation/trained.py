@@ -14,6 +14,7 @@ from siamese_diffusion.config import DataConfig, SegmentConfig, load_config
 from siamese_diffusion.data.images import Mask, Pixels, read_image, square
 from siamese_diffusion.errors import InputError, reason
 from siamese_diffusion.files import read_json
+from siamese_diffusion.progress import notify
 from siamese_diffusion.segmentation import networks
 from siamese_diffusion.segmentation.ensemble import Ensemble
 from siamese_diffusion.segmentation.inference import at_size, probabilities
@@ -24,6 +25,9 @@ WEIGHTS = "best.safetensors"
 
 FOLDS, SUMMARY = "folds.json", "summary.json"
 """Of a cross-validation: which pairs each fold holds, and what came out, which is written last."""
+
+ARMS = "arms.json"
+"""Of a comparison of arms: what came out, written last."""
 
 
 class TrainedNetwork(nn.Module):
@@ -74,12 +78,13 @@ class TrainedNetwork(nn.Module):
 
 
 def load_network(run: Path | str) -> TrainedNetwork:
-    """The selected network of a finished run of `segment`, on the CPU; with folds, all of them as an `Ensemble`.
+    """The selected network of a finished run of `segment`, on the CPU; with folds, all of them as an `Ensemble`, and of
+    a comparison of arms that of its best run.
 
     Raises:
         InputError: `run` is no finished run of `segment`, or its weights are damaged.
     """
-    run = Path(run)
+    run = run_of(Path(run))
     folds = fold_runs(run)
     for each in folds or [run]:
         require_finished(each)
@@ -101,6 +106,19 @@ def _load(run: Path, settings: SegmentConfig) -> nn.Module:
 
 class _Folds(TypedDict):
     folds: PositiveInt
+
+
+class _Arms(TypedDict):
+    best: str
+
+
+def run_of(run: Path) -> Path:
+    """`run` itself, or of a finished comparison of arms the run with the best validation Dice, which is told."""
+    if (run / WEIGHTS).exists() or not (run / ARMS).exists():
+        return run
+    best = run / read_json(run / ARMS, _Arms)["best"]
+    notify(f"{run}: compares several networks; taken is {best}, the best by its validation pairs")
+    return best
 
 
 def fold_runs(run: Path) -> list[Path]:
@@ -126,6 +144,9 @@ def require_finished(run: Path) -> None:
     """Raise `InputError` unless `run` is a finished run of `segment`, of one network."""
     if (run / FOLDS).exists() and not (run / WEIGHTS).exists():
         raise InputError(f"{run}: is a cross-validation, and one network is asked for; {run / 'fold-0'} is one")
+    if (run / ARMS).exists() and not (run / WEIGHTS).exists():
+        one = run / read_json(run / ARMS, _Arms)["best"]
+        raise InputError(f"{run}: compares several networks, and one is asked for; {one} is one")
     if not (run / "metrics.json").exists() or not (run / WEIGHTS).exists():
         raise InputError(f"{run}: not a finished run of segment (it has no metrics.json and {WEIGHTS})")
 

@@ -144,7 +144,7 @@ def _read(claim: Claim, material: Material, settings: SegmentConfig) -> tuple[Ar
     made = load(material.made, settings.resolution, cache) if material.made else None
     batch_at = batches(seen, made, settings, [pair.name for pair in material.real])
     claim.write()
-    if claim.first:
+    if claim.first and not material.searched:
         warn_of_copies([*material.real, *material.validation], material.made, material.tests)
     return held, batch_at
 

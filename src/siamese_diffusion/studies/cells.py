@@ -50,7 +50,9 @@ def open_folders(source: DataSource, settings: DataConfig) -> SourceFolders:
     """
     assert source.test is not None
     assert source.images is not None
-    opened = {path: DataFolder(path, settings=settings) for path in {source.train, *source.test, source.images}}
+    opened = {
+        path: DataFolder(path, settings=settings).require_real() for path in {source.train, *source.test, source.images}
+    }
     return SourceFolders(opened[source.train], [opened[path] for path in source.test], opened[source.images])
 
 

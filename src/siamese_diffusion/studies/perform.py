@@ -52,7 +52,9 @@ def perform(stage: Stage, device: str) -> None:
 
         command = getattr(siamese_diffusion, COMMANDS[stage.kind])
         config = _settings(stage, values)
-        result = command(**stage.arguments, out=stage.folder, config=config, resume=True, device=device)
+        # the study pairs its arms and seeds itself: a stage is one network
+        more = {"arms": "mixed"} if stage.kind == "segment" and stage.arguments["synthetic"] else {}
+        result = command(**stage.arguments, **more, out=stage.folder, config=config, resume=True, device=device)
     finish(stage, time.monotonic() - begun, result)
 
 

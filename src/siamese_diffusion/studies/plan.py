@@ -135,6 +135,7 @@ class _Planner:
                 "validation": self.hashes.pairs(cell.validation) if cell.validation is not None else None,
                 "test": {name: self.hashes.pairs(pairs) for name, pairs in cell.tests.items()},
                 "segment": settings_of(config, "segment", *([] if made else ["synthetic_share"])),
+                **({"share": "no pair more often than a real one"} if made and _may_be_few(arm) else {}),
             },
             needs=(made.chosen,) if made else (),
             arguments={
@@ -323,3 +324,9 @@ def _missing(stage: Stage) -> Iterator[Stage]:
         for need in stage.needs:
             yield from _missing(need)
         yield stage
+
+
+def _may_be_few(arm: Arm) -> bool:
+    """Whether an arm may have fewer synthetic pairs than real ones, whose share of a batch earlier versions did not
+    bound: a stage of theirs is another one."""
+    return arm.ratio < 1 or arm.min_fit is not None

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from siamese_diffusion.differences import paired, shown
 from siamese_diffusion.evaluation.metrics.mask_fit import interval
 from siamese_diffusion.evaluation.scores import read_fits
-from siamese_diffusion.studies.differences import paired, shown
 from siamese_diffusion.studies.plan import Made, Plan
 from siamese_diffusion.studies.schema import StudyFile
 

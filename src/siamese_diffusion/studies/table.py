@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from siamese_diffusion.differences import paired, shown
 from siamese_diffusion.files import to_csv, write_json, write_text
 from siamese_diffusion.segmentation.figures import COUNTS, HEALTHY
-from siamese_diffusion.studies.differences import paired, shown
 from siamese_diffusion.studies.plan import Plan, Run
 from siamese_diffusion.studies.schema import StudyFile
 from siamese_diffusion.studies.synthetic import Row, over_trainings, set_tables, synthetic_sets
