@@ -146,7 +146,7 @@ def commands_of(sources: dict[str, Path], root: Path) -> dict[str, Command]:
         "sample": draw,
         "sample in shards": lambda out, resume: draw(out, resume, "webdataset"),
         "evaluate": lambda out, resume: evaluate(pairs, made, out, resume=resume, **settings),
-        "filter": lambda out, resume: filter_(root / "evaluate", out, max_boundary=1.0, resume=resume),
+        "filter": lambda out, resume: filter_(root / "evaluate", out, max_boundary=1.0, resume=resume, anyway=True),
         "segment": lambda out, resume: segment(pairs, out, [], resume=resume, **settings),
         "phantoms": lambda out, resume: make_phantoms(out, 8, 32, seed=3),
         "copy-paste": lambda out, resume: copy_paste(DataFolder(pairs).pairs(), out, 32, "polyp", resume=resume),
@@ -245,8 +245,8 @@ def test_no_command_writes_into_what_it_reads(
         "--real": (mine, lambda out: evaluate(mine, data, out, **apart)),
         "--synthetic": (mine, lambda out: evaluate(data, mine, out, **apart)),
         "--cache": (mine, lambda out: evaluate(data, mine, tmp_path / "new", cache=out, **apart)),
-        "--scores": (kept, lambda out: filter_(kept, out, max_boundary=1.0)),
-        "filter's --synthetic": (data, lambda out: filter_(kept, out, max_boundary=1.0)),
+        "--scores": (kept, lambda out: filter_(kept, out, max_boundary=1.0, anyway=True)),
+        "filter's --synthetic": (data, lambda out: filter_(kept, out, max_boundary=1.0, anyway=True)),
         "--train": (mine, lambda out: segment(mine, out, [], **apart)),
         "--test": (mine, lambda out: segment(data, out, [mine], **apart)),
         "segment's --synthetic": (mine, lambda out: segment(data, out, [], [data, mine], **apart)),
@@ -385,6 +385,7 @@ def test_options_and_inputs_are_kept_by_what_is_resumed(
     pairs, run = sources["pairs"], sources["run"]
     other = disc_pairs(count=8)
     apart: dict[str, Any] = {"resume": True, "device": "cpu"}
+    again: dict[str, Any] = {"resume": True, "anyway": True}
     scored, settings = finished["evaluate"], config()
     changed = settings.model_copy(update={"data": settings.data.model_copy(update={"resolution": 64})})
     out = {name: tmp_path / name for name in ("sample", "filter", "evaluate")}
@@ -403,13 +404,13 @@ def test_options_and_inputs_are_kept_by_what_is_resumed(
         ("sample", "--random-masks flip", lambda: sample(run, pairs, out["sample"], random_masks="flip", **apart)),
         ("sample", "--format webdataset", lambda: sample(run, pairs, out["sample"], format="webdataset", **apart)),
         ("sample", r"other input \(files", lambda: sample(run, other, out["sample"], **apart)),
-        ("filter", r"--max-boundary 0\.9", lambda: filter_(scored, out["filter"], max_boundary=0.9, resume=True)),
-        ("filter", r"--min-dice 0\.1", lambda: filter_(scored, out["filter"], 0.0, 1.0, resume=True)),
-        ("filter", "--drop-flagged True", lambda: filter_(scored, out["filter"], None, 1.0, True, resume=True)),
+        ("filter", r"--max-boundary 0\.9", lambda: filter_(scored, out["filter"], max_boundary=0.9, **again)),
+        ("filter", r"--min-dice 0\.1", lambda: filter_(scored, out["filter"], 0.0, 1.0, **again)),
+        ("filter", "--drop-flagged True", lambda: filter_(scored, out["filter"], None, 1.0, True, **again)),
         (
             "filter",
             r"other input \(scores",
-            lambda: filter_(tmp_path / "scores", out["filter"], None, 1.0, resume=True),
+            lambda: filter_(tmp_path / "scores", out["filter"], None, 1.0, **again),
         ),
         ("evaluate", "--features clip", lambda: evaluate(pairs, made, out["evaluate"], features="clip", **evaluating)),
         ("evaluate", r"data\.resolution = 64", lambda: evaluate(pairs, made, out["evaluate"], changed, **apart)),

@@ -91,11 +91,19 @@ COMMANDS = (
         _with_settings("evaluate", "--real", "{sources}/pairs", "--synthetic", "{sources}/made"),
         15,
     ),
-    Command("filter", ("filter", "--scores", "{sources}/scores", "--max-boundary", "1", "--out", "out")),
+    Command("filter", ("filter", "--scores", "{sources}/scores", "--max-boundary", "1", "--anyway", "--out", "out")),
     Command(
         "segment",
         _with_settings("segment", "--train", "{sources}/pairs", "--test", "{sources}/other", "--network", "unet_plain"),
         20,
+    ),
+    Command(
+        "segment, both arms",
+        (
+            *_with_settings("segment", "--train", "{sources}/pairs", "--synthetic", "{sources}/made"),
+            *("--seeds", "2", "--network", "unet_plain"),
+        ),
+        10,
     ),
     Command(
         "predict",

@@ -54,16 +54,19 @@ def look(process: int) -> Look | None:
 
 
 def commands(sources: Path, count: int) -> dict[str, list[str]]:
-    """The commands, one after another over the same pairs, as they are typed; other pairs are drawn to test on."""
+    """The commands, one after another over the same pairs, as they are typed; phantoms are made to test on."""
     apart = ["--config", f"{sources}/soak.yaml", "--device", "cpu"]
     copies = ["--per-mask", str(-(-count // 6))]
     drawing = ["sample", "--checkpoint", f"{sources}/run", "--masks", f"{sources}/pairs", *copies, *apart]
     return {
         "sample": drawing,
-        "more": [*drawing, "--set", "sample.seed=1"],
+        "more": ["phantoms", "--count", str(count), "--resolution", "32", "--seed", "1"],
         "evaluate": ["evaluate", "--real", f"{sources}/pairs", "--synthetic", "sample", *apart],
-        "filter": ["filter", "--scores", "evaluate", "--max-boundary", "1"],
-        "segment": ["segment", "--train", f"{sources}/pairs", "--synthetic", "sample", "--test", "more", *apart],
+        "filter": ["filter", "--scores", "evaluate", "--max-boundary", "1", "--anyway"],
+        "segment": [
+            *("segment", "--train", f"{sources}/pairs", "--synthetic", "sample", "--arms", "mixed", "--test", "more"),
+            *apart,
+        ],
         "predict": ["predict", "--network", f"{sources}/network", "--images", "filter", "--device", "cpu"],
     }
 

@@ -52,9 +52,7 @@ def perform(stage: Stage, device: str) -> None:
 
         command = getattr(siamese_diffusion, COMMANDS[stage.kind])
         config = _settings(stage, values)
-        # the study pairs its arms and seeds itself: a stage is one network
-        more = {"arms": "mixed"} if stage.kind == "segment" and stage.arguments["synthetic"] else {}
-        result = command(**stage.arguments, **more, out=stage.folder, config=config, resume=True, device=device)
+        result = command(**stage.options, out=stage.folder, config=config, resume=True, device=device)
     finish(stage, time.monotonic() - begun, result)
 
 

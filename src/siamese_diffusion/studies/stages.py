@@ -58,6 +58,12 @@ class Stage:
     values: Values = field(default_factory=dict)
     """Settings of the command."""
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """`arguments`, with what the study does itself: it pairs arms and seeds, so a stage trains one network."""
+        one = {"arms": "mixed"} if self.kind == "segment" and self.arguments.get("synthetic") else {}
+        return {**self.arguments, **one}
+
     @cached_property
     def key(self) -> str:
         upstream = [stage.key for stage in self.needs]

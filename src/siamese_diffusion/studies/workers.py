@@ -98,7 +98,7 @@ def command_line(stage: Stage, device: str) -> list[str]:
     before.
     """
     command = [COMMANDS[stage.kind]]
-    for name, value in {**stage.arguments, "out": stage.folder, "config": stage.folder / "settings.yaml"}.items():
+    for name, value in {**stage.options, "out": stage.folder, "config": stage.folder / "settings.yaml"}.items():
         for entry in value if isinstance(value, list) else [] if value is None else [value]:
             command += [f"--{name.replace('_', '-')}", str(entry)]
     return [*command, "--set", "data.outside=true", "--resume", "--device", device]
