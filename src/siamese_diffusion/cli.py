@@ -154,12 +154,17 @@ def train(
     settings: Setting = None,
     resume: Resume = False,
     device: Device = "auto",
-) -> Result:
+) -> Shown:
     """Train Siamese-Diffusion on image-mask pairs."""
     default = "sd15-paper" if backbone == "sd15" else None
     chosen = load_settings(config or default, settings)
     quiet()
-    return api.train(data=data, out=out, backbone=backbone, method=method, config=chosen, resume=resume, device=device)
+    result = api.train(
+        data=data, out=out, backbone=backbone, method=method, config=chosen, resume=resume, device=device
+    )
+    from siamese_diffusion.diffusion.judging import render
+
+    return Shown(result, render(result))
 
 
 @command(app)

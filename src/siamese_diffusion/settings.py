@@ -224,6 +224,14 @@ class DiffusionLoopConfig(LoopConfig):
 
 
 class TrainConfig(DiffusionLoopConfig):
+    set_aside: float = Field(
+        0.1,
+        ge=0,
+        lt=0.6,
+        description="share of 40 pairs or more that is held out, where no val split is, to tell when the others are "
+        "learned by heart; 0: none",
+        json_schema_extra=_HARMLESS,
+    )
     decoder_rate: float = Field(1.0, ge=0, description="factor on the learning rate of the UNet's decoder")
     hint_rate: float = Field(
         1.0, ge=0, description="factor on that of the hint embedding, which dies of a high one (docs/backbones.md)"

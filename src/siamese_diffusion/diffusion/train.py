@@ -1,13 +1,14 @@
 """Train Siamese-Diffusion, or the mask-only baseline, on image-mask pairs."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
 from siamese_diffusion import progress
@@ -26,20 +27,26 @@ from siamese_diffusion.data.decoding import announce
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.hashing import note_files
 from siamese_diffusion.data.pairs import Pair, prompt_of, reading
+from siamese_diffusion.data.splits import share_apart, validation_list
 from siamese_diffusion.device import find_device, make_accelerator, precision_on
 from siamese_diffusion.diffusion.backbone import Backbone, load_backbone, require_divisible, require_shape
 from siamese_diffusion.diffusion.checkpoint import assemble, save_pipeline
 from siamese_diffusion.diffusion.compiling import compile_blocks
 from siamese_diffusion.diffusion.grids import save_grid
+from siamese_diffusion.diffusion.judging import judge_training, write_page
 from siamese_diffusion.diffusion.latents import LatentData, build_latents, mask_hint
 from siamese_diffusion.diffusion.pretrain import pretrain
+from siamese_diffusion.diffusion.probe import IMAGES, Probe
 from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion, is_decoder, is_hint
-from siamese_diffusion.files import write_json
+from siamese_diffusion.files import read_json, write_json
 from siamese_diffusion.lock import hold
 from siamese_diffusion.loop import run
 from siamese_diffusion.prefetch import Batch
 from siamese_diffusion.randomness import generator
+
+ENOUGH = 40
+"""Pairs from which some are held out where no split says which."""
 
 UNSEEN = 1e-3
 """Hint strength (`SiameseDiffusion.hint_strength`) below which masks are as good as not given; alive it is 0.1 to 1."""
@@ -58,7 +65,8 @@ def train(
 
     Args:
         data: folder of pairs, in any layout that `check` knows.
-        out: run folder; gets `config.yaml`, `log.jsonl`, `samples/`, `checkpoints/` and, when done, `pipeline/`.
+        out: run folder; gets `config.yaml`, `log.jsonl`, `samples/`, `checkpoints/` and, when done, `pipeline/` and
+            `report.html`.
         backbone: "small" (trained first, on the images of `data`), "sd15", a folder from `pretrain`, any folder in
             diffusers' layout, or a hub id.
         method: "siamese", "mask-only" or "adc"; default: `method.name`.
@@ -67,7 +75,8 @@ def train(
         device: "auto", "cpu", "cuda" ...
 
     Returns:
-        The run folder, the number of pairs, and parameters trained and in all.
+        `run`, its folder; `method`; `pairs` trained on, and `held_out`, looked at to tell when those are learned by
+        heart; `steps`; `trained_parameters` and `parameters`; and `verdicts`, see `judging.judge_training`.
 
     Raises:
         InputError: bad pairs, no such backbone, settings that do not fit, or an `out` that holds a run already or
@@ -86,7 +95,7 @@ def _train(
         config = update(config, "method", name=method)
     config = update(config, "train", precision=precision_on(find_device(device), config.train.precision))
     folder = DataFolder.of(data, "--data", config.data).require_real()
-    pairs = folder.pairs(config.data.split, config.data.limit, config.data.limit_seed)
+    pairs, held = _hold_out(folder, config)
     claim = _claim(out, backbone, config, pairs, resume)
 
     # The backbone: the one named, or a small one, trained first. Bad settings and images should be known before that.
@@ -102,27 +111,52 @@ def _train(
     # Latents and prompt embeddings, once; then the first stage and the text encoder leave the device.
     accelerator = make_accelerator(config.train.precision, device)
     base.to(accelerator.device)
-    latents = _latents(base, backbone, pairs, images, masks, config, out / "cache", accelerator.device)
+    cache = out / "cache"
+    latents = _latents(base, backbone, pairs, images, masks, config, cache, accelerator.device)
+    probe = Probe(latents, None, base.scheduler.config.num_train_timesteps, config.train.seed)
+    if held:
+        apart = map_pairs(held, config.data.resolution, cache)
+        probe.held = _latents(base, backbone, held, *apart, config, cache, accelerator.device)
     base.text_encoder.to("cpu")
     base.vae.to("cpu")
 
     # The two diffusions over it, trained.
     model = _model(base, config)
-    timesteps = base.scheduler.config.num_train_timesteps
     run(
         model,
-        partial(_batch, latents, config, timesteps),
+        partial(_batch, latents, config, probe.timesteps),
         config.train,
         out,
         resume=resume,
         device=device,
-        observe=partial(_observe, latents, base, model, config, out / "samples", accelerator.device),
+        observe=partial(_observe, probe, base, model, config, out / "samples", accelerator.device),
         description=config.method.name,
         rate=partial(_rate, config.train),
-        heaviest=partial(_heaviest, latents, config, timesteps),
+        heaviest=partial(_heaviest, latents, config, probe.timesteps),
         lighten=partial(model.enable_gradient_checkpointing, True) if config.train.checkpointing == "auto" else None,
     )
-    return _finish(model, base, out, len(pairs), config, accelerator.is_main_process)
+    return _finish(model, base, probe, out, config, accelerator)
+
+
+def _hold_out(folder: DataFolder, config: Config) -> tuple[list[Pair], list[Pair]]:
+    """The pairs to train on, and up to `IMAGES` that tell when they are learned by heart.
+
+    The latter are of split `val`; without one, where there are `ENOUGH` pairs, a share of them is held out: by the draw
+    that `segment` makes, so that what picks its best step was not seen by the generator either.
+    """
+    pairs = folder.pairs(config.data.split, config.data.limit, config.data.limit_seed)
+    held = validation_list(folder)
+    if held is not None:
+        used = {pair.image.path for pair in pairs}
+        held = [pair for pair in held if pair.image.path not in used]
+    elif len(pairs) >= ENOUGH and config.train.set_aside > 0:
+        pairs, held = share_apart(folder, pairs, config.train.set_aside, config.segment.seed)
+        progress.notify(
+            f"{folder.path}: {len(held)} of {len(pairs) + len(held)} pairs are held out, to tell when the others are "
+            "learned by heart (train.set_aside)"
+        )
+    order = np.random.default_rng(config.train.seed).permutation(len(held or []))[:IMAGES]
+    return pairs, [held[i] for i in sorted(order)] if held else []
 
 
 def _claim(out: Path, backbone: str, config: Config, pairs: Sequence[Pair], resume: bool) -> Claim:
@@ -173,23 +207,29 @@ def _latents(
 
 
 def _finish(
-    model: SiameseDiffusion, base: Backbone, out: Path, pairs: int, config: Config, first: bool
+    model: SiameseDiffusion, base: Backbone, probe: Probe, out: Path, config: Config, accelerator: Accelerator
 ) -> dict[str, Any]:
-    """Write what `sample` takes, and say what it is; of several processes the first one writes."""
-    model.to("cpu")
+    """Write what `sample` takes, and say what it is and whether it is any good; of several processes the first one
+    writes."""
     result = {
         "run": str(out),
         "method": config.method.name,
-        "pairs": pairs,
+        "pairs": len(probe.seen.moments),
+        "held_out": 0 if probe.held is None else len(probe.held.moments),
         "steps": config.train.steps,
         **_sizes(model),
     }
-    if first:
+    if accelerator.is_main_process:
+        verdicts = judge_training(probe, model.to(accelerator.device), out / "log.jsonl", accelerator.device)
+        result["verdicts"] = [asdict(verdict) for verdict in verdicts]
+        write_page(out, result, verdicts, config)
+    model.to("cpu")
+    if accelerator.is_main_process:
         remove_arrays(out / "cache")
         save_pipeline(model, base.to("cpu"), out / "pipeline")
         write_json(out / "summary.json", result)
     PartialState().wait_for_everyone()
-    return result
+    return result if accelerator.is_main_process else read_json(out / "summary.json", dict[str, Any])
 
 
 def _model(base: Backbone, config: Config) -> SiameseDiffusion:
@@ -230,7 +270,7 @@ def _heaviest(latents: LatentData, config: Config, timesteps: int, rows: range) 
 
 
 def _observe(
-    latents: LatentData,
+    probe: Probe,
     base: Backbone,
     model: SiameseDiffusion,
     config: Config,
@@ -239,18 +279,18 @@ def _observe(
     step: int,
     module: nn.Module,
 ) -> dict[str, float]:
-    """Draw a grid, and say so where the ControlNet does not see its masks."""
+    """Draw a grid, look at fixed losses, and say so where the ControlNet does not see its masks."""
     base.vae.to(device)
-    _grid(latents, base, model, config, samples / f"step-{step:06d}.png", device)
+    _grid(probe.seen, base, model, config, samples / f"step-{step:06d}.png", device)
     base.vae.to("cpu")
-    strength = model.hint_strength(_first_hints(latents).to(device))
+    strength = model.hint_strength(_first_hints(probe.seen).to(device))
     if strength < UNSEEN:
         progress.notify(
             f"step {step}: the ControlNet does not see its masks (hint strength {strength:.1e}), so no image can obey "
             f"them. Its hint embedding has not begun to learn (more steps), or has died (lower train.hint_rate, now "
             f"{config.train.hint_rate:g})"
         )
-    return {"hint": strength}
+    return {"hint": strength, **probe.figures(model, device)}
 
 
 def _inner(backbone: str) -> Path:

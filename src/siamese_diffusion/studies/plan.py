@@ -208,6 +208,7 @@ class _Planner:
             "method": settings_of(config, "method"),
             "train": settings_of(config, "train", "sample_every"),
         }
+        values = merge(values, {"train": {"set_aside": 0}})  # an arm has all the pairs that its row says
         given = cell.source.backbone
         needs: tuple[Stage, ...] = ()
         if given == "small":
