@@ -99,7 +99,7 @@ def long_enough(looks: Mapping[int, Mapping[str, Any]]) -> Verdict:
     if risen > RISEN:
         because = (
             f"It learns by heart: the held-out loss was lowest at step {lowest} and has risen by {100 * risen:.1f} % "
-            f"since. Stop there (train.steps={lowest}), or train on more pairs."
+            "since. Train on more pairs, or stop nearer to that step (train.steps), and let `evaluate` look for copies."
         )
         return Verdict(question, "not good", because, rule)
     if fallen > FALLING:
@@ -162,5 +162,5 @@ def write_page(out: Path, result: Mapping[str, Any], verdicts: Sequence[Verdict]
         ),
         Section("What was run", "All settings are in config.yaml.", tables=[Table(["", ""], rows, words=(1,))]),
     ]
-    lead = "Whether the images are good, obey their masks and are new is measured by `evaluate`, on drawn pairs."
+    lead = "Whether the images are good, obey their masks and are new is for the command evaluate to say, of drawn pairs."
     write_report(out / "report.html", f"Training by {config.method.name}", lead, sections, verdicts, "train")
