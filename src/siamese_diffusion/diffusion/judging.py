@@ -162,5 +162,7 @@ def write_page(out: Path, result: Mapping[str, Any], verdicts: Sequence[Verdict]
         ),
         Section("What was run", "All settings are in config.yaml.", tables=[Table(["", ""], rows, words=(1,))]),
     ]
-    lead = "Whether the images are good, obey their masks and are new is for the command evaluate to say, of drawn pairs."
+    lead = (
+        "Whether the images are good, obey their masks and are new is for the command evaluate to say, of drawn pairs."
+    )
     write_report(out / "report.html", f"Training by {config.method.name}", lead, sections, verdicts, "train")
