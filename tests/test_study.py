@@ -100,7 +100,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         trained = yaml.safe_load((checkpoint / "config.yaml").read_text())
         key = [trained["train"], trained["method"], config.sample.model_dump()]
         with PairWriter(out, resume=True) as writer:
-            for name, drawn in DataFolder(masks).masks(config.data.split, config.data.limit, config.data.limit_seed):
+            for name, drawn in DataFolder(masks, settings=config.data).masks(
+                config.data.split, config.data.limit, config.data.limit_seed
+            ):
                 mask, _ = transform_mask(drawn.read(), random_masks or "none", config.sample.seed, name, 0)
                 image = np.full((*mask.shape, 3), int(255 * number(key, name)), np.uint8)
                 writer.write(name, image, mask, "A photo of polyp", {"synthetic": True})
@@ -1108,3 +1110,65 @@ def test_interrupted_in_two_processes_and_continued_it_is_the_unbroken_study(
     page = (out / "report.html").read_text()
     assert "http" not in page
     assert page.count('src="data:image/png;base64,') == 3
+
+
+def test_folds_hold_out_every_pair_once_and_generators_see_none_of_it(
+    write: Callable[..., Path], calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(folds=3, pairs=["all"], seeds={"segmentation": [0, 1]})
+    out, seen, anywhere = tmp_path / "out", [], DataConfig(outside=True)
+    commands = {name: getattr(siamese_diffusion, name) for name in ("pretrain", "train", "sample", "segment")}
+    for command, reads in (("pretrain", "images"), ("train", "data"), ("sample", "masks"), ("segment", "train")):
+
+        def noted(command: str = command, reads: str = reads, **given: Any) -> None:
+            names = {pair.name for pair in DataFolder(given[reads], settings=anywhere).pairs()}
+            tests = {
+                pair.name for path in given.get("test", []) for pair in DataFolder(path, settings=anywhere).pairs()
+            }
+            seen.append((command, frozenset(names), frozenset(tests)))
+            commands[command](**given)
+
+        monkeypatch.setattr(siamese_diffusion, command, noted)
+    result = study(file, out)
+    assert result["runs"] == {"done": 18, "planned": 18}  # 3 arms, 2 seeds, 3 folds
+    everyone = {*SPLITS["train"], *SPLITS["val"]}
+    held = {tests for command, _, tests in seen if command == "segment" and tests}
+    assert len(held) == 3
+    assert sorted(name for fold in held for name in fold) == sorted(everyone)
+    rests = {frozenset(everyone - fold) for fold in held}
+    for command, names, tests in seen:
+        assert names in rests, command
+        assert not names & tests
+    assert {command for command, *_ in seen} == {"pretrain", "train", "sample", "segment"}
+    table = json.loads((out / "table.json").read_text())
+    rows = {row["arm"]: row for row in table["rows"]}
+    assert {row["test"] for row in table["rows"]} == {"out of fold"}
+    for row in rows.values():
+        assert (row["pairs"], row["images"], row["folds"], row["runs"]) == (10, 10, [0, 1, 2], 6)
+        assert len(row["metrics"]["mDice"]["values"]) == 6
+        assert not row["leaks"]
+    assert rows["siamese"]["metrics"]["mDice"]["difference"]["n"] == 6
+    text = (out / "table.md").read_text()
+    assert "over 3 folds, each held out once" in text
+    assert "May have seen" not in text
+    before = len(seen)
+    study(file, out)
+    assert len(seen) == before
+
+
+def test_folds_with_images_from_elsewhere_are_marked_and_test_sets_refused(
+    write: Callable[..., Path], calls: Calls, tmp_path: Path, disc_pairs: DiscPairs
+) -> None:
+    disc_pairs(12, name="unlabelled", seed=3)
+    arms = {"real": None, "copy-paste": None, "siamese": None}
+    file = write(folds=2, pairs=["all"], data={"discs": {"train": "discs", "images": "unlabelled/images"}}, arms=arms)
+    study(file, tmp_path / "out")
+    rows = json.loads((tmp_path / "out" / "table.json").read_text())["rows"]
+    assert {row["arm"]: row["leaks"] for row in rows} == {"real": False, "copy-paste": False, "siamese": True}
+    assert "May have seen held-out images through its backbone: siamese." in (tmp_path / "out" / "table.md").read_text()
+    with pytest.raises(InputError, match=r"folds = 2: .* leave out data\.discs\.test"):
+        load_study(write(folds=2, data={"discs": {"train": "discs", "test": "discs"}}))
+    with pytest.raises(InputError, match="folds"):
+        load_study(write(folds=1))
+    with pytest.raises(InputError, match="60 are more than the 10 pairs"):
+        make_plan(load_study(write(folds=2, pairs=[60])), tmp_path / "never")

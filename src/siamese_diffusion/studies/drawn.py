@@ -45,7 +45,13 @@ def drawn_grids(plan: Plan) -> list[Grid]:
             for masks, sharing in _by_masks(arms).items():
                 rows.update(_rows(masks, sharing, rounds, [pair.name for pair in real]))
             rows["training image"] = _images(real)
-            grids.append(Grid(f"{cell.data}-{len(cell.real)}", f"{cell.title}.", labelled_rows(rows, 1.05)))
+            grids.append(
+                Grid(
+                    f"{cell.data}-{cell.count}{'' if cell.fold is None else f'-fold-{cell.fold}'}",
+                    f"{cell.title}.",
+                    labelled_rows(rows, 1.05),
+                )
+            )
     return grids
 
 

@@ -12,7 +12,16 @@ from typing import Any
 
 from siamese_diffusion.config import Config, Values, build_config, load_config, merge
 from siamese_diffusion.data.pairs import Pair
-from siamese_diffusion.studies.cells import Cell, given_run, make_cell, open_folders
+from siamese_diffusion.studies.cells import (
+    OUT_OF_FOLD,
+    Cell,
+    SourceFolders,
+    fold_cells,
+    given_run,
+    make_cell,
+    open_folders,
+)
+from siamese_diffusion.studies.schema import DataSource
 from siamese_diffusion.studies.spec import Arm, Study, nested
 from siamese_diffusion.studies.stages import FileHashes, Stage, settings_of
 
@@ -93,8 +102,14 @@ def make_plan(study: Study, root: Path) -> Plan:
         values = merge(study.values, nested(source.settings, study.origin))
         folders = open_folders(source, build_config(values, f"{study.origin}: data.{data}").data)
         for limit in study.file.pairs:
-            planner.add_cell(make_cell(study, data, source, folders, None if limit == "all" else limit))
+            make = fold_cells if study.file.folds is not None else _only_cell
+            for cell in make(study, data, source, folders, None if limit == "all" else limit):
+                planner.add_cell(cell)
     return plan
+
+
+def _only_cell(study: Study, data: str, source: DataSource, folders: SourceFolders, limit: int | None) -> list[Cell]:
+    return [make_cell(study, data, source, folders, limit)]
 
 
 class _Planner:
@@ -139,8 +154,8 @@ class _Planner:
             },
             needs=(made.chosen,) if made else (),
             arguments={
-                "train": cell.source.train,
-                "test": cell.source.test,
+                "train": self._real(cell),
+                "test": cell.source.test if cell.fold is None else [self._held(cell)],
                 "synthetic": [made.chosen.folder / "pairs"] if made else None,
             },
             values=values,
@@ -193,7 +208,7 @@ class _Planner:
             needs=needs,
             arguments={
                 "checkpoint": checkpoint,
-                "masks": cell.source.train,
+                "masks": self._real(cell),
                 "random_masks": arm.recipe if arm.recipe != "none" else None,
             },
             values=values,
@@ -227,13 +242,14 @@ class _Planner:
             f"{cell.title}: train {arm.kind} for {arm.name}, diffusion seed {seed}",
             depends,
             needs=needs,
-            arguments={"data": cell.source.train, "backbone": given},
+            arguments={"data": self._real(cell), "backbone": given},
             values=values,
         )
 
     def _backbone(self, cell: Cell, values: Values) -> Stage:
         config = self._config(values)
-        images = cell.folders.images.images(config.data.split)
+        images = cell.images
+        folds = cell.fold is not None and cell.source.images == cell.source.train
         return self._stage(
             "backbone",
             f"{cell.data}: backbone, {len(images)} images",
@@ -243,7 +259,7 @@ class _Planner:
                 "backbone": settings_of(config, "backbone"),
                 "pretrain": settings_of(config, "pretrain", "sample_every"),
             },
-            arguments={"images": cell.source.images},
+            arguments={"images": self._real(cell) if folds else cell.source.images},
             values=values,
         )
 
@@ -287,6 +303,7 @@ class _Planner:
 
     def _judge(self, cell: Cell) -> Stage:
         everything = self.study.file.judge.pairs == "all"
+        everything = everything and cell.fold is None  # the fold is nobody's to learn from
         pairs = cell.folders.train.pairs(self._config(cell.values).data.split) if everything else cell.real
         evaluate = self._config(cell.values).evaluate
         values = merge(
@@ -305,8 +322,17 @@ class _Planner:
             values=values,
         )
 
-    def _manifest(self, pairs: list[Pair]) -> Path:
-        folder = self.plan.root / "pairs" / self.hashes.pairs(pairs)
+    def _real(self, cell: Cell) -> Path:
+        """The folder of a cell's training pairs: the user's, or with folds one that names those outside the fold."""
+        return cell.source.train if cell.fold is None else self._manifest(cell.real)
+
+    def _held(self, cell: Cell) -> Path:
+        """A folder that names the pairs of the fold, called as the test set is to be."""
+        pairs = cell.tests[OUT_OF_FOLD]
+        return self._manifest(pairs, OUT_OF_FOLD)
+
+    def _manifest(self, pairs: list[Pair], name: str = "") -> Path:
+        folder = self.plan.root / "pairs" / self.hashes.pairs(pairs) / name
         self.plan.manifests[folder] = pairs
         return folder
 

@@ -87,6 +87,9 @@ class StudyFile(SettingsSection):
     pairs: Annotated[list[Annotated[int, Field(ge=2)] | Literal["all"]], BeforeValidator(_listed)] = Field(
         ["all"], min_length=1, description="numbers of real training pairs"
     )
+    folds: int | None = Field(
+        None, ge=2, le=20, description="instead of test sets: hold out each of so many parts of the pairs in turn"
+    )
     networks: Annotated[dict[Name, Settings], BeforeValidator(_named)] = Field(default={"unet": {}}, min_length=1)
     seeds: Seeds = Seeds()
     arms: Annotated[dict[Label, ArmEntry], BeforeValidator(_filled)] = Field(min_length=1)

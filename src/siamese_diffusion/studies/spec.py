@@ -119,6 +119,11 @@ def load_study(path: Path, folders: dict[str, Path] | None = None, workers: int 
     if workers is not None:
         raw["workers"] = workers
     file = parse(raw, path)
+    tested = [name for name, entry in file.data.items() if entry.test is not None]
+    if file.folds is not None and tested:
+        raise InputError(
+            f"{path}: folds = {file.folds}: hold out the pairs themselves in turn; leave out data.{tested[0]}.test"
+        )
     file = file.model_copy(update={"data": {name: _located(entry, path.parent) for name, entry in file.data.items()}})
     origin = str(path)
     values = merge(_preset(file.preset, origin), nested(file.settings, f"{origin}: settings"))

@@ -59,7 +59,8 @@ def synthetic_sets(plan: Plan) -> list[Row]:
         rows.append(
             {
                 "data": made.cell.data,
-                "pairs": len(made.cell.real),
+                "pairs": made.cell.count,
+                "fold": made.cell.fold,
                 "arm": made.arm.name,
                 "kind": made.arm.kind,
                 "diffusion_seed": made.diffusion_seed,

@@ -31,14 +31,14 @@ def collect(plan: Plan) -> list[Row]:
 
     A row holds `data`, `pairs`, `network`, `test`, `images` (of the test set; None over several), `arm`, `kind`,
     `family`, `ratio`, `min_fit`, `synthetic` (numbers of synthetic pairs), `seeds`, `diffusion_seeds`, `steps`, and
-    `metrics`: by name, `mean`, `sd` (None for one seed), `values` by seed, and `paired` differences: `difference` to
-    the real arm, and `against` the arm that the study names (None for that arm itself, for `real`, and where no seed
-    has both).
+    `folds` and `runs`, `leaks` (whether a generator may have seen held-out images), and `metrics`: by name, `mean`,
+    `sd` (None for one run), `values` by seed (and fold), and `paired` differences: `difference` to the real arm, and
+    `against` the arm that the study names (None for that arm itself, for `real`, and where no seed has both).
     """
     groups: dict[tuple[str, int, str], dict[str, Results]] = {}
     for run in plan.runs:
         if run.stage.done:
-            arms = groups.setdefault((run.cell.data, len(run.cell.real), run.network), {})
+            arms = groups.setdefault((run.cell.data, run.cell.count, run.network), {})
             arms.setdefault(run.arm.name, []).append((run, run.stage.result))
     order = [arm.name for arm in plan.study.arms]
     rows = []
@@ -60,10 +60,11 @@ def write_tables(plan: Plan, out: Path) -> list[Row]:
     runs = [
         {
             "data": run.cell.data,
-            "pairs": len(run.cell.real),
+            "pairs": run.cell.count,
             "network": run.network,
             "arm": run.arm.name,
             "seed": run.seed,
+            "fold": run.cell.fold,
             "diffusion_seed": run.diffusion_seed,
             "done": run.stage.done,
             "folder": str(run.stage.folder.relative_to(plan.root)),
@@ -138,9 +139,9 @@ def cells(rows: list[Row], file: StudyFile) -> tuple[list[str], list[list[str]]]
             line.append(_spread(figures) if figures else "")
             line += [shown(figures[key]) if figures else "" for key, _ in compared]
         body.append(line)
-    counts = [len(row["seeds"]) for row in rows]
+    counts = [row["runs"] for row in rows]
     if len(set(counts)) > 1:  # a study at work; else the note below the table says it once
-        header.append("seeds")
+        header.append("runs" if any(row["folds"] for row in rows) else "seeds")
         for line, count in zip(body, counts, strict=True):
             line.append(str(count))
     return header, body
@@ -156,7 +157,11 @@ def note(rows: list[Row], file: StudyFile) -> str:
     steps = sorted({step for row in rows for step in row["steps"]})
     took = f"{steps[0]} optimisation steps in every run" if len(steps) == 1 else f"steps DIFFER between runs: {steps}"
     to = f"differences to real and to {file.against}" if file.against else "difference to real"
-    if len(seeds) > 1:
+    folds = max((len(row["folds"]) for row in rows), default=0)
+    if folds:
+        over = f"mean ± standard deviation over {folds} folds, each held out once, and segmentation seeds "
+        over += f"({_list(seeds)}), {to} of the same fold and seed [{100 * file.confidence:g} % t interval]"
+    elif len(seeds) > 1:
         over = f"mean ± standard deviation over segmentation seeds ({_list(seeds)}), {to} of the same seed "
         over += f"[{100 * file.confidence:g} % t interval]"
     else:
@@ -166,54 +171,70 @@ def note(rows: list[Row], file: StudyFile) -> str:
             "mDice and mIoU: over images with a lesion. Of healthy images, specificity: the share in which nothing is "
             "marked; healthy_area: the mean share of the image that is. "
         )
+    leaking = list(dict.fromkeys(row["arm"] for row in rows if row["leaks"]))
+    if leaking:
+        where += f"May have seen held-out images through its backbone: {', '.join(leaking)}. "
     return f"{where}Figures x 100: {over}. Diffusion seeds: {_list(diffusion) or 'none'}. {took}."
 
 
 def _row(test: str, runs: Results, base: Results, against: Results, confidence: float) -> Row:
     arm, cell = runs[0][0].arm, runs[0][0].cell
-    reached = _by_seed(test, runs)
+    reached = _by_turn(test, runs)
     others = {"difference": base, "against": against}
     metrics: dict[str, Any] = {}
     for name in dict.fromkeys(key for figures in reached.values() for key in figures if key not in COUNTS):
-        values = {seed: figures[name] for seed, figures in reached.items() if name in figures}
+        values = {turn: figures[name] for turn, figures in reached.items() if name in figures}
         metrics[name] = {
             "mean": statistics.fmean(values.values()),
             "sd": statistics.stdev(values.values()) if len(values) > 1 else None,
-            "values": {str(seed): value for seed, value in values.items()},
+            "values": {_named(turn): value for turn, value in values.items()},
         }
         for key, other in others.items():
             found = arm.synthetic and other and other[0][0].arm != arm
-            metrics[name][key] = _paired(name, values, _by_seed(test, other), confidence) if found else None
+            metrics[name][key] = _paired(name, values, _by_turn(test, other), confidence) if found else None
     return {
         "data": cell.data,
-        "pairs": len(cell.real),
+        "pairs": cell.count,
         "network": runs[0][0].network,
         "test": test,
-        "images": next(iter(reached.values())).get("count"),
+        "images": cell.whole if cell.fold is not None else next(iter(reached.values())).get("count"),
         "arm": arm.name,
         "kind": arm.kind,
         "family": arm.family,
         "ratio": arm.ratio,
         "min_fit": arm.min_fit,
         "synthetic": sorted({result["train"]["synthetic"] for _, result in runs}),
-        "seeds": list(reached),
+        "seeds": list(dict.fromkeys(run.seed for run, _ in runs)),
+        "runs": len(runs),
+        "folds": sorted({run.cell.fold for run, _ in runs if run.cell.fold is not None}),
+        "leaks": arm.synthetic and arm.kind != "copy-paste" and cell.leaks,
         "diffusion_seeds": sorted({run.diffusion_seed for run, _ in runs if run.diffusion_seed is not None}),
         "steps": sorted({result["steps"] for _, result in runs}),
         "metrics": metrics,
     }
 
 
-def _by_seed(test: str, runs: Results) -> dict[int, dict[str, float]]:
-    return {run.seed: _tested(result).get(test, {}) for run, result in runs}
+Turn = tuple[int, int | None]
+"""What runs of several arms have in common: the segmentation seed and the fold."""
+
+
+def _by_turn(test: str, runs: Results) -> dict[Turn, dict[str, float]]:
+    return {(run.seed, run.cell.fold): _tested(result).get(test, {}) for run, result in runs}
+
+
+def _named(turn: Turn) -> str:
+    return str(turn[0]) if turn[1] is None else f"{turn[0]}, fold {turn[1]}"
 
 
 def _paired(
-    name: str, values: dict[int, float], others: dict[int, dict[str, float]], confidence: float
+    name: str, values: dict[Turn, float], others: dict[Turn, dict[str, float]], confidence: float
 ) -> dict[str, Any] | None:
-    common = [seed for seed in values if name in others.get(seed, {})]
+    common = [turn for turn in values if name in others.get(turn, {})]
     if not common:
         return None
-    return paired([values[s] for s in common], [others[s][name] for s in common], confidence) | {"seeds": common}
+    return paired([values[s] for s in common], [others[s][name] for s in common], confidence) | {
+        "seeds": [_named(turn) if turn[1] is not None else turn[0] for turn in common]
+    }
 
 
 def _tested(result: dict[str, Any]) -> dict[str, dict[str, float]]:
