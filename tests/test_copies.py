@@ -109,7 +109,7 @@ def test_a_copy_of_an_image_that_the_training_set_holds_twice_is_still_found() -
     assert found.score[0] < 1e-3
     images, _ = fresh(12, 1)
     known = [details(image) for image in [*images, images[3], images[3]]]
-    match = LocalSearch(known).match([details(images[3])])[0]
+    match = LocalSearch(known, len(known)).match([details(images[3])])[0]
     assert match.common > 40
     assert match.place in (3, 12, 13)
 
@@ -164,11 +164,11 @@ def test_details_of_a_mirrored_image_are_the_mirrored_details() -> None:
 
 def test_an_image_without_details_matches_nothing() -> None:
     images, _ = fresh(6, 1)
-    search = LocalSearch([details(image) for image in images])
+    search = LocalSearch(map(details, images), len(images))
     flat = details(np.full((50, 50, 3), 90, np.uint8))
     assert len(flat.points) == 0
     assert search.match([flat]) == [Match(0, -1, False)]
-    empty = LocalSearch([flat] * 5)
+    empty = LocalSearch([flat] * 5, 5)
     assert empty.match([details(images[0])])[0].common == 0
     assert search.match(map(details, images), np.arange(6))[2].place != 2  # itself is left out
 

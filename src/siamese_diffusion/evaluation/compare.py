@@ -122,11 +122,9 @@ def _copies(
         config: its `evaluate` counts.
     """
     names = ["whole", *extractors, "details"]
-    own = list(_details(sets.real, "training images"))
-    search = CopySearch([view[0] for view in views], own)
+    search = CopySearch([view[0] for view in views], _details(sets.real, "training images"))
     assert search.local is not None
-    itself = np.arange(len(own))
-    own_matches = search.local.match(own, itself)
+    own_matches = search.local.match(search.local.own(), np.arange(len(sets.real)))
     held = [view[2] for view in views] if sets.held_out else None
     held_matches = search.local.match(_details(sets.held_out, "held-out images"))
     target = config.evaluate.false_alarms

@@ -92,9 +92,10 @@ def over_trainings(rows: list[Row], confidence: float = 0.95) -> list[Row]:
         confidence: of the interval.
 
     Returns:
-        `data`, `pairs`, `arm`, `diffusion_seeds`; the means of `kept`, `considered`, `fit_kept`, `drawn`, `shuffled`,
-        `judge`, `gradient`, `sharpness`, `flagged` and `false_alarms`, None where not measured for each; `drawn_sd`;
-        and `against`, the mean over trainings of the difference in fit with its t interval, as `paired` returns it.
+        `data`, `pairs`, `arm`, `diffusion_seeds`, `folds`; the means of `kept`, `considered`, `fit_kept`, `drawn`,
+        `shuffled`, `judge`, `gradient`, `sharpness`, `flagged` and `false_alarms`, None where not measured for each;
+        `drawn_sd`; and `against`, the mean over trainings of the difference in fit with its t interval, as `paired`
+        returns it.
     """
     groups: dict[tuple[str, int, str], list[Row]] = {}
     for row in rows:
@@ -111,6 +112,7 @@ def over_trainings(rows: list[Row], confidence: float = 0.95) -> list[Row]:
                 "pairs": pairs,
                 "arm": arm,
                 "diffusion_seeds": [row["diffusion_seed"] for row in sets],
+                "folds": len({row["fold"] for row in sets if row["fold"] is not None}),
                 **means,
                 "drawn_sd": None if means["drawn"] is None else statistics.stdev(row["drawn"] for row in sets),
                 "against": paired(differences, [0.0] * len(differences), confidence) if differences else None,
@@ -228,7 +230,10 @@ def _share(found: list[Row], name: str) -> float | None:
 
 def _whose(row: Row) -> list[str]:
     seeds = row["diffusion_seeds"] if "diffusion_seeds" in row else [row["diffusion_seed"]]
-    return [row["arm"], row["data"], str(row["pairs"]), ", ".join(map(str, seeds))]
+    said = ", ".join(map(str, dict.fromkeys(seeds)))
+    fold = row.get("fold")
+    said += f"; {row['folds']} folds" if row.get("folds") else "" if fold is None else f"; fold {fold}"
+    return [row["arm"], row["data"], str(row["pairs"]), said]
 
 
 def _points(value: float | None) -> str:

@@ -15,7 +15,7 @@ Design note: real images that are plainly the same scene as a training image say
 out of both measurements, and listed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -114,13 +114,13 @@ class CopySearch:
     Args:
         real: for each description of the whole image (M, F, D): the M training images in F flips, the first of which
             is none.
-        details: of the M training images; None: details are not looked at.
+        details: of the M training images, read one by one; None: details are not looked at.
 
     Raises:
         ValueError: fewer than `LEAST` training images.
     """
 
-    def __init__(self, real: Sequence[NDArray[np.floating[Any]]], details: Sequence[Details] | None = None) -> None:
+    def __init__(self, real: Sequence[NDArray[np.floating[Any]]], details: Iterable[Details] | None = None) -> None:
         self.count = len(real[0])
         if self.count < LEAST:
             raise ValueError(f"{self.count} training images; a ratio needs at least {LEAST}")
@@ -132,7 +132,7 @@ class CopySearch:
         self.k = min(NEIGHBOURS, self.count - 2)
         itself = np.arange(self.count)
         self.around = [nearest(flips[0], flips, self.k + 1, exclude=itself) for flips in self.variants]
-        self.local = LocalSearch(details) if details is not None else None
+        self.local = LocalSearch(details, self.count) if details is not None else None
         limits = [WHOLE_LIMITS] * len(real) + [DETAIL_LIMITS] * (self.local is not None)
         self.limits = np.array(limits)  # (descriptions, 2)
         self.thresholds = self.limits[:, 1]

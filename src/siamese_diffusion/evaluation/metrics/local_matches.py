@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from siamese_diffusion.evaluation.metrics.neighbours import nearest
 
-SIDE = 128
+SIDE = 96
 """Images are brought to this side, in pixels, before details are looked for."""
 POINTS = 120
 """Details of an image at most, the strongest ones."""
@@ -98,19 +98,29 @@ class LocalSearch:
     """The training images whose details are looked for.
 
     Args:
-        real: their details.
+        real: their details, read one by one.
+        count: how many images there are.
         seed: of the kinds of details, by which candidates are found.
     """
 
-    def __init__(self, real: Sequence[Details], seed: int = 0) -> None:
-        self.words = _words(real, seed)
-        both = [[_signature(each, self.words), _signature(mirrored(each), self.words)] for each in real]
-        self.signatures = [np.stack([each[variant] for each in both]) for variant in (0, 1)]
-        self.sizes = np.array([len(each.points) for each in real])
-        self.points = np.zeros((len(real), POINTS, 2), np.float32)
-        self.descriptors = np.zeros((len(real), POINTS, 128), np.float32)  # 0.6 GB for 10,000 images
+    def __init__(self, real: Iterable[Details], count: int, seed: int = 0) -> None:
+        self.sizes = np.zeros(count, np.intp)
+        self.points = np.zeros((count, POINTS, 2), np.float32)
+        self.descriptors = np.zeros((count, POINTS, 128), np.float32)  # 0.6 GB for 10,000 images
         for i, each in enumerate(real):
+            self.sizes[i] = len(each.points)
             self.points[i, : len(each.points)], self.descriptors[i, : len(each.points)] = each
+        self.words = _words(self.descriptors, self.sizes, seed)
+        self.signatures = [np.empty((count, WORDS * 128), np.float32) for _ in range(2)]
+        for i, each in enumerate(self.own()):
+            self.signatures[0][i], self.signatures[1][i] = (
+                _signature(found, self.words) for found in (each, mirrored(each))
+            )
+
+    def own(self) -> Iterator[Details]:
+        """The details of the training images, one after another."""
+        for size, points, descriptors in zip(self.sizes, self.points, self.descriptors, strict=True):
+            yield Details(points[:size], descriptors[:size])
 
     def match(
         self,
@@ -188,15 +198,17 @@ def _in_one_place(first: NDArray[np.float32], second: NDArray[np.float32]) -> in
     return len(kept)
 
 
-def _words(found: Sequence[Details], seed: int) -> NDArray[np.float32]:
+def _words(descriptors: NDArray[np.float32], sizes: NDArray[np.intp], seed: int) -> NDArray[np.float32]:
     """`WORDS` kinds of details (W, 128), by k-means over some of them."""
     from scipy.cluster.vq import kmeans2
 
-    rows = np.concatenate([each.descriptors for each in found]) if found else np.empty((0, 128), np.float32)
-    if len(rows) <= WORDS:
-        return np.resize(rows, (WORDS, 128)) if len(rows) else np.zeros((WORDS, 128), np.float32)
+    image, place = np.nonzero(np.arange(descriptors.shape[1]) < sizes[:, None])
+    count = len(image)
+    if count <= WORDS:
+        return np.resize(descriptors[image, place], (WORDS, 128)) if count else np.zeros((WORDS, 128), np.float32)
     random = np.random.default_rng(seed)
-    some = rows[np.sort(random.choice(len(rows), min(len(rows), 20_000), replace=False))]
+    which = np.sort(random.choice(count, min(count, 20_000), replace=False))
+    some = descriptors[image[which], place[which]]
     return np.asarray(kmeans2(some, WORDS, iter=10, minit="++", seed=seed)[0], np.float32)
 
 
