@@ -6,7 +6,10 @@ from siamese_diffusion.evaluation.metrics.mask_fit import (
     boundary_distance,
     derangement,
     interval,
+    join,
     mask_fit,
+    of_healthy,
+    of_lesions,
     pair_scores,
     shuffled_fit,
 )
@@ -94,3 +97,23 @@ def test_interval_covers_the_mean_of_the_population() -> None:
 def test_shapes_must_agree() -> None:
     with pytest.raises(ValueError, match="differ"):
         pair_scores(np.zeros((2, 4, 4)), np.zeros((2, 4, 5), bool))
+
+
+def test_healthy_pairs_are_counted_apart() -> None:
+    """Their Dice is 1 or 0 by a single pixel, so they would raise the fit of a generator that draws many of them."""
+    masks = np.zeros((5, 8, 8), bool)
+    masks[:2, 2:6, 2:6] = True
+    seen = np.zeros((5, 8, 8), np.float32)
+    seen[0] = masks[0]
+    seen[4, 0, 0] = 1.0
+    first, second = pair_scores(seen[:2], masks[:2]), pair_scores(seen[2:], masks[2:])
+    assert "lesion" not in first
+    scores = join([first, second])
+    assert scores["lesion"].tolist() == [1, 1, 0, 0, 0]
+    assert scores["dice"].tolist() == [1, 0, 1, 1, 0]
+    assert of_lesions(scores)["dice"].tolist() == [1, 0]
+    assert of_healthy(scores) == {"count": 3, "specificity": pytest.approx(2 / 3)}
+    assert of_healthy(first) is None
+    assert mask_fit(seen, masks)["dice"]["mean"] == 0.5
+    alone = pair_scores(seen[2:], masks[2:])
+    assert of_lesions(alone)["dice"].tolist() == [1, 1, 0]  # where none has a lesion, all there is

@@ -35,7 +35,7 @@ from siamese_diffusion.evaluation.judge import (
 from siamese_diffusion.evaluation.metrics import copies, distances, local_matches
 from siamese_diffusion.evaluation.metrics import lpips as perceptual
 from siamese_diffusion.evaluation.metrics.appearance import appearance
-from siamese_diffusion.evaluation.metrics.mask_fit import RESAMPLES, Scores, interval
+from siamese_diffusion.evaluation.metrics.mask_fit import RESAMPLES, Scores, interval, of_healthy, of_lesions
 from siamese_diffusion.evaluation.scores import read_fits
 from siamese_diffusion.evaluation.verdict import verdicts
 from siamese_diffusion.files import read_json, to_csv, write_json, write_text, write_whole
@@ -83,8 +83,9 @@ def evaluate(
 
     Returns:
         `quality`: see `metrics.panel.panel`. `fit`: `dice`, `iou`, `boundary` and `shuffled` (Dice against other
-        pairs' masks), each {mean, low, high}; `judge` {dice, boundary, on, count}; `ratio`, fit over the judge's own
-        Dice, None where that is 0. `novelty`: `share_flagged`, `threshold` (1), `thresholds` by description,
+        pairs' masks), each {mean, low, high}, of the pairs with a lesion; `judge` {dice, boundary, on, count}; `ratio`,
+        fit over the judge's own Dice, None where that is 0; `healthy` {count, specificity} where some pairs have no
+        lesion. `novelty`: `share_flagged`, `threshold` (1), `thresholds` by description,
         `false_alarm_rate`, `measured_on` {images, count}, `base` (training images that gave the thresholds),
         `target`, `score` {mean, low, high}, and `flagged`, [{synthetic, real, distance, flip, by}], nearest first;
         `distance` is the score; `alarms`, the same of the held-out real images below the threshold; `same_scene`,
@@ -222,9 +223,16 @@ def _counts(sets: Sets) -> dict[str, int]:
 
 
 def _fit(scores: dict[str, Scores], shuffled: dict[str, float], own: dict[str, Any]) -> dict[str, Any]:
-    fit = {name: interval(values) for name, values in scores.items()}
+    fit = {name: interval(values) for name, values in of_lesions(scores).items()}
     ratio = fit["dice"]["mean"] / own["dice"] if own["dice"] else None
-    return {**fit, "shuffled": shuffled, "judge": own, "ratio": ratio}
+    healthy = of_healthy(scores)
+    return {
+        **fit,
+        "shuffled": shuffled,
+        "judge": own,
+        "ratio": ratio,
+        **({} if healthy is None else {"healthy": healthy}),
+    }
 
 
 def _write_tables(out: Path, sets: Sets, scores: dict[str, Scores], found: Comparison) -> None:

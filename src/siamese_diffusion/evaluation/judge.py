@@ -22,7 +22,14 @@ from siamese_diffusion.data.splits import own_test_pairs
 from siamese_diffusion.device import find_device, precision_on
 from siamese_diffusion.evaluation.extractors import weights_hash
 from siamese_diffusion.evaluation.features import Extractor
-from siamese_diffusion.evaluation.metrics.mask_fit import Scores, pair_scores, shuffled_fit
+from siamese_diffusion.evaluation.metrics.mask_fit import (
+    Scores,
+    join,
+    of_healthy,
+    of_lesions,
+    pair_scores,
+    shuffled_fit,
+)
 from siamese_diffusion.segmentation.inference import probabilities
 from siamese_diffusion.segmentation.segment import segment
 from siamese_diffusion.segmentation.trained import load_network
@@ -70,25 +77,32 @@ def judge_of(real: DataFolder, run: Path | None, out: Path, config: Config, resu
 
 
 def measure(judge: Judge, pairs: Sequence[Pair], description: str) -> dict[str, Scores]:
-    """`dice`, `iou` and `boundary` of every pair, (N,) each; a bounded number of images is in memory at a time."""
+    """What `pair_scores` gives of every pair; a bounded number of images is in memory at a time."""
     return _measure(judge, pairs, description, 0)[0]
 
 
 def measure_both(judge: Judge, pairs: Sequence[Pair], description: str) -> tuple[dict[str, Scores], dict[str, float]]:
-    """`measure`, and the mean Dice with other pairs' masks (`mean`, `low`, `high`) of the first `SHUFFLED` pairs."""
+    """`measure`, and the mean Dice with other pairs' masks (`mean`, `low`, `high`) of the first `SHUFFLED` pairs, those
+    with a lesion where there are two."""
     scores, predictions, masks = _measure(judge, pairs, description, SHUFFLED)
-    return scores, shuffled_fit(predictions, masks)["dice"]
+    lesion = masks.any((1, 2))
+    kept = lesion if lesion.sum() > 1 else np.ones(len(masks), bool)
+    return scores, shuffled_fit(predictions[kept], masks[kept])["dice"]
 
 
 def own_error(judge: Judge, held: Sequence[Pair]) -> tuple[dict[str, Any], dict[str, Scores] | None]:
-    """How the judge does on real images: {dice, boundary, on, count}, and the scores of each where it was tested.
+    """How the judge does on real images: {dice, boundary, on, count}, of those with a lesion, with `healthy` where some
+    have none; and the scores of each where it was tested.
 
     Without test pairs its validation pairs do, which flatters it a little since they picked its epoch.
     """
     if held:
         scores = measure(judge, held, "real test images")
-        means = {name: float(scores[name].mean()) for name in ("dice", "boundary")}
-        return {**means, "on": "test", "count": len(held)}, scores
+        kept = of_lesions(scores)
+        means = {name: float(kept[name].mean()) for name in ("dice", "boundary")}
+        healthy = of_healthy(scores)
+        more = {} if healthy is None else {"healthy": healthy}
+        return {**means, "on": "test", "count": len(kept["dice"]), **more}, scores
     validation = read_result(judge.run)["val"]
     return {"dice": validation["mDice"], "boundary": None, "on": "validation", "count": validation["count"]}, None
 
@@ -177,7 +191,7 @@ def _measure(
                 predictions.append((seen > 0.5)[: kept - start])
                 masks.append(asked[: kept - start])
             shown.advance(task, len(part))
-    scores = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    scores = join(parts)
     if not kept:
         return scores, np.empty(0, np.float32), np.empty(0, bool)
     return scores, np.concatenate(predictions).astype(np.float32), np.concatenate(masks)

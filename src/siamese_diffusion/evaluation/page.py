@@ -14,7 +14,7 @@ from siamese_diffusion.evaluation import gallery
 from siamese_diffusion.evaluation.compare import Comparison, Sets
 from siamese_diffusion.evaluation.gallery import COLUMNS
 from siamese_diffusion.evaluation.judge import Judge
-from siamese_diffusion.evaluation.metrics.mask_fit import Scores
+from siamese_diffusion.evaluation.metrics.mask_fit import Scores, of_lesions
 from siamese_diffusion.evaluation.metrics.panel import meaning
 from siamese_diffusion.evaluation.verdict import promised
 from siamese_diffusion.report import (
@@ -133,7 +133,8 @@ def _fit(
     parts = {"worst": order[:COLUMNS], "median": order[middle : middle + COLUMNS], "best": order[-COLUMNS:]}
     rows = [gallery.outlined(judge, [pairs[i] for i in part]) for part in parts.values()]
     captions = [[f"{name}: Dice {scores['dice'][i]:.2f}" for i in part] for name, part in parts.items()]
-    series = {"synthetic": scores["dice"]} | ({"real test images": own["dice"]} if own is not None else {})
+    series = {"synthetic": of_lesions(scores)["dice"]}
+    series |= {"real test images": of_lesions(own)["dice"]} if own is not None else {}
     on = {"test": "real test images", "validation": "the real images that chose its training step"}[fit["judge"]["on"]]
     return Section(
         "Do the images obey their masks?",
@@ -146,7 +147,7 @@ def _fit(
                 pictures.png(pictures.grid(rows, captions, font=16)),
                 "Green: the mask asked for. Magenta: what the network sees.",
             ),
-            Figure(histogram(series, "Dice"), "Dice of every pair."),
+            Figure(histogram(series, "Dice"), "Dice of every pair with a lesion."),
         ],
         tables=[_fit_table(fit, on)],
     )
@@ -154,6 +155,7 @@ def _fit(
 
 def _fit_table(fit: Mapping[str, Any], on: str) -> Table:
     """The figures beside those that the judge has on real images, which `on` names."""
+    healthy, real = fit.get("healthy"), fit["judge"].get("healthy")
     own_boundary = fit["judge"].get("boundary")
     return Table(
         ["", "synthetic", "95 % interval", on, "other pairs' masks", "what it says"],
@@ -184,6 +186,21 @@ def _fit_table(fit: Mapping[str, Any], on: str) -> Table:
                 "Mean distance between the two outlines, of the image's diagonal; 0 is perfect, and 100 is "
                 "counted where the network sees nothing.",
             ],
+            *(
+                [
+                    [
+                        "healthy left unmarked, %",
+                        "" if healthy is None else percent(healthy["specificity"]),
+                        "",
+                        "" if real is None else percent(real["specificity"]),
+                        "",
+                        f"Of the pairs without a lesion ({0 if healthy is None else healthy['count']} synthetic, "
+                        f"{0 if real is None else real['count']} real), which count in no other line.",
+                    ]
+                ]
+                if healthy is not None or real is not None
+                else []
+            ),
         ],
         words=(5,),
     )

@@ -5,6 +5,7 @@ pairs, which a perfect generator would reach, and the fit against shuffled masks
 reaches.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,17 +28,44 @@ def pair_scores(predictions: NDArray[np.floating[Any]], masks: NDArray[np.bool_]
 
     Returns:
         `dice` and `iou`, (N,) each in [0, 1]; 1 where prediction and mask are both empty. `boundary`, (N,) in [0, 1],
-        is `boundary_distance`.
+        is `boundary_distance`. Where some masks are empty, `lesion`, (N,), 1 or 0, says which are not.
     """
     if predictions.shape != masks.shape:
         raise ValueError(f"predictions {predictions.shape} and masks {masks.shape} differ in shape")
     cut = predictions > 0.5
     both = torch.from_numpy(cut), torch.from_numpy(np.asarray(masks))
+    lesion = masks.any((1, 2))
     return {
         "dice": dice(*both).numpy(),
         "iou": iou(*both).numpy(),
         "boundary": np.array([boundary_distance(a, b) for a, b in zip(cut, masks, strict=True)], float),
+        **({} if lesion.all() else {"lesion": lesion.astype(float)}),
     }
+
+
+def join(parts: Sequence[dict[str, Scores]]) -> dict[str, Scores]:
+    """The scores of a set from those of its parts."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: np.concatenate([part.get(name, np.ones(len(part["dice"]))) for part in parts]) for name in names}
+
+
+def of_lesions(scores: Mapping[str, Scores]) -> dict[str, Scores]:
+    """`dice`, `iou` and `boundary` of the pairs with a lesion; of all, where none has one.
+
+    A healthy pair has no overlap to measure: its Dice is 1 or 0 by a single pixel.
+    """
+    lesion = scores.get("lesion")
+    kept = slice(None) if lesion is None or not lesion.any() else lesion > 0
+    return {name: values[kept] for name, values in scores.items() if name != "lesion"}
+
+
+def of_healthy(scores: Mapping[str, Scores]) -> dict[str, float] | None:
+    """`count` of healthy pairs, and `specificity`, the share of them in which nothing is seen; None without any."""
+    lesion = scores.get("lesion")
+    if lesion is None:
+        return None
+    healthy = scores["dice"][lesion == 0]
+    return {"count": len(healthy), "specificity": float((healthy == 1).mean())}
 
 
 def boundary_distance(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
@@ -76,7 +104,7 @@ def mask_fit(
         masks: the masks that the images were drawn from, bool (N, R, R).
         seed: of the bootstrap.
     """
-    return {name: interval(values, seed) for name, values in pair_scores(predictions, masks).items()}
+    return {name: interval(values, seed) for name, values in of_lesions(pair_scores(predictions, masks)).items()}
 
 
 def shuffled_fit(
