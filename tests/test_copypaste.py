@@ -6,7 +6,7 @@ import pytest
 from conftest import DiscPairs
 from PIL import Image
 
-from siamese_diffusion.data import copypaste
+from siamese_diffusion.data import copypaste, placing
 from siamese_diffusion.data.copypaste import copy_paste, feather, poisson
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import Pair
@@ -48,7 +48,7 @@ def test_a_lesion_is_added_and_the_rest_of_the_target_stays(phantoms: list[Pair]
         assert new.sum() >= 16
         assert (own & ~mask).sum() <= 0.02 * own.sum()
         assert np.abs(image[new].astype(int) - before[new]).mean() > 2  # what the mask says is new is new
-        width = max(2, round(copypaste.BAND * R))
+        width = max(2, round(placing.BAND * R))
         grown = np.pad(new, R)
         near = np.any([np.roll(grown, (y, x), (0, 1)) for y in range(-6, 7) for x in range(-6, 7)], 0)[R:-R, R:-R]
         assert width <= 6

@@ -104,7 +104,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
                 config.data.split, config.data.limit, config.data.limit_seed
             ):
                 mask, _ = transform_mask(drawn.read(), random_masks or "none", config.sample.seed, name, 0)
-                image = np.full((*mask.shape, 3), int(255 * number(key, name)), np.uint8)
+                colour = [int(255 * number(key, name, channel)) for channel in range(3)]
+                image = np.full((*mask.shape, 3), colour, np.uint8)
                 writer.write(name, image, mask, "A photo of polyp", {"synthetic": True})
 
     def evaluate(real: Path, synthetic: Path, judge: Path, out: Path, config: Config, **rest: Any) -> None:
@@ -1172,3 +1173,25 @@ def test_folds_with_images_from_elsewhere_are_marked_and_test_sets_refused(
         load_study(write(folds=1))
     with pytest.raises(InputError, match="60 are more than the 10 pairs"):
         make_plan(load_study(write(folds=2, pairs=[60])), tmp_path / "never")
+
+
+def test_an_arm_may_draw_into_the_rows_own_real_images(
+    write: Callable[..., Path], calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, real = [], siamese_diffusion.sample
+
+    def sample(**arguments: Any) -> None:
+        given.append(arguments.pop("into", None))
+        real(**arguments)
+
+    monkeypatch.setattr(siamese_diffusion, "sample", sample, raising=False)
+    arms = {"real": None, "siamese": None, "siamese into real": {"kind": "siamese", "into": True}}
+    study(write(arms=arms, score=False), tmp_path / "out")
+    assert counted(calls)["train"] == 1  # both arms draw with one generator
+    assert len(given) == 2
+    (into,) = [path for path in given if path is not None]
+    names = {pair.name for pair in DataFolder(into, settings=DataConfig(outside=True)).pairs()}
+    assert len(names) == 6
+    assert names < set(SPLITS["train"])
+    with pytest.raises(InputError, match="into makes no difference to kind copy-paste"):
+        load_study(write(arms={"real": None, "copy-paste": {"into": True}}))

@@ -112,6 +112,7 @@ def main(encoder: str, count: int, size: int, side: int, steps: int, batch: int,
 
     config = update(Config(), "segment", encoder=encoder, resolution=side, steps=steps, batch_size=batch)
     config = update(config, "segment", sample_every=steps, checkpoint_every=steps, schedule="constant", warmup=0)
+    config = update(config, "segment", augmentation="flip-turn")  # what the plain side does too, but for the turns
     with tempfile.TemporaryDirectory() as folder:
         data, work = Path(folder) / "data", Path(folder)
         make_phantoms(data, count, size, seed=1)

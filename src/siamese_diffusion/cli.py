@@ -180,12 +180,15 @@ def sample(
     mask_guidance: Annotated[float | None, Option(help="Above 1, lesions keep closer to their masks.")] = None,
     seed: Annotated[int | None, Option(help="Seed of the noise and the random masks.")] = None,
     format: Annotated[str, Option(help="folder, or webdataset: tar files of many pairs.")] = "folder",
+    into: Annotated[
+        Path | None, Option(help="Folder of real images or pairs: draw each lesion into one of them, at a free place.")
+    ] = None,
     config: ConfigFile = None,
     settings: Setting = None,
     resume: Resume = False,
     device: Device = "auto",
 ) -> Result:
-    """Draw images for masks: a folder of new pairs."""
+    """Draw images for masks, or lesions into existing images: a folder of new pairs."""
     own = str(checkpoint / "config.yaml")
     chosen = load_settings(config or own, settings) if config or settings else None
     quiet()
@@ -201,6 +204,7 @@ def sample(
         mask_guidance=mask_guidance,
         seed=seed,
         format=format,
+        into=into,
         config=chosen,
         resume=resume,
         device=device,

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import affine_transform, binary_dilation, binary_opening, distance_transform_edt
+from scipy.ndimage import affine_transform, binary_dilation, distance_transform_edt
 
 from siamese_diffusion import progress
 from siamese_diffusion.claim import Claim
@@ -21,6 +21,7 @@ from siamese_diffusion.data.hashing import note_files
 from siamese_diffusion.data.images import Mask, Pixels
 from siamese_diffusion.data.masks import LEAST, MASK_RECIPES, Recipe
 from siamese_diffusion.data.pairs import Pair, prompt_of
+from siamese_diffusion.data.placing import BAND, field_of_view, free_places
 from siamese_diffusion.data.writer import PairWriter, written_earlier
 from siamese_diffusion.errors import InputError
 
@@ -30,14 +31,10 @@ Colours = NDArray[np.float64]
 TRIES = 60
 LARGEST = 0.25
 """Share of its image that a lesion may cover and still be cut out."""
-BAND = 0.04
-"""Width of the surroundings that come with a lesion, as a share of the side."""
 RELIT = 0.5
 """How much brighter or darker the target may be than a lesion's own surroundings, as a natural logarithm."""
 LEAST_LIGHT = 16.0
 """Added before logarithms are taken, so that noise in the dark has no weight."""
-DARK = 20
-"""Pixels whose brightest channel is below this lie outside the field of view."""
 
 
 class _Lesion(NamedTuple):
@@ -107,7 +104,7 @@ def copy_paste(
     if len(pairs) < 2:
         raise InputError("copy-paste needs at least two pairs")
     images, masks = load_pairs(pairs, resolution)
-    known = _Set(images, masks, [_field_of_view(image) for image in images])
+    known = _Set(images, masks, [field_of_view(image) for image in images])
     sources = [i for i, mask in enumerate(masks) if _can_be_cut(mask)]
     if not sources:
         raise InputError(
@@ -239,18 +236,9 @@ def _place(
     there."""
     if lesion.mask.sum() < LEAST or lesion.inside < 0.98:
         return None
-    rows, columns = (np.flatnonzero(lesion.region.any(axis)) for axis in (1, 0))
-    size = len(field)
-    if min(rows[0], columns[0]) < 1 or max(rows[-1], columns[-1]) > size - 2:
-        return None
     light, source_light = (np.log(colours.mean(-1) + LEAST_LIGHT) for colours in (image, lesion.image))
     band = lesion.region & ~lesion.mask
-    for _ in range(8):
-        down = int(random.integers(1 - rows[0], size - 1 - rows[-1]))
-        right = int(random.integers(1 - columns[0], size - 1 - columns[-1]))
-        region = np.roll(lesion.region, (down, right), (0, 1))
-        if field[region].mean() < 0.98 or (taken & region).sum() > 0.02 * min(taken.sum(), lesion.mask.sum()):
-            continue
+    for down, right in free_places(random, lesion.mask, lesion.region, field, taken):
         gap = light[np.roll(band, (down, right), (0, 1))] - source_light[band]
         if np.quantile(np.abs(gap), 0.95) <= relit:
             return down, right
@@ -260,14 +248,6 @@ def _place(
 def _can_be_cut(mask: Mask) -> bool:
     border = np.concatenate([mask[:2].ravel(), mask[-2:].ravel(), mask[:, :2].ravel(), mask[:, -2:].ravel()])
     return bool(LEAST <= mask.sum() <= LARGEST * mask.size and not border.any())
-
-
-def _field_of_view(image: Pixels) -> Mask:
-    """Where there is tissue: not the black corners, nor thin bright writing on them."""
-    width = max(2, round(0.03 * len(image)))
-    return np.asarray(binary_opening(np.pad(image.max(-1) >= DARK, width, mode="edge"), np.ones((width, width))))[
-        width:-width, width:-width
-    ]
 
 
 def _seed(seed: int, copy: int, name: str) -> int:

@@ -20,7 +20,7 @@ from siamese_diffusion.randomness import generator
 SIZES = 3
 """Classes of lesions by size, of equally many images; healthy images are one more."""
 
-ORIGINS = ("source_mask", "source", "target")
+ORIGINS = ("source_mask", "source", "target", "background")
 """Columns of a synthetic pair's row that name the real pairs it was made from: what `sample` and copy-paste write."""
 
 

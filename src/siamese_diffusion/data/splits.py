@@ -5,6 +5,7 @@ from functools import cache
 from itertools import islice
 
 from siamese_diffusion.data.folder import SPLITS, DataFolder
+from siamese_diffusion.data.hashing import hash_files
 from siamese_diffusion.data.leakage import same_content
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.errors import InputError
@@ -189,3 +190,22 @@ def require_disjoint(seen: Iterable[Pair], tests: Mapping[str, Sequence[Pair]], 
         f"{origin}{test.image.path} is in test set {name} and the same file as {other.image.path}, which is among the "
         "training pairs; leave one of the two out"
     )
+
+
+def require_backgrounds_apart(made: Iterable[Pair], tests: Mapping[str, Sequence[Pair]]) -> None:
+    """No synthetic pair is a test image with a lesion drawn into it: most of its pixels would be the test image's.
+
+    Raises:
+        InputError: one is, by the hash of the file that its row names.
+    """
+    drawn = {str(pair.extra["background_sha256"]): pair for pair in made if pair.extra.get("background_sha256")}
+    if not drawn:
+        return
+    for name, pairs in tests.items():
+        for test in pairs:
+            found = drawn.get(hash_files([test.image.path]))
+            if found is not None:
+                raise InputError(
+                    f"{found.image.path}: a lesion was drawn into {test.image.path}, which is in test set {name}; draw "
+                    "into training images only (sample --into)"
+                )

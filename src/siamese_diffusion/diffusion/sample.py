@@ -31,9 +31,11 @@ from siamese_diffusion.device import SIXTEEN_BITS, make_accelerator, precision_o
 from siamese_diffusion.diffusion.checkpoint import Trained, load_trained
 from siamese_diffusion.diffusion.compiling import compile_blocks
 from siamese_diffusion.diffusion.grids import save_grid
+from siamese_diffusion.diffusion.into import Backgrounds, Scene, keep_outside
 from siamese_diffusion.diffusion.latents import mask_hint
 from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.files import hash_json
 from siamese_diffusion.lock import hold
 from siamese_diffusion.memory import MOST_TOGETHER, fitting, free_bytes, powers_of_two
 from siamese_diffusion.randomness import generator
@@ -43,6 +45,7 @@ FORMATS = ("folder", "webdataset")
 DEPENDS: dict[str, set[str] | None] = {"data": {"split", "limit", "limit_seed", "label"}, "sample": None}
 """Settings that the pairs of a folder depend on."""
 
+Keep = Callable[[Tensor, int | None], Tensor]
 Writer = PairWriter | ShardWriter
 Rows = dict[str, dict[str, Any]]
 
@@ -65,6 +68,8 @@ class Ready:
     masks: Masks
     transforms: list[dict[str, Any]]
     noise: Tensor  # (B, C, h, w)
+    scenes: list[Scene | None] | None = None
+    """With `--into`: where each lesion comes; None: there is no place for it, and it is not written."""
 
 
 def sample(
@@ -82,8 +87,9 @@ def sample(
     resume: bool = False,
     device: str = "auto",
     format: str = "folder",
+    into: Path | DataFolder | None = None,
 ) -> dict[str, Any]:
-    """Draw images for masks and write them as a folder of pairs.
+    """Draw images for masks and write them as a folder of pairs; with `into`, lesions into existing images.
 
     Args:
         checkpoint: a finished run of `train`.
@@ -95,10 +101,14 @@ def sample(
         config: settings; default: the run's own.
         resume: go on with an interrupted run; the folder ends up the same as if it had not been interrupted.
         device: "auto", "cpu", "cuda" ...
+        into: a folder of real pairs (`data.split`), or of images without lesions: each lesion is drawn into one of
+            them, at a place that is free, and outside a band around it nothing changes. The mask holds every lesion of
+            the result. Masks without a lesion, and lesions that fit nowhere, are left out. See `into.py`.
         format: "folder" (a PNG file for each image and mask) or "webdataset" (tar files of `sample.shard_size` pairs).
 
     Returns:
-        The folder, how many pairs it holds, and how many of them this call drew.
+        `out`, `pairs` (how many it holds), `drawn` (how many of them by this call), `checkpoint`, its hash, and with
+        `into` `left_out`.
 
     Raises:
         InputError: no such run, no masks, an unknown recipe or format, or an `out` that holds pairs already, or other
@@ -106,7 +116,7 @@ def sample(
     """
     if format not in FORMATS:
         raise InputError(f"--format {format}: unknown; choose {' or '.join(FORMATS)}")
-    require_apart(out, masks=masks)
+    require_apart(out, masks=masks, into=into)
     trained = load_trained(checkpoint)
     overrides = {
         "scheduler": scheduler,
@@ -126,10 +136,13 @@ def sample(
     engine = make_accelerator(config.sample.precision, device, "fp16")
     config = update(config, "sample", precision=precision_on(engine.device, config.sample.precision, "fp16"))
     wanted = _wanted(masks, per_mask, random_masks, config)
-    options = {"--per-mask": per_mask, "--random-masks": random_masks or "none", "--format": format}
+    options: dict[str, Any] = {"--per-mask": per_mask, "--random-masks": random_masks or "none", "--format": format}
+    backgrounds = _backgrounds(into, trained, config) if into is not None else None
+    if backgrounds is not None:
+        options["into"] = hash_json(note_files(backgrounds.files))
     with hold(out):
         claim = _claim(out, trained, wanted, config, options, resume)
-        drawing = Drawing(trained, config.sample, engine, str(checkpoint), [one.prompt for one in wanted])
+        drawing = Drawing(trained, config.sample, engine, str(checkpoint), [one.prompt for one in wanted], backgrounds)
         with engine.main_process_first():  # it clears away what a killed run left
             claim.write()
             writer = _open(out, format, config.sample, engine)
@@ -144,9 +157,31 @@ def sample(
             writer.flush()
             engine.wait_for_everyone()
         drawn = int(engine.reduce(torch.tensor(drawn, device=engine.device), "sum"))
+        result = {"out": str(out), "pairs": len(wanted), "drawn": drawn, "checkpoint": trained.hash}
+        if backgrounds is not None:
+            left_out = int(engine.reduce(torch.tensor(drawing.left_out, device=engine.device), "sum"))
+            result |= {"pairs": len(wanted) - left_out, "left_out": left_out}
+            _tell_left_out(left_out, len(wanted), out)
         if engine.is_main_process:
             _picture(out, drawing.resolution, fit)
-        return {"out": str(out), "pairs": len(wanted), "drawn": drawn, "checkpoint": trained.hash}
+        return result
+
+
+def _backgrounds(into: Path | DataFolder, trained: Trained, config: Config) -> Backgrounds:
+    if config.sample.aspect == "source":
+        raise InputError("sample.aspect = source: with --into a pair has the shape of the run's squares; use square")
+    folder = DataFolder.of(into, "--into", config.data).require_real()
+    return Backgrounds(folder, config.data, trained.config.data.resolution, config.sample.seed)
+
+
+def _tell_left_out(left_out: int, of: int, out: Path) -> None:
+    if left_out == of:
+        raise InputError(
+            f"--into: not one of {of} lesions finds a place; give images with more room beside their own lesions, or "
+            f"smaller masks ({out} holds no pairs)"
+        )
+    if left_out:
+        progress.notify(f"{left_out} of {of} masks are left out: they have no lesion, or it fits into no image")
 
 
 def _claim(
@@ -180,11 +215,19 @@ class Drawing:
         engine: the device, and the other processes.
         origin: the run as the user names it, for errors.
         prompts: all that will be asked for.
+        backgrounds: images that lesions are drawn into; None: whole images are drawn.
     """
 
     def __init__(
-        self, trained: Trained, settings: SampleConfig, engine: Accelerator, origin: str, prompts: Sequence[str]
+        self,
+        trained: Trained,
+        settings: SampleConfig,
+        engine: Accelerator,
+        origin: str,
+        prompts: Sequence[str],
+        backgrounds: Backgrounds | None = None,
     ) -> None:
+        self.backgrounds, self.left_out = backgrounds, 0
         self.settings, self.engine, self.origin = settings, engine, origin
         self.model, self.backbone = trained.model, trained.backbone
         self.backbone.to(engine.device)
@@ -209,14 +252,36 @@ class Drawing:
             transform_mask(one.mask.squared(self.resolution), recipe, seed, one.source, one.copy) for one in batch
         ]
         noise = [torch.randn(self.shape, generator=generator(seed, "noise", one.source, one.copy)) for one in batch]
-        return Ready(np.stack([mask for mask, _ in shapes]), [transform for _, transform in shapes], torch.stack(noise))
+        ready = Ready(np.stack([mask for mask, _ in shapes]), [told for _, told in shapes], torch.stack(noise))
+        return ready if self.backgrounds is None else self._placed(batch, ready, self.backgrounds)
+
+    def _placed(self, batch: Sequence[Wanted], ready: Ready, backgrounds: Backgrounds) -> Ready:
+        """The same with a place for each lesion."""
+        scenes = [backgrounds.scene(mask, one.source, one.copy) for one, mask in zip(batch, ready.masks, strict=True)]
+        masks = [mask if scene is None else scene.mask for mask, scene in zip(ready.masks, scenes, strict=True)]
+        told = [
+            transform if scene is None else {**transform, **scene.transform}
+            for transform, scene in zip(ready.transforms, scenes, strict=True)
+        ]
+        self.left_out += scenes.count(None)
+        return Ready(np.stack(masks), told, ready.noise, scenes)
 
     def draw(self, batch: Sequence[Wanted], ready: Ready) -> Images:
         """The images (B, R, R, 3); waits for the device."""
         device = self.engine.device
         hint = mask_hint(torch.from_numpy(ready.masks)).to(device)
         text = torch.stack([self.embeddings[one.prompt] for one in batch])
-        return to_images(self._draw(hint, ready.noise.to(device), text, self.settings))
+        noise = ready.noise.to(device)
+        keep = self._keep(ready.scenes, noise) if ready.scenes is not None else None
+        return to_images(self._draw(hint, noise, text, self.settings, keep))
+
+    def _keep(self, scenes: Sequence[Scene | None], noise: Tensor) -> Keep:
+        """The images' latents outside the regions; a lesion without a place is drawn for nothing."""
+        side = self.resolution
+        region = np.stack([np.ones((side, side), bool) if scene is None else scene.region for scene in scenes])
+        pixels = np.stack([np.zeros((side, side, 3), np.uint8) if scene is None else scene.image for scene in scenes])
+        clean, _ = self.backbone.encode(to_tensor(pixels).to(noise.device, self.backbone.vae.dtype))
+        return keep_outside(region, clean.float(), noise, self.model.schedule)
 
     def shaped(self, one: Wanted, image: Pixels, mask: Mask) -> tuple[Pixels, Mask]:
         """A pair as it is written: square, or in the shape of its source mask, the longer side as it is."""
@@ -234,12 +299,14 @@ class Drawing:
         text = self.embeddings[""].expand(count, -1, -1)
         self._draw(hint, torch.zeros(count, *self.shape, device=device), text, one)
 
-    def _draw(self, hint: Tensor, noise: Tensor, text: Tensor, settings: SampleConfig) -> Tensor:
+    def _draw(
+        self, hint: Tensor, noise: Tensor, text: Tensor, settings: SampleConfig, keep: Keep | None = None
+    ) -> Tensor:
         empty = self.embeddings[""].expand_as(text)
         predict = guided(
             self.model, hint, text, empty, settings.guidance, settings.mask_guidance, settings.guidance_interval
         )
-        latents = denoise(predict, noise, self.backbone.scheduler, settings.scheduler, settings.steps)
+        latents = denoise(predict, noise, self.backbone.scheduler, settings.scheduler, settings.steps, keep)
         images = self.backbone.decode(latents)
         if not images.isfinite().all():
             single = settings.precision in ("fp32", "tf32")
@@ -291,9 +358,13 @@ def _write(
     writer: Writer, drawing: Drawing, batch: Sequence[Wanted], ready: Ready, images: Images, origin: dict[str, Any]
 ) -> int:
     written = 0
-    for one, image, mask, transform in zip(batch, images, ready.masks, ready.transforms, strict=True):
-        if one.name not in writer.done:
+    scenes = ready.scenes or [None] * len(batch)
+    for one, image, mask, transform, scene in zip(batch, images, ready.masks, ready.transforms, scenes, strict=True):
+        if one.name not in writer.done and (scene is not None or ready.scenes is None):
             provenance = {**origin, "copy": one.copy, "source_mask": one.source, "mask_transform": transform}
+            if scene is not None:
+                provenance |= scene.told
+                image = scene.finish(image)
             writer.write(one.name, *drawing.shaped(one, image, mask), one.prompt, provenance)
             written += 1
     return written

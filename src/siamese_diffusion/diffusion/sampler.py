@@ -11,7 +11,12 @@ from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 
 
 def denoise(
-    predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, schedule: DDIMScheduler, scheduler: str, steps: int
+    predict: Callable[[Tensor, Tensor], Tensor],
+    noise: Tensor,
+    schedule: DDIMScheduler,
+    scheduler: str,
+    steps: int,
+    keep: Callable[[Tensor, int | None], Tensor] | None = None,
 ) -> Tensor:
     """Solve the reverse process from `noise` (B, C, h, w) to latents.
 
@@ -21,14 +26,16 @@ def denoise(
         schedule: the backbone's.
         scheduler: of `SampleConfig`.
         steps: denoising steps.
+        keep: what becomes of the latents after each step: (latents, the timestep that they are at; None: clean).
     """
     solver = make_solver(schedule, scheduler)
     solver.set_timesteps(steps)  # on the CPU: solvers branch on them, and would wait for a device at every step
     latents = noise
     with torch.no_grad():
-        for t in solver.timesteps:
+        for t, after in zip(solver.timesteps, [*solver.timesteps[1:].tolist(), None], strict=True):
             prediction = predict(latents, torch.full((len(latents),), int(t), device=latents.device))
             latents = solver.step(prediction, t, latents, return_dict=False)[0]
+            latents = latents if keep is None else keep(latents, after)
     return latents
 
 

@@ -14,7 +14,13 @@ from siamese_diffusion.config import Config, update
 from siamese_diffusion.data.decoding import plain_settings
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import Pair
-from siamese_diffusion.data.splits import require_disjoint, sets_for_testing, train_and_validation, validation_list
+from siamese_diffusion.data.splits import (
+    require_backgrounds_apart,
+    require_disjoint,
+    sets_for_testing,
+    train_and_validation,
+    validation_list,
+)
 from siamese_diffusion.device import find_device, precision_on
 from siamese_diffusion.lock import hold
 from siamese_diffusion.segmentation import arms as arms_of
@@ -121,4 +127,5 @@ def _material(
     made = [pair for folder in more for pair in folder.pairs()]
     tests = sets_for_testing([DataFolder.of(folder, "--test", config.data).require_real() for folder in test])
     require_disjoint([*real, *validation, *made], tests)
+    require_backgrounds_apart(made, tests)
     return Material(data, real, validation, made, [folder.path for folder in more], tests)

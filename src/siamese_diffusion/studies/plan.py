@@ -193,6 +193,10 @@ class _Planner:
             "label": config.data.label,
             "sample": settings_of(config, "sample"),
         }
+        arguments: dict[str, Any] = {}
+        if arm.into:
+            depends["into"] = self.hashes.pairs(cell.real)
+            arguments["into"] = self._manifest(cell.real)
         needs: tuple[Stage, ...] = ()
         if arm.run is not None:
             checkpoint = given_run(arm, cell, config, seed)
@@ -210,6 +214,7 @@ class _Planner:
                 "checkpoint": checkpoint,
                 "masks": self._real(cell),
                 "random_masks": arm.recipe if arm.recipe != "none" else None,
+                **arguments,
             },
             values=values,
         )

@@ -74,6 +74,7 @@ class ArmEntry(SettingsSection):
         1.0, ge=1, le=16, description="draw this many times `ratio`, for the filter to choose from"
     )
     blend: Literal["poisson", "feather"] = Field("poisson", description="of copy-paste")
+    into: bool = Field(False, description="draw the lesions into the row's own real images")
     run: str | None = Field(None, description="a finished `train` run; {dataset}, {pairs} and {seed} are filled in")
     settings: Settings = Field(default_factory=dict, description="of this arm")
 

@@ -66,6 +66,7 @@ class Arm:
     blend: Literal["poisson", "feather"] = "poisson"
     run: str | None = None
     values: Values = field(default_factory=dict)
+    into: bool = False
 
     @property
     def synthetic(self) -> bool:
@@ -217,7 +218,7 @@ def _arms(name: str, entry: ArmEntry, folder: Path, origin: str) -> list[Arm]:
         if given:
             raise InputError(f"{where}: {min(given)} makes no difference to the real pairs")
         return [Arm(name, kind, name)]
-    idle = {"blend"} if kind != "copy-paste" else {"run"}
+    idle = {"blend"} if kind != "copy-paste" else {"run", "into"}
     if given & idle:
         raise InputError(f"{where}: {min(given & idle)} makes no difference to kind {kind}")
     masks = entry.masks or ("random" if kind == "copy-paste" else "real")
@@ -247,6 +248,7 @@ def _arms(name: str, entry: ArmEntry, folder: Path, origin: str) -> list[Arm]:
             entry.blend,
             run,
             values,
+            entry.into,
         )
         for ratio in entry.ratio
     ]
