@@ -87,6 +87,14 @@ COMMANDS = (
         15,
     ),
     Command(
+        "sample into images",
+        (
+            *_with_settings("sample", "--checkpoint", "{sources}/run", "--masks", "{sources}/pairs"),
+            *("--into", "{sources}/other"),
+        ),
+        10,
+    ),
+    Command(
         "evaluate",
         _with_settings("evaluate", "--real", "{sources}/pairs", "--synthetic", "{sources}/made"),
         15,

@@ -109,7 +109,7 @@ def run(
             for part in parts_of(step):
                 training.do_part(part, next(batches), len(parts_of(step)))
             training.end_step()
-            shown.update(task, completed=step + 1)
+            shown.update(task, completed=step + 1, note=training.note)
             # What is due after it: the log, the caller's look at the averaged weights, the checkpoint.
             if training.finish_step(step + 1, stop=agreed.after_step(stopping)):
                 break
@@ -133,6 +133,8 @@ class _Training:
     enough: Callable[[], bool] | None = None
     log: Log | None = None
     """Of the first process."""
+    note: str = ""
+    """The last loss that was logged, for the progress bar."""
     state: dict[str, Any] = field(default_factory=dict)
     """What a checkpoint notes besides the step."""
     means: Means = field(default_factory=Means)
@@ -248,6 +250,7 @@ class _Training:
 
     def _write(self, done: int, figures: Mapping[str, float]) -> None:
         self.means.clear()
+        self.note = f"loss {figures['total']:.4g}" if "total" in figures else ""
         if self.log is not None:
             self.log.write(done, figures)
 

@@ -1,12 +1,20 @@
-"""Progress and messages, all on standard error so that standard output stays machine-readable."""
+"""Progress and messages, all on standard error so that standard output stays machine-readable.
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+A terminal or a notebook shows a bar. Where there is neither (a file, Slurm, CI) a line every half minute says how far
+a long stage is.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, Task
 
 T = TypeVar("T")
+
+PAUSE = 30.0
+"""Seconds between two lines of a stage, where there is no terminal."""
 
 
 def notify(message: str) -> None:
@@ -17,25 +25,29 @@ def notify(message: str) -> None:
 
 
 def bar() -> "Progress":
-    """A progress bar with the count, the elapsed time and an estimate of what remains."""
+    """A progress bar with the count, the elapsed time and an estimate of what remains; or lines, see above.
+
+    A task may have a field `note`, which is shown behind: `bar.update(task, note="loss 0.12")`.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
-    return Progress(
+    console = Console(stderr=True)
+    return _kind(lines=not (console.is_terminal or console.is_jupyter))(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        TextColumn("{task.fields[note]}"),
+        console=console,
         speed_estimate_period=60,
     )
 
@@ -43,4 +55,54 @@ def bar() -> "Progress":
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
     """Yield `items` under a progress bar."""
     with bar() as progress:
-        yield from progress.track(items, total=total, description=description)
+        count = len(items) if isinstance(items, Sized) else None
+        task = progress.add_task(description, total=count if total is None else total)
+        for item in items:
+            yield item
+            progress.advance(task)
+
+
+def _kind(lines: bool) -> "type[Progress]":
+    """A `Progress` whose tasks have a note, and which, with `lines`, also prints a line now and then; made here since
+    rich is loaded late."""
+    from rich.progress import Progress, TaskID
+
+    class Noted(Progress):
+        def __init__(self, *columns: Any, **options: Any) -> None:
+            super().__init__(*columns, **options)
+            self.said = time.monotonic()
+
+        def add_task(self, description: str, *arguments: Any, **fields: Any) -> TaskID:
+            return super().add_task(description, *arguments, **{"note": "", **fields})
+
+        def advance(self, task_id: TaskID, advance: float = 1) -> None:
+            super().advance(task_id, advance)
+            self._say(task_id)
+
+        def update(self, task_id: TaskID, **changes: Any) -> None:
+            super().update(task_id, **changes)
+            self._say(task_id)
+
+        def _say(self, task_id: TaskID) -> None:
+            task = self._tasks[task_id]
+            if lines and time.monotonic() - self.said >= PAUSE and task.visible and not task.finished:
+                self.said = time.monotonic()
+                notify(line(task))
+
+    return Noted
+
+
+def line(task: "Task") -> str:
+    """How far a stage is, in a line: name, count, time gone, time left, and its note."""
+    of = "" if task.total is None else f" of {task.total:.0f}"
+    left = task.time_remaining
+    parts = [f"{task.description}: {task.completed:.0f}{of}", f"{_clock(task.elapsed or 0)} gone"]
+    parts += [f"{_clock(left)} left"] if left is not None else []
+    note = task.fields.get("note")
+    return ", ".join([*parts, *([note] if note else [])])
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
