@@ -13,6 +13,7 @@ from siamese_diffusion.diffusion.train import train as train
 from siamese_diffusion.evaluation.evaluate import evaluate as evaluate
 from siamese_diffusion.evaluation.filter import filter_ as filter_
 from siamese_diffusion.exporting import export as export
+from siamese_diffusion.job import run as run
 from siamese_diffusion.reader_study.rating import export_ratings as export_ratings
 from siamese_diffusion.reader_study.rating import score_ratings as score_ratings
 from siamese_diffusion.segmentation.nnunet import export_nnunet as export_nnunet

@@ -52,6 +52,39 @@ def demo(
 
 
 @command(app)
+def run(
+    data: Data,
+    out: Out,
+    backbone: Annotated[str, Option(help="small, sd15, a folder, a .ckpt file, or a hub id.")] = "small",
+    per_mask: Annotated[int, Option(help="Images drawn for each training mask.")] = 1,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Only say what would be done, and how long it takes here.")
+    ] = False,
+    config: ConfigFile = None,
+    settings: Setting = None,
+    resume: Resume = False,
+    device: Device = "auto",
+) -> Shown:
+    """Everything: check, train, sample, evaluate, filter, and segment with and without the new pairs; one page."""
+    default = "sd15-paper" if backbone == "sd15" else None
+    chosen = load_settings(config or default, settings)
+    quiet()
+    result = api.run(
+        data=data,
+        out=out,
+        backbone=backbone,
+        per_mask=per_mask,
+        config=chosen,
+        dry_run=dry_run,
+        resume=resume,
+        device=device,
+    )
+    from siamese_diffusion.job import render
+
+    return Shown(result, render(result))
+
+
+@command(app)
 def check(
     data: Annotated[Path, Argument(help="Folder of image-mask pairs.")],
     report: Annotated[

@@ -103,7 +103,7 @@ def _train(
     if small:
         require_shape(config.backbone, config.data.resolution)
         backbone = str(out / "pretrain")
-    base = None if small else _load(backbone, config.data.resolution)
+    base = None if small else load_base(backbone, config.data.resolution)
     images, masks = _read(claim, folder, pairs, config.data.resolution)
     if base is None:
         base = _trained_first(backbone, folder, config, device)
@@ -185,7 +185,7 @@ def _trained_first(backbone: str, folder: DataFolder, config: Config, device: st
     """The small backbone, in its folder, where an earlier call may have finished it."""
     if not (Path(backbone) / "summary.json").exists():
         pretrain(folder, Path(backbone), config, resume=True, device=device)
-    return _load(backbone, config.data.resolution)
+    return load_base(backbone, config.data.resolution)
 
 
 def _latents(
@@ -304,7 +304,8 @@ def _weights(backbone: str) -> list[Path]:
     return [path for path in (Path(backbone), *sorted((_inner(backbone) / "vae").glob("*"))) if path.is_file()]
 
 
-def _load(backbone: str, resolution: int) -> Backbone:
+def load_base(backbone: str, resolution: int) -> Backbone:
+    """The backbone that `train` names: a run of `pretrain`, a folder, a file, or a name on a hub; errors as there."""
     inner = _inner(backbone)
     base = load_backbone(inner if inner.is_dir() else backbone)  # or the name of one on a hub
     require_divisible(resolution, base.divisor)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from siamese_diffusion import progress
-from siamese_diffusion.config import Config, update
+from siamese_diffusion.config import Config, build_config
 from siamese_diffusion.data.arrays import read_squared
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import Pair
@@ -34,6 +34,7 @@ from siamese_diffusion.segmentation.inference import probabilities
 from siamese_diffusion.segmentation.segment import segment
 from siamese_diffusion.segmentation.trained import load_network
 from siamese_diffusion.segmentation.training import read_result
+from siamese_diffusion.settings import OF_SMP
 
 SHUFFLED = 2000
 """Fit to other pairs' masks is measured on no more pairs than this."""
@@ -66,7 +67,7 @@ def judge_of(real: DataFolder, run: Path | None, out: Path, config: Config, resu
     """
     if run is None:
         run = out
-        changed = update(config, "segment", network=config.evaluate.fit_network, steps=config.evaluate.fit_steps)
+        changed = _settings(config)
         unlimited = changed.model_copy(update={"data": changed.data.model_copy(update={"limit": None})})
         segment(real, out, [real] if own_test_pairs(real) else [], config=unlimited, resume=resume, device=device)
     where = find_device(device)
@@ -74,6 +75,15 @@ def judge_of(real: DataFolder, run: Path | None, out: Path, config: Config, resu
     network, settings = trained.network.to(where), trained.settings
     precision = precision_on(where, config.evaluate.precision)
     return Judge(run, network, settings.resolution, settings.batch_size, where, precision)
+
+
+def _settings(config: Config) -> Config:
+    """The settings that the judge is trained with: `segment`'s, its network and steps from `evaluate`."""
+    own = config.segment.given()
+    if config.evaluate.fit_network != "smp":  # an encoder that is set is of the network that is scored elsewhere
+        own = {name: value for name, value in own.items() if name not in OF_SMP}
+    own |= {"network": config.evaluate.fit_network, "steps": config.evaluate.fit_steps}
+    return build_config({**config.model_dump(), "segment": own}, "evaluate.fit_network")
 
 
 def measure(judge: Judge, pairs: Sequence[Pair], description: str) -> dict[str, Scores]:

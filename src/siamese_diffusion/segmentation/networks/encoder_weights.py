@@ -52,6 +52,13 @@ class Source(NamedTuple):
     package: str | None = None
 
 
+def has_weights(encoder: str) -> bool:
+    """Whether a package is installed that has an encoder's ImageNet weights."""
+    return any(
+        encoder in package.encoders and _installed(name, package) is not None for name, package in PACKAGES.items()
+    )
+
+
 def source_of(encoder: str, weights: str, hub: Sequence[str]) -> Source | None:
     """The file of `weights`; None where the hub is to be asked for them.
 
