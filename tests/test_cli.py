@@ -22,7 +22,7 @@ from siamese_diffusion.cli import app, main
 from siamese_diffusion.files import full_disk_named
 
 COMMANDS = (
-    *("demo", "check", "prepare", "phantoms", "pretrain", "train", "sample", "evaluate", "filter", "segment", "study"),
+    *("demo", "run", "check", "prepare", "phantoms", "pretrain", "train", "sample", "evaluate", "filter", "segment", "study"),
     *("import", "export", "export-nnunet", "data", "rate"),
 )
 
@@ -195,6 +195,7 @@ def test_usage_error_is_status_2() -> None:
 
 CALLS: dict[str, tuple[str, list[str]]] = {
     "demo": ("demonstration.demo", []),
+    "run": ("job.run", ["--data", "x", "--out", "x"]),
     "check": ("data.check.check", ["x"]),
     "prepare": ("data.prepare.prepare", ["x", "--out", "x"]),
     "phantoms": ("data.phantom.make_phantoms", ["--out", "x"]),
