@@ -22,7 +22,20 @@ from siamese_diffusion.cli import app, main
 from siamese_diffusion.files import full_disk_named
 
 COMMANDS = (
-    *("demo", "run", "check", "prepare", "phantoms", "pretrain", "train", "sample", "evaluate", "filter", "segment", "study"),
+    *(
+        "demo",
+        "run",
+        "check",
+        "prepare",
+        "phantoms",
+        "pretrain",
+        "train",
+        "sample",
+        "evaluate",
+        "filter",
+        "segment",
+        "study",
+    ),
     *("import", "export", "export-nnunet", "data", "rate"),
 )
 

@@ -25,6 +25,10 @@ def make_scores(folder: Path) -> None:
     rows = "".join(f"{name},0.9{i}0000,0.800000,0.010000\n" for i, name in enumerate(names))
     write_text(scores / "fit.csv", "name,dice,iou,boundary\n" + rows)
     metrics = {
+        "fit": {
+            "dice": {"mean": 0.9, "low": 0.8, "high": 1.0},
+            "shuffled": {"mean": 0.2, "low": 0.1, "high": 0.3},
+        },
         "novelty": {"flagged": [{"synthetic": names[0], "real": "x", "distance": 0.1}], "share_flagged": 0.25},
         "protocol": {"synthetic": str((folder / "pairs").resolve()), "version": "0"},
     }

@@ -152,6 +152,8 @@ if __name__ == "__main__":
     else:
         folder = DataFolder(options.data)
         pairs = folder.pairs("train")
+        if options.train + options.fresh > len(pairs):
+            parser.error(f"{options.data} has {len(pairs)} training pairs: --train and --fresh together are more")
         train, masks = map(list, read_squared(pairs[: options.train], options.resolution))
         fresh = list(read_squared(pairs[-options.fresh :], options.resolution)[0])
         others = [pair for split in ("val", "test") for pair in folder.pairs(split)]
