@@ -133,6 +133,17 @@ def test_what_dead_processes_left_is_cleared_and_nothing_else(tmp_path: Path) ->
     assert (tmp_path / "checkpoints" / f".{living}.step-000003" / "a").exists()
 
 
+def test_a_folder_within_one_that_was_being_written_is_cleared_too(tmp_path: Path) -> None:
+    """`export` writes a pipeline into a folder that is not in its place yet, and so beside it."""
+    dead, living = dead_process(), os.getppid()
+    for name in (f".{dead}..{dead}.out", f".{dead}..{dead}.other", f".{living}..{dead}.out", f".{dead}..{living}.out"):
+        fill(tmp_path / name, "half")
+    with whole_folder(tmp_path / "out") as folder, whole_folder(folder) as inner:
+        fill(inner, "new")
+    kept = {f".{dead}..{dead}.other", f".{living}..{dead}.out", f".{dead}..{living}.out", "out"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
 def test_weights_have_the_mode_of_other_files(tmp_path: Path, umask: int) -> None:
     def write(path: Path) -> None:

@@ -86,9 +86,19 @@ def clear(folder: Path, name: str) -> None:
     """Remove what dead processes left unfinished of `folder/name`."""
     restore(folder / name)
     for entry in folder.iterdir() if folder.is_dir() else ():
-        found = _UNFINISHED.fullmatch(entry.name)
-        if found and found[2] in (name, name + _BEFORE) and not _alive(int(found[1])):
+        writers, becomes = _meant(entry.name)
+        if writers and becomes in (name, name + _BEFORE) and not any(map(_alive, writers)):
             _remove(entry)
+
+
+def _meant(name: str) -> tuple[list[int], str]:
+    """Who was writing a file or folder, and what it was to become: the last is of a folder within another one that was
+    being written, `.PID..PID.NAME`."""
+    writers = []
+    while found := _UNFINISHED.fullmatch(name):
+        writers.append(int(found[1]))
+        name = found[2]
+    return writers, name
 
 
 def clear_all(folder: Path, leave: Collection[str] = ()) -> None:
