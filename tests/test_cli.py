@@ -335,3 +335,10 @@ def test_interrupt_is_status_130(tmp_path: Path) -> None:
     assert "--resume" in errors
     assert "Traceback" not in errors
     assert list((tmp_path / "b/checkpoints").glob("step-*"))
+
+
+def test_version_and_short_help() -> None:
+    assert call_here("--version").stdout == f"siamese-diffusion {siamese_diffusion.__version__}\n"
+    for group in ([], ["data"], ["segment"], ["rate", "export"]):
+        assert call_here(*group, "-h").stdout == call_here(*group, "--help").stdout
+        assert "Usage" in call_here(*group, "-h").stdout

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument, Option, Typer
+from typer import Argument, Exit, Option, Typer
 
 import siamese_diffusion as api
 from siamese_diffusion.console import (
@@ -28,16 +28,37 @@ from siamese_diffusion.interrupt import undisguised
 
 Result = dict[str, Any]
 
+HELP = {"help_option_names": ["-h", "--help"]}
+
 app = Typer(
     help="New image-mask pairs from a few annotated medical images, and proof of whether they help segmentation.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings=HELP,
 )
-data_app = Typer(help="Fetch published data sets as folders of pairs.", no_args_is_help=True)
-rate_app = Typer(help="A blinded reader study: clinicians rate real and synthetic images.", no_args_is_help=True)
+data_app = Typer(help="Fetch published data sets as folders of pairs.", no_args_is_help=True, context_settings=HELP)
+rate_app = Typer(
+    help="A blinded reader study: clinicians rate real and synthetic images.",
+    no_args_is_help=True,
+    context_settings=HELP,
+)
 app.add_typer(data_app, name="data")
 app.add_typer(rate_app, name="rate")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"siamese-diffusion {api.__version__}")
+        raise Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, Option("--version", help="Print the version and end.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options of the program itself."""
 
 
 @command(app, goes_on="siamese-diffusion study --config {out}/study.yaml --out {out} goes on")
