@@ -83,7 +83,7 @@ def test_what_is_wrong_is_found(
 ) -> None:
     """A reader that is right on the good file, and does as it says on any other."""
     mutate, entrance = campaign("mutate"), campaign("entrance")
-    monkeypatch.setattr(mutate, "PATIENCE", 3.0)
+    monkeypatch.setattr(mutate, "PATIENCE", 3.0 if reader is hangs else 60.0)  # a crowded machine is no hang
     monkeypatch.setenv("PATH", os.environ["PATH"])
     good = b'{"a": [1, 2, 3]}'
 
