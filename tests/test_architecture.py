@@ -10,7 +10,18 @@ import siamese_diffusion
 
 PACKAGE = Path(siamese_diffusion.__file__).parent
 ROOMS = {"data", "diffusion", "segmentation", "evaluation", "reader_study", "studies"}
-ABOVE = {"studies", "demonstration", "exporting", "job", "job_estimate", "job_page", "cli", "__init__", "__main__"}
+ABOVE = {
+    "studies",
+    "demonstration",
+    "exporting",
+    "job",
+    "job_estimate",
+    "job_page",
+    "run_status",
+    "cli",
+    "__init__",
+    "__main__",
+}
 """They stand above the rooms and may use all of them; of these, only `cli` is used by nobody but `__main__`."""
 
 ALLOWED = {

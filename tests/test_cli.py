@@ -219,6 +219,7 @@ CALLS: dict[str, tuple[str, list[str]]] = {
     "filter": ("evaluation.filter.filter_", ["--scores", "x", "--out", "x"]),
     "segment": ("segmentation.segment.segment", ["--train", "x", "--out", "x"]),
     "predict": ("segmentation.predict.predict", ["--network", "x", "--images", "x", "--out", "x"]),
+    "status": ("run_status.status", ["x"]),
     "study": ("studies.study.study", ["--config", "x", "--out", "x"]),
     "import": ("diffusion.original.import_", ["x", "--out", "x"]),
     "export": ("exporting.export", ["--checkpoint", "x", "--out", "x"]),

@@ -16,6 +16,7 @@ from siamese_diffusion.exporting import export as export
 from siamese_diffusion.job import run as run
 from siamese_diffusion.reader_study.rating import export_ratings as export_ratings
 from siamese_diffusion.reader_study.rating import score_ratings as score_ratings
+from siamese_diffusion.run_status import status as status
 from siamese_diffusion.segmentation.nnunet import export_nnunet as export_nnunet
 from siamese_diffusion.segmentation.predict import predict as predict
 from siamese_diffusion.segmentation.segment import segment as segment

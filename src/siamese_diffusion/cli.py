@@ -403,6 +403,20 @@ def predict(
     )
 
 
+@command(app)
+def status(
+    run: Annotated[Path, Argument(help="Folder that a command writes, or wrote.")],
+    picture: Annotated[
+        Path | None, Option(help="A PNG of the curves to write.", parser=to_write, metavar="FILE")
+    ] = None,
+) -> Shown:
+    """What a run is doing or where it stopped, how far it is, and its last figures; nothing in it changes."""
+    from siamese_diffusion.run_status import render
+
+    found = api.status(run, picture)
+    return Shown(found, render(found))
+
+
 @command(app, goes_on=True)
 def study(
     config: Annotated[Path, Option(help="YAML file: data, arms, networks, seeds. See docs/study.md.")],

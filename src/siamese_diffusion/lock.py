@@ -86,6 +86,31 @@ def _lock(out: Path) -> int | None:
     return descriptor
 
 
+def writer_of(out: Path) -> int | None:
+    """The process that holds a folder; None where none does, or where the system knows no such locks.
+
+    Nothing is written, and the folder is not held by asking but for an instant.
+    """
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    try:
+        descriptor = os.open(out / NAME, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        said = os.read(descriptor, 20).decode(errors="replace").strip()
+        return int(said) if said.isdecimal() else 0
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return None
+
+
 def _release(out: Path, descriptor: int) -> None:
     path = out / NAME
     if _is(path, descriptor):  # the folder may have been replaced as a whole

@@ -96,13 +96,14 @@ def line(task: "Task") -> str:
     """How far a stage is, in a line: name, count, time gone, time left, and its note."""
     of = "" if task.total is None else f" of {task.total:.0f}"
     left = task.time_remaining
-    parts = [f"{task.description}: {task.completed:.0f}{of}", f"{_clock(task.elapsed or 0)} gone"]
-    parts += [f"{_clock(left)} left"] if left is not None else []
+    parts = [f"{task.description}: {task.completed:.0f}{of}", f"{clock(task.elapsed or 0)} gone"]
+    parts += [f"{clock(left)} left"] if left is not None else []
     note = task.fields.get("note")
     return ", ".join([*parts, *([note] if note else [])])
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds, `1:02:03`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}"
