@@ -188,3 +188,14 @@ def test_flips_of_the_whole_image_are_named() -> None:
     assert found.place.tolist() == [0, 1, 2, 3]
     assert found.flip.tolist() == [0, 1, 2, 3]
     assert found.score.max() < 1e-2
+
+
+def test_a_mirrored_image_is_found_by_its_details_and_said_to_be() -> None:
+    """As a whole it is found in any case; this is of the details alone, which a part of a mirrored image needs too."""
+    images, _ = fresh(30, 1)
+    search = LocalSearch(map(details, images), len(images))
+    plain = search.match([details(images[3])])[0]
+    turned = search.match([details(np.ascontiguousarray(images[3][:, ::-1]))])[0]
+    assert (plain.place, plain.mirrored) == (3, False)
+    assert (turned.place, turned.mirrored) == (3, True)
+    assert min(plain.common, turned.common) >= 20

@@ -1116,7 +1116,7 @@ def test_interrupted_in_two_processes_and_continued_it_is_the_unbroken_study(
 def test_folds_hold_out_every_pair_once_and_generators_see_none_of_it(
     write: Callable[..., Path], calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = write(folds=3, pairs=["all"], seeds={"segmentation": [0, 1]})
+    file = write(folds=3, pairs=["all"], seeds={"segmentation": [0, 1]}, judge={"pairs": "all"})
     out, seen, anywhere = tmp_path / "out", [], DataConfig(outside=True)
     commands = {name: getattr(siamese_diffusion, name) for name in ("pretrain", "train", "sample", "segment")}
     for command, reads in (("pretrain", "images"), ("train", "data"), ("sample", "masks"), ("segment", "train")):
