@@ -11,6 +11,7 @@ import argparse
 import json
 import resource
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,7 +31,7 @@ def main(queries: int, keys: int, width: int, flips: int, images: int) -> dict[s
     with tempfile.TemporaryDirectory() as folder:
         real = drawn(Path(folder) / "real.npy", (keys, flips, width), 0)
         made = drawn(Path(folder) / "synthetic.npy", (queries, 1, width), 1)[:, 0]
-        before = peak()
+        before, watch = peak(), Watch()
         start = time.perf_counter()
         archive = CopySearch([real])
         prepared = time.perf_counter()
@@ -45,7 +46,7 @@ def main(queries: int, keys: int, width: int, flips: int, images: int) -> dict[s
         "flips": flips,
         "width": width,
         "seconds": {"real to real": round(prepared - start, 1), "synthetic to real": round(searched - prepared, 1)},
-        "peak_gib": {"before": round(before, 2), "after": round(peak(), 2)},
+        "peak_gib": {"before": round(before, 2), "after": round(peak(), 2), "own": round(watch.most / 2**30, 2)},
         "milliseconds": each,
         "seconds in all": round(searched - start + queries / 1000 * sum(each.values())),
         "threads": torch.get_num_threads(),
@@ -88,6 +89,22 @@ def drawn(path: Path, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     file.flush()
     mapped: NDArray[np.float32] = np.load(path, mmap_mode="r")
     return mapped
+
+
+class Watch:
+    """The most memory of its own, without mapped files, that this process has had since; looked at ten times a
+    second."""
+
+    def __init__(self) -> None:
+        self.most = 0
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def _look(self) -> None:
+        while True:
+            text = Path("/proc/self/status").read_text()
+            found = next((line for line in text.splitlines() if line.startswith("RssAnon:")), "RssAnon: 0")
+            self.most = max(self.most, 1024 * int(found.split()[1]))
+            time.sleep(0.1)
 
 
 def peak() -> float:
