@@ -931,3 +931,20 @@ def test_patterns_are_for_the_users_folder(tmp_path: Path) -> None:
 
 
 assert os.sep == "/", "the paths above are written so"
+
+
+def test_a_name_of_any_length_is_read_at_once() -> None:
+    """Cutting a word in two costs its length each time, so a long one is not cut at every place."""
+    from siamese_diffusion.data.layouts import words
+
+    cuts: list[int] = []
+
+    class Counted(str):
+        def __getitem__(self, which: object) -> str:
+            cuts.append(1)
+            return super().__getitem__(which)  # type: ignore[index]
+
+    assert words._parts(Counted("x" * 5000)) == ("x" * 5000,)
+    assert not cuts
+    assert words._parts(Counted("trainannot")) == ("train", "annot")
+    assert cuts

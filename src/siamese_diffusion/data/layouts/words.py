@@ -75,7 +75,7 @@ def words(name: str) -> list[str]:
 def _parts(word: str) -> tuple[str, ...]:
     """Two known words that are written as one, else the word."""
     known = IMAGE | MASK | SPLITS.keys()
-    if word in known:
+    if word in known or len(word) > 2 * max(map(len, known)):  # a name of 100,000 letters would be cut as often
         return (word,)
     cuts = ((word[:cut], word[cut:]) for cut in range(3, len(word) - 1))
     return next((parts for parts in cuts if set(parts) <= known), (word,))
