@@ -141,6 +141,14 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(
     assert not out.exists()
 
 
+def test_several_processes_are_told_to_take_the_stages(
+    disc_pairs: DiscPairs, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="run: is one process"):
+        run(disc_pairs(24), tmp_path / "job", backbone)
+
+
 def test_a_dry_run_writes_nothing_and_counts_what_it_would_do(
     disc_pairs: DiscPairs, backbone: Path, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ so it can be looked at, repeated and gone on with by hand. What is finished is n
 the real pairs alone.
 """
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -74,6 +75,8 @@ def run(
         KeyboardInterrupt: interrupted; the stage has saved its state.
     """
     require_apart(out, data=data)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("run: is one process; on several devices launch its stages (docs/scale-out.md)")
     config = _settings(config or default_config(backbone))
     folder = DataFolder(data, "--data", config.data).require_real()
     _require_usable(folder, config)
