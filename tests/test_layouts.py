@@ -694,6 +694,17 @@ def test_coco(tmp_path: Path, form: str) -> None:
     assert check(tmp_path).as_dict()["usable"]
 
 
+def test_coco_with_boxes_alone_says_what_is_missing(tmp_path: Path) -> None:
+    build(tmp_path, [f"{i}.png" for i in range(3)], [])
+    coco(tmp_path, "polygon")
+    content = json.loads((tmp_path / "annotations.json").read_text())
+    for row in content["annotations"]:
+        row |= {"segmentation": [], "bbox": [2, 3, 10, 12]}
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"annotations\.json draws boxes alone, and a mask needs an outline"):
+        DataFolder(tmp_path).pairs()
+
+
 def test_coco_in_splits(tmp_path: Path) -> None:
     for name, numbers in (("train", (0, 1)), ("valid", (2,))):
         build(tmp_path / name, [f"{i}.png" for i in numbers], [])

@@ -18,7 +18,7 @@ from siamese_diffusion.config import DataConfig
 from siamese_diffusion.data.clinical.told import told
 from siamese_diffusion.data.decided import read_decided
 from siamese_diffusion.data.decoding import Decoding, MaskSource, plain_settings
-from siamese_diffusion.data.layouts import LAYOUTS, Listing, detect, manifest, patterns
+from siamese_diffusion.data.layouts import LAYOUTS, Listing, coco, detect, manifest, patterns
 from siamese_diffusion.data.layouts.listing import NOT_READ, dead_links, image_files, is_image, seen_in
 from siamese_diffusion.data.layouts.names import Name
 from siamese_diffusion.data.layouts.paths import inside
@@ -426,6 +426,9 @@ def _would_fit(folder: Path) -> str:
         ("IMAGE2.png", "MASK2.png"),
     ]
     lines = "".join(f"\n{image},{mask}" for image, mask in rows)
+    boxes = coco.boxes_alone(folder)
+    if boxes is not None:
+        return f"{boxes} draws boxes alone, and a mask needs an outline: export polygons or masks instead"
     return (
         f"it holds {seen_in(folder)}; expected {', '.join(LAYOUTS)}; or a pairs.csv that names each image and its "
         f"mask, for example\nimage,mask{lines}"

@@ -82,6 +82,18 @@ def read_file(path: Path, folder: Path) -> Listing | None:
     return listing
 
 
+def boxes_alone(folder: Path) -> Path | None:
+    """A file of COCO's annotations that draws boxes and no outlines; no mask can be made of those."""
+    for path in sorted(folder.glob("**/[!.]*.json")):
+        try:
+            content: Any = read_json(path) if _may_be(path) else None
+        except (InputError, OSError):
+            continue
+        if is_coco(content) and any(row.get("bbox") for row in content["annotations"]):
+            return None if any(row.get("segmentation") for row in content["annotations"]) else path
+    return None
+
+
 def is_coco(content: Any) -> bool:
     """Whether a JSON value has COCO's lists."""
     return isinstance(content, dict) and all(
