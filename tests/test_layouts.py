@@ -959,3 +959,17 @@ def test_a_name_of_any_length_is_read_at_once() -> None:
     assert not cuts
     assert words._parts(Counted("trainannot")) == ("train", "annot")
     assert cuts
+
+
+def test_a_manifest_of_files_elsewhere_leaves_nothing_out(tmp_path: Path) -> None:
+    """A study names the pairs of an arm wherever they lie; that others lie there too is nobody's concern."""
+    far, near = tmp_path / "far", tmp_path / "near"
+    build(far, [f"images/{i}.png" for i in range(3)], [f"masks/{i}.png" for i in range(3)])
+    near.mkdir()
+    rows = [{"image": str(far / "images/0.png"), "mask": str(far / "masks/0.png")}]
+    (near / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folder = DataFolder(near, settings=DataConfig(outside=True))
+    assert len(folder.pairs()) == 1
+    assert not folder.require_listing().notes
+    (far / "pairs.jsonl").write_text('{"image": "images/0.png", "mask": "masks/0.png"}\n')
+    assert "left out, 4 images" in " ".join(DataFolder(far).require_listing().notes)

@@ -109,4 +109,4 @@ def _shape(part: Mapping[str, Any]) -> Shape:
 def _say(listing: Listing, paths: Paths) -> None:
     if paths.loose:
         listing.notes.append(f"{listing.layout}: {paths.loose} names were matched to files that are written otherwise")
-    say_left_out(listing)
+    say_left_out(listing, paths.tops)

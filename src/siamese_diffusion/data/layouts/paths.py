@@ -2,6 +2,7 @@
 
 import os
 import unicodedata
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -82,14 +83,19 @@ def inside(path: Path, folder: Path) -> bool:
     return Path(os.path.normpath(path.absolute())).is_relative_to(os.path.normpath(folder.absolute()))
 
 
-def say_left_out(listing: Listing) -> Listing:
-    """The listing with a note on the image files that lie beside those it names and are not named themselves."""
+def say_left_out(listing: Listing, within: Sequence[Path] = ()) -> Listing:
+    """The listing with a note on the image files that lie beside those it names and are not named themselves.
+
+    Args:
+        listing: what is named.
+        within: folders outside of which nobody expects every file to be named; none: everywhere.
+    """
     named = [path for mask in listing.masks.values() if mask.shapes is None for path in mask.files]
     named += [*listing.images.values(), *listing.doubled]
     known = {unicodedata.normalize("NFC", str(path)) for path in named}
     others = [
         path
-        for folder in sorted({path.parent for path in named if path.parent.is_dir()})
+        for folder in sorted({path.parent for path in named if path.parent.is_dir() and _lies(path, within)})
         for path in folder.iterdir()
         if named_as_image(path) and unicodedata.normalize("NFC", str(path)) not in known
     ]
@@ -97,6 +103,10 @@ def say_left_out(listing: Listing) -> Listing:
         more = ", ..." if len(others) > 1 else ""
         listing.notes.append(f"left out, {len(others)} images that are not named: {min(others).name}{more}")
     return listing
+
+
+def _lies(path: Path, within: Sequence[Path]) -> bool:
+    return not within or any(path.is_relative_to(folder) for folder in within)
 
 
 def _role(path: Path) -> Role | None:
