@@ -13,6 +13,7 @@ from PIL import Image
 
 from siamese_diffusion.config import load_config
 from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.hashing import hash_files
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.segmentation.metrics import score
 from siamese_diffusion.segmentation.nnunet import export_nnunet
@@ -224,3 +225,23 @@ def test_wrong_input_is_one_line(options: dict[str, Any], words: str, disc_pairs
     with pytest.raises(InputError, match=words):
         export_nnunet(disc_pairs(splits=SPLITS), tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_pair_drawn_into_a_validation_image_is_not_learned_from(disc_pairs: DiscPairs, tmp_path: Path) -> None:
+    """Most of its pixels are the validation image's, whatever mask it has."""
+    data = disc_pairs(splits=SPLITS)
+    made = synthetic(tmp_path / "made", ["003", "003"])
+    rows = [json.loads(line) for line in (made / "pairs.jsonl").read_text().splitlines()]
+    rows[0] |= {"background": "009", "background_sha256": "x"}
+    rows[1] |= {"background": "004", "background_sha256": "y"}
+    (made / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    export_nnunet(data, tmp_path / "out", "polyps", [made])
+    by_pair = {row["name"]: case for case, row in table(tmp_path / "out").items()}
+    (fold,) = splits(tmp_path / "out", TWIN)
+    assert by_pair["s1"] in fold["train"]
+    assert by_pair["s0"] not in fold["train"]
+
+    rows[0]["background_sha256"] = hash_files([data / "images/010.png"])
+    (made / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=r"a lesion was drawn into .*010\.png, which is in test set test"):
+        export_nnunet(data, tmp_path / "again", "polyps", [made])

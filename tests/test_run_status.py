@@ -12,7 +12,7 @@ from PIL import Image
 
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.lock import hold, writer_of
-from siamese_diffusion.run_status import render, status
+from siamese_diffusion.run_status import _left, render, status
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -37,6 +37,7 @@ def test_one_that_was_stopped_and_one_that_runs(run: Path, tmp_path: Path) -> No
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     (copy / "summary.json").unlink()
+    shutil.rmtree(copy / "checkpoints")  # as the log's first line is to be: it has made none yet
     rows = [json.loads(line) for line in (copy / "log.jsonl").read_text().splitlines()]
     (copy / "log.jsonl").write_text(json.dumps(rows[0]) + "\n")
     assert status(copy)["state"] == "stopped"
@@ -64,6 +65,22 @@ def test_one_that_was_stopped_and_one_that_runs(run: Path, tmp_path: Path) -> No
         process.communicate("")
     assert writer_of(copy) is None
     assert status(copy)["state"] == "stopped"
+
+
+@pytest.mark.parametrize(("checkpoint", "config", "left"), [(50, 200, 50 / 2 * 6), (200, 50, 50 / 2 * 6)])
+def test_time_left_is_by_the_steps_since_the_newest_checkpoint(
+    checkpoint: int, config: int, left: float, tmp_path: Path
+) -> None:
+    """Also where the run has gone on from it since: then its settings are newer."""
+    newest = tmp_path / "checkpoints" / "step-000002"
+    newest.mkdir(parents=True)
+    now = time.time()
+    for path, age in ((tmp_path / "config.yaml", config), (tmp_path / "log.jsonl", 0)):
+        path.write_text("")
+        os.utime(path, (now - age, now - age))
+    os.utime(newest, (now - checkpoint, now - checkpoint))
+    assert _left(tmp_path, newest, 4, 10) == pytest.approx(left, rel=0.01)
+    assert _left(tmp_path, newest, 2, 10) is None
 
 
 def test_runs_inside_are_told_too(run: Path, tmp_path: Path) -> None:

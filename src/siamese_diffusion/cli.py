@@ -28,20 +28,14 @@ from siamese_diffusion.interrupt import undisguised
 
 Result = dict[str, Any]
 
-HELP = {"help_option_names": ["-h", "--help"]}
-
 app = Typer(
     help="New image-mask pairs from a few annotated medical images, and proof of whether they help segmentation.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings=HELP,
+    context_settings={"help_option_names": ["-h", "--help"]},  # commands inherit it
 )
-data_app = Typer(help="Fetch published data sets as folders of pairs.", no_args_is_help=True, context_settings=HELP)
-rate_app = Typer(
-    help="A blinded reader study: clinicians rate real and synthetic images.",
-    no_args_is_help=True,
-    context_settings=HELP,
-)
+data_app = Typer(help="Fetch published data sets as folders of pairs.", no_args_is_help=True)
+rate_app = Typer(help="A blinded reader study: clinicians rate real and synthetic images.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(rate_app, name="rate")
 

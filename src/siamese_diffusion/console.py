@@ -72,7 +72,7 @@ def command(app: typer.Typer, name: str = "", goes_on: bool | str = False) -> Ca
 
         options = [*signature.parameters.values(), json_option]
         call.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined]
-        app.command(name or None, context_settings={"help_option_names": ["-h", "--help"]})(call)
+        app.command(name or None)(call)
         return function
 
     return register

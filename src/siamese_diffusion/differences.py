@@ -1,10 +1,14 @@
-"""Differences of figures that belong together, with Student's t interval."""
+"""Differences of figures that belong together, with Student's t interval; and intervals over images."""
 
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import ttest_rel
+
+RESAMPLES = 2000
 
 
 def paired(values: Sequence[float], base: Sequence[float], confidence: float = 0.95) -> dict[str, Any]:
@@ -26,6 +30,14 @@ def paired(values: Sequence[float], base: Sequence[float], confidence: float = 0
         return {"mean": mean, "sd": sd, "low": mean, "high": mean, "n": n}
     low, high = ttest_rel(values, base).confidence_interval(confidence)
     return {"mean": mean, "sd": sd, "low": float(low), "high": float(high), "n": n}
+
+
+def over_images(sets: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean over sets of the mean over a set's images, (N,) in each."""
+    random = np.random.default_rng(0)
+    means = [np.mean([one[random.integers(0, len(one), len(one))].mean() for one in sets]) for _ in range(RESAMPLES)]
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def shown(difference: dict[str, Any] | None) -> str:

@@ -86,7 +86,7 @@ def _one(run: Path, command: str) -> dict[str, Any]:
         "step": last,
         "of": steps,
         "figures": figures,
-        "seconds_left": _left(run, last, steps) if process is not None else None,
+        "seconds_left": _left(run, newest, last, steps) if process is not None else None,
         "checkpoint": str(newest) if newest is not None else None,
         "since": round(time.time() - log.stat().st_mtime, 1),
     }
@@ -98,10 +98,13 @@ def _state(running: bool, done: bool, tells: bool) -> str:
     return "finished" if done else "stopped" if tells else "not running"
 
 
-def _left(run: Path, last: int, steps: int) -> float | None:
-    """By the time from the settings' file, written as it begins, to the last line of the log."""
-    begun, now = (run / "config.yaml").stat().st_mtime, (run / "log.jsonl").stat().st_mtime
-    return round((now - begun) / last * (steps - last), 1) if last and now > begun else None
+def _left(run: Path, newest: Path | None, last: int, steps: int) -> float | None:
+    """By the steps since the newest checkpoint, to the last line of the log. They began with it, or, where the settings
+    are newer, which are written as a run begins or goes on, with those."""
+    places = [run / "config.yaml", *([newest] if newest is not None else [])]
+    begun, now = max(path.stat().st_mtime for path in places), (run / "log.jsonl").stat().st_mtime
+    done = last - (int(newest.name.removeprefix("step-")) if newest is not None else 0)
+    return round((now - begun) / done * (steps - last), 1) if done > 0 and now > begun else None
 
 
 def _draw(runs: list[Path], root: Path, picture: Path) -> None:

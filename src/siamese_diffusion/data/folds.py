@@ -20,8 +20,9 @@ from siamese_diffusion.randomness import generator
 SIZES = 3
 """Classes of lesions by size, of equally many images; healthy images are one more."""
 
-ORIGINS = ("source_mask", "source", "target", "background")
-"""Columns of a synthetic pair's row that name the real pairs it was made from: what `sample` and copy-paste write."""
+ORIGINS = ("background", "target", "source_mask", "source")
+"""Columns of a synthetic pair's row that name the real pairs it was made from, the one whose pixels it has most of
+first: what `sample` and copy-paste write."""
 
 
 def draw_folds(pairs: Sequence[Pair], count: int, seed: int) -> list[list[Pair]]:
@@ -65,11 +66,16 @@ def apart_from(made: Iterable[Pair], held: Sequence[Pair], others: Sequence[Pair
     hidden, known = _names(held), _names(others)
     kept, unknown = [], 0
     for pair in made:
-        origins = {str(pair.extra[column]) for column in ORIGINS if pair.extra.get(column) is not None}
+        origins = set(origins_of(pair))
         if not origins & hidden:
             kept.append(pair)
             unknown += not origins or not origins <= known
     return kept, unknown
+
+
+def origins_of(pair: Pair) -> list[str]:
+    """Names of the real pairs that a synthetic one was made from, in the order of `ORIGINS`."""
+    return [str(pair.extra[column]) for column in ORIGINS if pair.extra.get(column) is not None]
 
 
 def _names(pairs: Iterable[Pair]) -> set[str]:

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ class Backgrounds:
             self.images = [(image.path.stem, image, None) for image in folder.images(settings.split)]
 
     @cached_property
-    def files(self) -> list[Any]:
+    def files(self) -> list[Path]:
         """All that is read of them."""
         return [
             path for _, image, mask in self.images for path in (image.path, *(mask.files if mask is not None else ()))

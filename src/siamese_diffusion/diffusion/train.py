@@ -142,7 +142,8 @@ def _hold_out(folder: DataFolder, config: Config) -> tuple[list[Pair], list[Pair
     """The pairs to train on, and up to `IMAGES` that tell when they are learned by heart.
 
     The latter are of split `val`; without one, where there are `ENOUGH` pairs, a share of them is held out: by the draw
-    that `segment` makes, so that what picks its best step was not seen by the generator either.
+    that `segment` makes, so that the two diffusions have not seen what picks its best step. A small backbone that is
+    trained first, on all images of the split, has seen these images, but no masks.
     """
     pairs = folder.pairs(config.data.split, config.data.limit, config.data.limit_seed)
     held = validation_list(folder)

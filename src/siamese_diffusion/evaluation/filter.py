@@ -103,7 +103,7 @@ def filter_(
             "out": str(out),
             "pairs": len(scored.pairs),
             "kept": len(kept),
-            "share": len(kept) / len(scored.pairs),
+            "share": share,
             "low": sum(low(pair) for pair in scored.pairs),
             "flagged": len(scored.copies),
             "dice": sum(scored.fits[pair.name][0] for pair in kept) / len(kept),

@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 from siamese_diffusion.claim import Claim
 from siamese_diffusion.config import Config, update
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import read_json, write_json
+from siamese_diffusion.files import read_json, require_kind, write_json
 from siamese_diffusion.segmentation import arms_page, crossvalidation, improvement, training
 from siamese_diffusion.segmentation.batches import share_of_made
 from siamese_diffusion.segmentation.improvement import Outcome, read_images
@@ -130,8 +130,8 @@ class Summary(TypedDict):
 
 def read_summary(out: Path) -> dict[str, Any]:
     """What `compare` returned when it made `out`."""
-    read_json(out / ARMS, Summary)
     found: dict[str, Any] = read_json(out / ARMS, dict[str, Any])
+    require_kind(found, Summary, str(out / ARMS))
     return found
 
 

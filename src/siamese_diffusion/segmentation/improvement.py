@@ -13,11 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_diffusion.differences import paired
+from siamese_diffusion.differences import over_images, paired
 from siamese_diffusion.files import read_csv
 from siamese_diffusion.report import Verdict, Word
-
-RESAMPLES = 2000
 
 OVER = "mean of the sets"
 """Several sets together, each counting once."""
@@ -68,7 +66,10 @@ def differences(real: Outcome, mixed: Outcome) -> dict[str, dict[str, dict[str, 
         for name in PER_IMAGE:
             if name in entries:
                 changes = [mixed.images[each][name] - real.images[each][name] for each in part]
-                entries[name]["images"] = _bootstrap([change for change in changes if len(change)])
+                changes = [change for change in changes if len(change)]
+                entries[name]["images"] = (
+                    dict(zip(("low", "high"), over_images(changes), strict=True)) if changes else None
+                )
         found[OVER if len(part) > 1 else part[0]] = entries
     return found
 
@@ -83,19 +84,6 @@ def _over(sets: Sequence[str], trainings: Sequence[Mapping[str, Mapping[str, flo
     return rows
 
 
-def _bootstrap(changes: Sequence[NDArray[np.float64]]) -> dict[str, float] | None:
-    """95 % interval of the mean over sets of the mean change of an image, (N,) in each set."""
-    if not changes:
-        return None
-    random = np.random.default_rng(0)
-    means = [
-        np.mean([change[random.integers(0, len(change), len(change))].mean() for change in changes])
-        for _ in range(RESAMPLES)
-    ]
-    low, high = np.quantile(means, (0.025, 0.975))
-    return {"low": float(low), "high": float(high)}
-
-
 def verdict(difference: Mapping[str, Any], count: int, where: str, unit: str, validation: bool) -> Verdict:
     """The answer.
 
@@ -108,12 +96,12 @@ def verdict(difference: Mapping[str, Any], count: int, where: str, unit: str, va
     """
     mean, low, high, images = (difference[name] for name in ("mean", "low", "high", "images"))
     what = f"Dice is {abs(100 * mean):.1f} points {'higher' if mean >= 0 else 'lower'} with the synthetic pairs"
-    over_images = f"{_range(images['low'], images['high'])} over the {count} {where}" if images else ""
+    of_images = f"{_range(images['low'], images['high'])} over the {count} {where}" if images else ""
     if low is None:
-        because = f"{what} ({over_images}, 95 %). One training of each cannot tell what another would give: --seeds 3."
+        because = f"{what} ({of_images}, 95 %). One training of each cannot tell what another would give: --seeds 3."
         return Verdict(QUESTION, "cannot tell", because, RULE)
     told = f"{_range(low, high)} over {difference['n']} {unit}"
-    because = f"{what} ({told}, {over_images}, 95 %)." if images else f"{what} ({told}, 95 %)."
+    because = f"{what} ({told}, {of_images}, 95 %)." if images else f"{what} ({told}, 95 %)."
     sides = [_side(low, high), _side(images["low"], images["high"]) if images else 0]
     word: Word = "cannot tell"
     if sides == [1, 1]:

@@ -24,10 +24,17 @@ from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.config import READING, Config
 from siamese_diffusion.data.decoding import announce, plain_settings
 from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.folds import origins_of
 from siamese_diffusion.data.hashing import note_files
 from siamese_diffusion.data.images import Fit, resize, unsquare
 from siamese_diffusion.data.pairs import Pair, reading
-from siamese_diffusion.data.splits import own_test_pairs, require_disjoint, train_and_validation, validation_list
+from siamese_diffusion.data.splits import (
+    own_test_pairs,
+    require_backgrounds_apart,
+    require_disjoint,
+    train_and_validation,
+    validation_list,
+)
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import to_csv, write_json, write_text, write_whole
 from siamese_diffusion.lock import hold
@@ -143,21 +150,17 @@ def _cases(folder: DataFolder, more: Sequence[DataFolder], config: Config) -> li
     known = list(sizes.values())
     commonest = max(known, key=known.count)
     made = [pair for each in more for pair in each.pairs()]
+    require_backgrounds_apart(made, {"test": tests})
     parts = {
         "real": [(pair, sizes[pair.name]) for pair in real],
         "test": [(pair, pair.mask.size()) for pair in tests],
-        "synthetic": [(pair, next((sizes[of] for of in _origins(pair) if of in sizes), commonest)) for pair in made],
+        "synthetic": [(pair, next((sizes[of] for of in origins_of(pair) if of in sizes), commonest)) for pair in made],
     }
     return [
         Case(f"{kind}_{number:0{max(4, len(str(len(pairs))))}d}", kind, pair, size)
         for kind, pairs in parts.items()
         for number, (pair, size) in enumerate(pairs, start=1)
     ]
-
-
-def _origins(pair: Pair) -> list[str]:
-    """Names of the real pairs that a synthetic one was made of."""
-    return [str(pair.extra[key]) for key in ("source_mask", "target", "source") if pair.extra.get(key) is not None]
 
 
 def _validations(folder: DataFolder, real: Sequence[Case], count: int, config: Config) -> list[set[str]]:
@@ -244,7 +247,7 @@ def _write_notes(out: Path, dataset: str, cases: Sequence[Case], validations: Se
                 "train": [
                     case.name
                     for case in training
-                    if case.name not in held and not (case.kind == "synthetic" and unseen & set(_origins(case.pair)))
+                    if case.name not in held and not (case.kind == "synthetic" and unseen & set(origins_of(case.pair)))
                 ],
                 "val": sorted(held),
             }

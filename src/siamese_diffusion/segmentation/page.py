@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from siamese_diffusion import __version__, pictures
 from siamese_diffusion.config import Config
+from siamese_diffusion.differences import over_images
 from siamese_diffusion.report import Figure, Section, Table, percent, reliability, write_report
 from siamese_diffusion.segmentation.findings import Findings
 
 COLUMNS = 6
 MOST_ROWS = 50
-RESAMPLES = 2000
 
 Tiles = Callable[[Sequence[int]], list[NDArray[np.uint8]]]
 """Indices of images -> each with the outlines of its mask, green, and of what the network sees, magenta."""
@@ -43,11 +43,7 @@ class Shown:
     @property
     def interval(self) -> tuple[float, float]:
         """95 % percentile bootstrap of the mean Dice over images."""
-        random = np.random.default_rng(0)
-        dice = self.dice[self.scored]
-        means = [dice[random.integers(0, len(dice), len(dice))].mean() for _ in range(RESAMPLES)]
-        low, high = np.quantile(means, (0.025, 0.975))
-        return float(low), float(high)
+        return over_images([self.dice[self.scored]])
 
 
 def write(

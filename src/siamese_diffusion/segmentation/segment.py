@@ -94,9 +94,9 @@ def segment(
     names, count = arms_of.chosen(bool(synthetic), arms, seeds, folds)
     several = len(names) > 1 or count > 1
     with hold(out):
-        first = out / names[0] / "seed-0" if several else out
-        begun = latest_checkpoint(first if folds is None else first.parent / "fold-0" if several else out / "fold-0")
-        networks.require(config.segment, sides_of(config.segment), begun is not None)
+        first = (out / names[0] if several else out) / ("seed-0" if several and folds is None else "")
+        begun = latest_checkpoint(first if folds is None else first / "fold-0") is not None
+        networks.require(config.segment, sides_of(config.segment), begun)
         material = _material(train, test, synthetic, config, folds is not None)
         if several:
             return arms_of.compare(material, out, config, names, count, folds, resume, device)
