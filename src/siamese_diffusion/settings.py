@@ -40,6 +40,25 @@ def _any_or_listed(value: Any) -> Any:
     return value
 
 
+def _classes(value: Any) -> Any:
+    """Names, or NAME=VALUE: a list, a mapping, or words with commas between them."""
+    if isinstance(value, dict):
+        value = [f"{name}={each}" for name, each in value.items()]
+    if value is None or value == "all":
+        return value or ()
+    found = tuple(str(part).strip() for part in (value.split(",") if isinstance(value, str) else value))
+    names = [entry.partition("=")[0].strip() for entry in found]
+    if found and not all(names):
+        raise ValueError("expected names, or NAME=VALUE, for example nucleus=255,cytoplasm=128")
+    if len(found) == 1:
+        raise ValueError("expected two names or more; for one class, data.foreground says which labels are lesion")
+    if len(set(names)) < len(names):
+        raise ValueError("names a class twice")
+    if len(found) > MOST_CLASSES:
+        raise ValueError(f"names {len(found)} classes; a model can tell {MOST_CLASSES} apart")
+    return found
+
+
 def _two_numbers(value: Any) -> Any:
     """LOW,HIGH or LEVEL,WIDTH, as a list or in words."""
     listed = _listed(value)
@@ -64,6 +83,8 @@ def _wide(value: tuple[float, float] | None) -> tuple[float, float] | None:
     return value
 
 
+MOST_CLASSES = 26
+"""Colours that a hint has for them (`data.classes`)."""
 MaskValue = int | float | str
 """A value of masks as it is stored, a colour by name or as '#rrggbb', or what the folder calls a label."""
 
@@ -108,6 +129,18 @@ class DataConfig(SettingsSection):
     foreground: Annotated[tuple[MaskValue, ...] | Literal["any"], BeforeValidator(_any_or_listed)] = Field(
         "any", description="which labels are lesion: any, or a list of their values, colours or names"
     )
+    classes: Annotated[tuple[str, ...] | Literal["all"], BeforeValidator(_classes)] = Field(
+        (),
+        description="several classes in one mask, in this order: names that the folder gives its labels, or "
+        "NAME=VALUE; all: every label that it names; default: one class, whatever is lesion",
+    )
+    class_dropout: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="probability that a class is left out of a mask in training, so that it is drawn where no mask "
+        "shows it; of at most 6 classes",
+    )
     void: Annotated[tuple[MaskValue, ...], BeforeValidator(_listed)] = Field(
         (),
         description="values or colours of masks that say nothing, a rim for example: background, and counted by check",
@@ -135,9 +168,21 @@ class DataConfig(SettingsSection):
             raise ValueError("data.window and data.image_range both say what is black and white; give one of them")
         return self
 
+    @model_validator(mode="after")
+    def _one_reading(self) -> "DataConfig":
+        if self.classes and self.foreground != "any":
+            raise ValueError("data.classes and data.foreground both say which labels count; give one of them")
+        if self.classes and self.invert:
+            raise ValueError("data.invert is for masks of two values; leave it out with data.classes")
+        if self.class_dropout and not self.classes:
+            raise ValueError("data.class_dropout is for masks of several classes; name them with data.classes")
+        if self.class_dropout and len(self.classes) > 6 and self.classes != "all":
+            raise ValueError("data.class_dropout is for at most 6 classes: every set of them has its prompt")
+        return self
+
 
 READING_IMAGES = frozenset({"fit", "window", "image_range"})
-READING = READING_IMAGES | {"mask_coding", "foreground", "void", "invert", "outline", "orientation"}
+READING = READING_IMAGES | {"mask_coding", "foreground", "classes", "void", "invert", "outline", "orientation"}
 """Settings of `data` that say how files are read: of images, and of images and masks."""
 
 

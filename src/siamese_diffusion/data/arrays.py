@@ -23,7 +23,7 @@ from siamese_diffusion.errors import InputError, reason
 from siamese_diffusion.files import hash_json, one_at_a_time, whole_file
 
 Images = NDArray[np.uint8]  # (N, R, R, 3)
-Masks = NDArray[np.bool_]  # (N, R, R)
+Masks = NDArray[Any]  # (N, R, R): boolean, or label maps uint8 of several classes
 
 Stored = TypeVar("Stored")
 
@@ -105,9 +105,10 @@ def map_pairs(pairs: Sequence[Pair], resolution: int, cache: Path) -> tuple[Imag
     key = cache_key([path for pair in pairs for path in pair.files], resolution, *_keys(pair.mask for pair in pairs))
     files = cache / f"images-{key}.npy", cache / f"masks-{key}.npy"
     size = (len(pairs), resolution, resolution)
+    kind = np.uint8 if pairs[0].mask.decoding.settings.classes else np.bool_
 
     def stored() -> tuple[Images, Masks] | None:
-        images, masks = stored_array(files[0], np.uint8, (*size, 3)), stored_array(files[1], np.bool_, size)
+        images, masks = stored_array(files[0], np.uint8, (*size, 3)), stored_array(files[1], kind, size)
         return None if images is None or masks is None else (images, masks)
 
     with one_at_a_time(cache):
@@ -126,12 +127,19 @@ def require_lesions(masks: Masks, folder: DataFolder) -> None:
     """There is something to learn from masks (N, R, R) of a folder.
 
     Raises:
-        InputError: every one of them is empty, or every one is full.
+        InputError: every one of them is empty, or every one is full; or a class is in none of them.
     """
     parts = [np.asarray(masks[start : start + CHUNK]) for start in range(0, len(masks), CHUNK)]
+    held = np.sum([np.bincount(part.astype(np.uint8).ravel(), minlength=256) for part in parts], 0)
+    for number, name in enumerate(folder.decoding.class_names, 1):
+        if not held[number]:
+            raise InputError(
+                f"{folder.path}: none of its {len(masks)} masks shows {name} at {masks.shape[1]} x {masks.shape[1]} "
+                "pixels; leave it out of data.classes"
+            )
     for what, nothing in (
         ("empty", not any(part.any() for part in parts)),
-        ("full", all(part.all() for part in parts)),
+        ("full", bool((held != 0).sum() == 1 and not held[0])),
     ):
         if nothing:
             raise InputError(

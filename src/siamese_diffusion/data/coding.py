@@ -96,8 +96,20 @@ class Coding:
             found["foreground"] = sorted(self.foreground)
         return found | {name: True for name in ("invert", "everything", "dim", "forced") if getattr(self, name)}
 
-    def describe(self) -> str:
-        """In words, for `check`."""
+    def held(self) -> str:
+        """The values of labels, for an error."""
+        return ", ".join(self.name_of(value) for value, label in sorted(self.table.items()) if label not in (0, VOID))
+
+    def near(self, colour: int) -> int | None:
+        """The label of the colour that a colour is as good as, where colours are not exact."""
+        if self.form != "colour" or self.exact:
+            return None
+        one, known = np.array([colour], np.int32), sorted(self.table)
+        nearest = known[int(nearest_colour(one, known)[0])]
+        return None if strays(one, [nearest])[0] else self.table[nearest]
+
+    def describe(self, all_lesion: bool = True) -> str:
+        """In words, for `check`; `all_lesion`: several labels are one class."""
         named = {label: self.name_of(value) for value, label in sorted(self.table.items(), reverse=True)}
         anything = len(self.table) > INDEX  # `data.mask_coding=labels` allows more than there are
         found = {self.table.get(mark) for mark in self.marks} if anything and self.marks else named.keys()
@@ -118,7 +130,7 @@ class Coding:
             text += (
                 f"; lesion: {', '.join(lesion)}"
                 if self.foreground is not None
-                else "; all are lesion" * (len(labels) > 1)
+                else "; all are lesion" * (all_lesion and len(labels) > 1)
             )
         void = [self.name_of(value) for value, label in sorted(self.table.items()) if label == VOID]
         return text + (f"; void: {', '.join(void)}" if void else "") + ("; inverted" if self.invert else "")

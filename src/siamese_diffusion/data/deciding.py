@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-import numpy as np
 from PIL import ImageColor
 
 from siamese_diffusion.data.census import FEW, INDEX, Census, pooled, shares
+from siamese_diffusion.data.classes import entries
 from siamese_diffusion.data.coding import LISTED, VOID, Coding
-from siamese_diffusion.data.colours import find_colours, is_black, nearest_colour, strays
+from siamese_diffusion.data.colours import find_colours, is_black
 from siamese_diffusion.data.heaps import USUAL
 from siamese_diffusion.data.stored import Form
 from siamese_diffusion.errors import InputError
@@ -111,7 +111,7 @@ def _of_grey(censuses: Sequence[Census], settings: DataConfig, names: Mapping[st
         if max(total, default=0) < 128 and len(set(total) - {0}) > 1:
             _refuse(censuses, "are no two values, and none is bright", "data.mask_coding=labels takes each for a label")
         return Coding("binary", "grey", {0: 0, 255: 1} | void, soft=True, forced=True)
-    if settings.mask_coding == "labels":
+    if settings.mask_coding == "labels" or _class_values(settings, False):
         return _of_labels(censuses, "grey", settings, names)
     soft = [census for census in censuses if census.soft == ""]
     bad = [census for census in censuses if census.soft]
@@ -145,7 +145,9 @@ def _of_labels(censuses: Sequence[Census], form: Form, settings: DataConfig, nam
     void = dict.fromkeys(parse_values(settings.void, False, names, "data.void", palette), VOID)
     kind = "palette" if form == "palette" else "labels"
     marks = sorted(frozenset().union(*(census.marks for census in censuses)))
-    said = settings.mask_coding in ("labels", "palette")
+    valued = _class_values(settings, False, palette)
+    marks = sorted({*marks, *valued})
+    said = settings.mask_coding in ("labels", "palette") or bool(valued)
     if said and max(marks, default=0) <= INDEX:
         return Coding(kind, form, {value: value for value in range(INDEX + 1)} | void, palette=palette)
     if said and (len(marks) >= VOID - 1 or any(census.form != form for census in censuses)):
@@ -194,6 +196,9 @@ def _of_colours(censuses: Sequence[Census], settings: DataConfig, names: Mapping
             censuses, f"are not the colours of drawn masks: {found}", "give masks, or data.mask_coding=binary for grey"
         )
     wanted = [] if settings.foreground == "any" else parse_values(settings.foreground, True, names, "data.foreground")
+    wanted += _class_values(settings, True)
+    if exact:
+        found = sorted({*found, *wanted})
     black = next((colour for colour in found if is_black(colour)), None)
     if black is None and not wanted:
         _refuse(
@@ -205,6 +210,12 @@ def _of_colours(censuses: Sequence[Census], settings: DataConfig, names: Mapping
     labels = sorted(colour for colour in found if colour != background)
     table = {background: 0} | {colour: i for i, colour in enumerate(labels, 1)} | dict.fromkeys(void, VOID)
     return Coding("colours", "colour", table, exact=exact)
+
+
+def _class_values(settings: DataConfig, colours: bool, palette: Mapping[int, int] | None = None) -> list[int]:
+    """The stored values that `data.classes` says itself, which some masks, or all of the sample, may not hold."""
+    said = [entry.value for entry in entries(settings) if entry.value is not None]
+    return [value for value in parse_values(said, colours, {}, "data.classes", palette) if value > 0]
 
 
 def _palettes_differ(censuses: Sequence[Census]) -> bool:
@@ -226,10 +237,7 @@ def _with_foreground(
     chosen = set()
     values = parse_values(settings.foreground, coding.form == "colour", names, "data.foreground", coding.palette)
     for entry, value in zip(settings.foreground, values, strict=True):
-        if coding.form == "colour" and value not in coding.table and not coding.exact:
-            near = sorted(coding.table)[int(nearest_colour(np.array([value], np.int32), sorted(coding.table))[0])]
-            value = near if not strays(np.array([value], np.int32), [near])[0] else value
-        label = coding.table.get(value)
+        label = coding.table.get(value, coding.near(value))
         if label is None or label in (0, VOID):
             raise InputError(f"data.foreground = {entry}: the masks hold {shares(censuses)}; choose among them")
         chosen.add(label)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from siamese_diffusion.config import READING, READING_IMAGES, DataConfig, reading_settings
 from siamese_diffusion.data.alignment import Size, common_ratio, is_rounding, lay
 from siamese_diffusion.data.census import Census, take
+from siamese_diffusion.data.classes import AnyMask, class_names
 from siamese_diffusion.data.coding import VOID, Coding
 from siamese_diffusion.data.decided import Decided
 from siamese_diffusion.data.deciding import decide, parse_values
@@ -36,6 +37,7 @@ from siamese_diffusion.data.once import Once
 from siamese_diffusion.data.outlines import fill
 from siamese_diffusion.data.shapes import Shapes
 from siamese_diffusion.data.stored import Stored, read_stored
+from siamese_diffusion.data.targets import targets, wanted
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.progress import notify
 
@@ -100,6 +102,7 @@ class Decoding:
         self._coding = Once(lambda: decided.coding if decided else self._decide(self._take_censuses()))
         self._seen = Once(lambda: Seen(decided.levels, decided.converted) if decided else self._look())
         self._scaled = Once(lambda: decided.scaled if decided else self._mostly_scaled())
+        self._targets = Once(lambda: targets(self.settings, self.names, None if self.has_classes else self.coding))
 
     @property
     def has_files(self) -> bool:
@@ -108,7 +111,17 @@ class Decoding:
 
     def describe(self) -> str:
         """What the masks are, in words; errors as in `coding`."""
-        return self.coding.describe() if self.has_files else "drawn as their shapes say"
+        text = self.coding.describe(not self.settings.classes) if self.has_files else "drawn as their shapes say"
+        return text + (f"; classes: {', '.join(self.class_names)}" if self.settings.classes else "")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes that masks are read as, in their order; empty for one class, masks then being boolean.
+
+        Raises:
+            InputError: `data.classes` is "all", and the folder gives its labels no names, or one alone.
+        """
+        return tuple(entry.name for entry in wanted(self.settings, self.names))
 
     @property
     def coding(self) -> Coding:
@@ -257,12 +270,28 @@ class Decoding:
         header = header or read_header(image, self.settings.max_pixels)
         return lay(labels, header, self.settings.orientation, self._scaled, source.path, image)
 
-    def mask(self, source: MaskSource, image: Path | None = None) -> Mask:
-        """A mask as boolean (H, W): the labels that are lesion; void is not. Arguments and errors as in `labels`."""
-        return self.lesion(self.labels(source, image))
+    def mask(self, source: MaskSource, image: Path | None = None) -> AnyMask:
+        """A mask as boolean (H, W): the labels that are lesion; void is not. With `data.classes` a label map uint8
+        (H, W) instead: 0 background and void, 1 the first of them.
+
+        Args:
+            source, image: as in `labels`.
+
+        Raises:
+            InputError: see `labels`; or `data.classes` names what the masks do not hold.
+        """
+        return self.target(self.labels(source, image))
+
+    def target(self, labels: Pixels) -> AnyMask:
+        """`mask` of a label map of `labels`."""
+        if not self.settings.classes:
+            return self.lesion(labels)
+        return np.asarray(self._targets()[labels])
 
     def lesion(self, labels: Pixels) -> Mask:
-        """Boolean (H, W) of a label map of `labels`."""
+        """Boolean (H, W) of a label map of `labels`: what is lesion, of any class."""
+        if self.settings.classes:
+            return np.asarray(self._targets()[labels] != 0)
         if self.has_classes:
             chosen = self._chosen_classes()
             marked = (labels != 0) & (labels != VOID)
@@ -413,11 +442,12 @@ def announce(decoding: Decoding, folder: Path) -> None:
 
 
 def plain_settings(settings: DataConfig) -> DataConfig:
-    """How a folder that this package wrote is read under `settings`: its masks are black and white, its images 8-bit
-    RGB."""
+    """How a folder that this package wrote is read under `settings`: its masks are black and white, or label maps whose
+    labels it names, its images 8-bit RGB."""
     plain = DataConfig()
-    names = (READING - {"fit"}) | {"images", "masks"}
-    return settings.model_copy(update={name: getattr(plain, name) for name in names})
+    names = (READING - {"fit", "classes"}) | {"images", "masks"}
+    classes = settings.classes if settings.classes == "all" else class_names(settings)
+    return settings.model_copy(update={"classes": classes, **{name: getattr(plain, name) for name in names}})
 
 
 def _kind(header: Header) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -208,10 +208,11 @@ def to_8_bit(values: NDArray[np.float32], low: float, high: float) -> Pixels:
 def square(pixels: Either, resolution: int, fit: Fit = "squash") -> Either:
     """Resize to (resolution, resolution).
 
-    Images are filtered (Lanczos); masks are averaged and thresholded at one half, so a lesion keeps its area.
+    Images are filtered (Lanczos); masks are averaged and thresholded at one half, so a lesion keeps its area. In a
+    label map the label with the largest share of a pixel has it, and background only where it has more than any.
 
     Args:
-        pixels: image (H, W, 3) or mask (H, W).
+        pixels: image (H, W, 3), mask (H, W) or label map uint8 (H, W).
         resolution: side in pixels.
         fit: another aspect ratio is squashed, as the original does; padded evenly on both sides with black, which is
             background; or the square in the middle is cut out.
@@ -257,10 +258,18 @@ def padded_box(height: int, width: int, resolution: int) -> tuple[slice, slice]:
 
 
 def resize(pixels: Either, size: tuple[int, int]) -> Either:
-    """Resize to `size` (width, height): images by Lanczos, masks by area and cut at one half."""
+    """Resize to `size` (width, height): images by Lanczos, masks by area and cut at one half, label maps by area."""
     if pixels.shape[:2] == size[::-1]:
         return pixels
     if pixels.dtype == np.bool_:
-        grey = Image.fromarray(pixels.astype(np.uint8) * 255)
-        return np.asarray(grey.resize(size, Image.Resampling.BOX)) >= 128  # type: ignore[return-value]
+        return _shares(pixels, size) >= 128  # type: ignore[return-value]
+    if pixels.ndim == 2:
+        held = [*np.flatnonzero(np.bincount(pixels.ravel()))[::-1]]  # background last: it wins no draw
+        shares = np.stack([_shares(pixels == label, size) for label in held])
+        return np.asarray(np.array(held, np.uint8)[shares.argmax(0)])
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+
+
+def _shares(mask: NDArray[Any], size: tuple[int, int]) -> Pixels:
+    """How much of each pixel of `size` (width, height) a mask covers, 0 to 255."""
+    return np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX))

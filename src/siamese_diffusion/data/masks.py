@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import affine_transform
 
-from siamese_diffusion.data.images import Mask
+from siamese_diffusion.data.classes import AnyMask
 from siamese_diffusion.errors import InputError
 
 TRIES = 20
@@ -48,21 +48,21 @@ MASK_RECIPES: dict[str, Recipe] = {
 }
 
 
-def transform_mask(mask: Mask, recipe: str, seed: int, name: str, copy: int) -> tuple[Mask, dict[str, Any]]:
+def transform_mask(mask: AnyMask, recipe: str, seed: int, name: str, copy: int) -> tuple[AnyMask, dict[str, Any]]:
     """Vary a mask; what is drawn depends on `seed`, `name` and `copy` only.
 
     A lesion does not vanish: a draw that leaves less than half of its scaled area inside the frame, or fewer than 16
     pixels, is repeated; after 20 of them the mask is only flipped.
 
     Args:
-        mask: bool (H, W); an empty one stays empty.
+        mask: bool (H, W), or a label map uint8 (H, W), whose classes move together; an empty one stays empty.
         recipe: a key of `MASK_RECIPES`.
         seed: of the run.
         name: of the mask.
         copy: number of the variant of this mask.
 
     Returns:
-        The new mask bool (H, W), and the numbers drawn: the flips, then `scale`, `rotation` in degrees
+        The new mask (H, W), and the numbers drawn: the flips, then `scale`, `rotation` in degrees
         (anticlockwise as seen) and `shift` [down, right] as shares of the height and width.
 
     Raises:
@@ -84,16 +84,21 @@ def transform_mask(mask: Mask, recipe: str, seed: int, name: str, copy: int) -> 
             shift = random.uniform(-chosen.shift, chosen.shift, 2).tolist()
             rotation = random.uniform(-chosen.rotation, chosen.rotation)
             moved = _move(flipped, scale, shift, rotation)
-            if moved.sum() >= max(LEAST, 0.5 * scale**2 * flipped.sum()):
+            if np.count_nonzero(moved) >= max(LEAST, 0.5 * scale**2 * np.count_nonzero(flipped)):
                 return moved, {**drawn, "scale": scale, "shift": shift, "rotation": rotation}
     return flipped, {**drawn, "scale": 1.0, "shift": [0.0, 0.0], "rotation": 0.0}
 
 
-def _move(mask: Mask, scale: float, shift: list[float], rotation: float) -> Mask:
+def _move(mask: AnyMask, scale: float, shift: list[float], rotation: float) -> AnyMask:
     """Scale and rotate (anticlockwise as seen) about the centroid, then shift by shares of the sides."""
     centre = np.argwhere(mask).mean(0)
     cos, sin = np.cos(np.deg2rad(rotation)), np.sin(np.deg2rad(rotation))
     # From output to input, in (row, column) with rows counted downwards.
     back = np.array(((cos, sin), (-sin, cos))) / scale
     offset = centre - back @ (centre + np.array(shift) * mask.shape)
-    return np.asarray(affine_transform(mask.astype(np.float64), back, offset, order=1) >= 0.5)
+    if mask.dtype == np.bool_:
+        return np.asarray(affine_transform(mask.astype(np.float64), back, offset, order=1) >= 0.5)
+    held = np.flatnonzero(np.bincount(mask.ravel(), minlength=1))[::-1]  # background last: it wins no draw
+    # What comes from outside the frame is background.
+    parts = [affine_transform((mask == label) * 1.0, back, offset, order=1, cval=float(label == 0)) for label in held]
+    return np.asarray(held.astype(np.uint8)[np.argmax(parts, 0)])

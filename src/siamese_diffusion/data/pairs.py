@@ -1,12 +1,13 @@
 """An image with its mask. The paths may be those of members of an archive; see `tars`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from siamese_diffusion.data.classes import AnyMask, present, prompt_for
 from siamese_diffusion.data.decoding import PLAIN, Decoding, MaskSource
-from siamese_diffusion.data.images import Mask, Pixels, read_header, square
+from siamese_diffusion.data.images import Pixels, read_header, square
 from siamese_diffusion.errors import InputError
 
 
@@ -45,16 +46,16 @@ class MaskFile:
         """All files that it is made of."""
         return self.source.files
 
-    def read(self) -> Mask:
-        """Boolean (H, W); errors as in `Decoding.labels`."""
+    def read(self) -> AnyMask:
+        """Boolean (H, W), or with `data.classes` a label map uint8 (H, W); errors as in `Decoding.mask`."""
         return self.decoding.mask(self.source, self.image)
 
     def size(self) -> tuple[int, int]:
         """Width and height in pixels, without the pixels; errors as in `images.read_header`."""
         return read_header(self.path if self.image is None else self.image).size
 
-    def squared(self, resolution: int) -> Mask:
-        """Boolean (R, R) at `resolution` pixels; errors as in `read`."""
+    def squared(self, resolution: int) -> AnyMask:
+        """The same (R, R) at `resolution` pixels; errors as in `read`."""
         return square(self.read(), resolution, self.decoding.settings.fit)
 
 
@@ -79,8 +80,8 @@ class Pair:
         """What the pair shares with others that must not be parted from it: a patient, a video. Column `group`."""
         return None if self.extra.get("group") is None else str(self.extra["group"])
 
-    def read(self) -> tuple[Pixels, Mask]:
-        """Image uint8 (H, W, 3) and mask boolean (H, W).
+    def read(self) -> tuple[Pixels, AnyMask]:
+        """Image uint8 (H, W, 3) and mask boolean (H, W), or with `data.classes` a label map uint8 (H, W).
 
         Raises:
             InputError: a file cannot be read, or their sizes differ.
@@ -93,8 +94,8 @@ class Pair:
             )
         return image, mask
 
-    def squared(self, resolution: int) -> tuple[Pixels, Mask]:
-        """Image uint8 (R, R, 3) and mask boolean (R, R) at `resolution` pixels; errors as in `read`."""
+    def squared(self, resolution: int) -> tuple[Pixels, AnyMask]:
+        """Image uint8 (R, R, 3) and mask (R, R) at `resolution` pixels; errors as in `read`."""
         image, mask = self.read()
         return (
             square(image, resolution, self.image.decoding.settings.fit),
@@ -118,3 +119,8 @@ def reading(pairs: Iterable[Pair] = (), images: Iterable[ImageFile] = ()) -> dic
 def prompt_of(label: str) -> str:
     """What is asked of a generator where a pair has no prompt of its own: `label` is what the mask marks."""
     return f"A photo of {label}"
+
+
+def prompt_of_mask(mask: AnyMask, label: str, classes: Sequence[str]) -> str:
+    """The same for a mask: of several classes those that it holds are named."""
+    return prompt_for(present(mask, classes)) if classes else prompt_of(label)

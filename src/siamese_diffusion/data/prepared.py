@@ -13,6 +13,7 @@ from typing import Any, NotRequired
 from typing_extensions import TypedDict
 
 from siamese_diffusion.config import READING, DataConfig, reading_settings
+from siamese_diffusion.data.classes import class_names
 from siamese_diffusion.data.coding import VOID
 from siamese_diffusion.data.decoding import plain_settings
 from siamese_diffusion.errors import InputError
@@ -45,9 +46,13 @@ class Prepared:
         """The settings that read the folder, where a user has set `settings`.
 
         Raises:
-            InputError: `data.foreground` names what the masks do not hold.
+            InputError: `data.foreground` or `data.classes` names what the masks do not hold.
         """
-        chosen = settings.foreground
+        chosen, classes = settings.foreground, class_names(settings)
+        for name in classes:
+            if not self.labels or name not in self.classes.values():
+                held = ", ".join(self.classes.values()) or "one label without a name"
+                raise InputError(f"data.classes = {name}: the masks of {folder} hold {held}; `prepare` wrote them so")
         if not self.labels and chosen != "any":
             _require_known(chosen, self.classes, folder)
         own: dict[str, Any] = {}
@@ -57,7 +62,7 @@ class Prepared:
 
     def idle(self, settings: DataConfig) -> list[str]:
         """Names of settings that say how files are read and do not apply to the folder."""
-        return sorted(reading_settings(settings, READING - {"fit", "foreground"}))
+        return sorted(reading_settings(settings, READING - {"fit", "foreground", "classes"}))
 
 
 def read(folder: Path) -> Prepared | None:

@@ -12,12 +12,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from PIL import Image
 from typing_extensions import TypedDict
 
 from siamese_diffusion.claim import INPUTS, mark, marked_by
-from siamese_diffusion.data.images import SUFFIXES, Mask, Pixels
+from siamese_diffusion.data.classes import AnyMask, stored_mask
+from siamese_diffusion.data.images import SUFFIXES, Pixels
 from siamese_diffusion.data.tars import base_name, index, member_name
 from siamese_diffusion.data.writer import made_here, writing
 from siamese_diffusion.errors import InputError, printable
@@ -146,8 +146,8 @@ class ShardWriter:
         """Names of the pairs that are written."""
         return self.rows.keys()
 
-    def write(self, name: str, image: Pixels, mask: Mask, prompt: str, extra: dict[str, Any]) -> None:
-        """Add a pair: image uint8 (H, W, 3), mask boolean (H, W), both kept without loss.
+    def write(self, name: str, image: Pixels, mask: AnyMask, prompt: str, extra: dict[str, Any]) -> None:
+        """Add a pair: image uint8 (H, W, 3), mask boolean (H, W) or a label map uint8 (H, W); kept without loss.
 
         Raises:
             InputError: the disk is full or cannot be written to.
@@ -158,7 +158,7 @@ class ShardWriter:
             with full_disk_named(path):
                 for kind, content in (
                     ("image.png", png(Image.fromarray(image))),
-                    ("mask.png", png(Image.fromarray(mask.astype(np.uint8) * 255))),
+                    ("mask.png", png(Image.fromarray(stored_mask(mask)))),
                     ("json", json.dumps(row).encode()),
                 ):
                     member = tarfile.TarInfo(

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from siamese_diffusion.claim import INPUTS, mark, marked_by
-from siamese_diffusion.data.images import Mask, Pixels
+from siamese_diffusion.data.classes import AnyMask, stored_mask
+from siamese_diffusion.data.images import Pixels
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_jsonl, write_jsonl, write_whole
 from siamese_diffusion.pictures import png
@@ -99,14 +99,14 @@ class PairWriter:
         """Names of the pairs that are complete."""
         return self.rows.keys()
 
-    def write(self, name: str, image: Pixels, mask: Mask, prompt: str, extra: dict[str, Any]) -> None:
-        """Add a pair: image uint8 (H, W, 3), mask boolean (H, W), both kept without loss.
+    def write(self, name: str, image: Pixels, mask: AnyMask, prompt: str, extra: dict[str, Any]) -> None:
+        """Add a pair: image uint8 (H, W, 3), mask boolean (H, W) or a label map uint8 (H, W); kept without loss.
 
         Raises:
             InputError: the disk is full or cannot be written to, or another file has the name of one of these.
         """
         with writing(f"{self.folder}: pair {name}"):
-            pictures = [png(Image.fromarray(pixels)) for pixels in (image, mask.astype(np.uint8) * 255)]
+            pictures = [png(Image.fromarray(pixels)) for pixels in (image, stored_mask(mask))]
         self.add(name, pictures[0], pictures[1], {"prompt": prompt, **extra})
 
     def add(self, name: str, image: bytes, mask: bytes, extra: dict[str, Any]) -> None:
