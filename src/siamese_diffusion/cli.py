@@ -171,9 +171,10 @@ def phantoms(
     count: Annotated[int, Option(help="Pairs to make.")] = 200,
     resolution: Annotated[int, Option(help="Side in pixels.")] = 128,
     seed: Annotated[int, Option()] = 0,
+    kinds: Annotated[int, Option(help="2: polyps of two classes in one mask, smooth and lobed.")] = 1,
 ) -> Result:
     """Make a folder of made-up endoscopy pairs."""
-    api.make_phantoms(out=out, count=count, resolution=resolution, seed=seed)
+    api.make_phantoms(out=out, count=count, resolution=resolution, seed=seed, kinds=kinds)
     return {"out": str(out), "pairs": count}
 
 

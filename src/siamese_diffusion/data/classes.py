@@ -80,6 +80,11 @@ def join(found: NDArray[np.bool_]) -> AnyMask:
     return labels
 
 
+def every_prompt(names: Sequence[str]) -> list[str]:
+    """`prompt_for` each set of classes, the empty one among them; for few classes."""
+    return [prompt_for([name for i, name in enumerate(names) if held >> i & 1]) for held in range(2 ** len(names))]
+
+
 def stored_mask(mask: AnyMask) -> NDArray[np.uint8]:
     """A mask as its file holds it: 0 and 255 for one class, the labels themselves for several."""
     return mask.astype(np.uint8) * 255 if mask.dtype == np.bool_ else mask.astype(np.uint8)

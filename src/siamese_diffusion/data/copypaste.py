@@ -13,15 +13,18 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, binary_dilation, distance_transform_edt
+from scipy.ndimage import label as connected
 
 from siamese_diffusion import progress
 from siamese_diffusion.claim import Claim
 from siamese_diffusion.data.arrays import Images, Masks, load_pairs
+from siamese_diffusion.data.classes import AnyMask
 from siamese_diffusion.data.hashing import note_files
 from siamese_diffusion.data.images import Mask, Pixels
-from siamese_diffusion.data.masks import LEAST, MASK_RECIPES, Recipe
-from siamese_diffusion.data.pairs import Pair, prompt_of
+from siamese_diffusion.data.masks import LEAST, MASK_RECIPES, Recipe, warp
+from siamese_diffusion.data.pairs import Pair, prompt_of_mask
 from siamese_diffusion.data.placing import BAND, field_of_view, free_places
+from siamese_diffusion.data.prepared import write_classes
 from siamese_diffusion.data.writer import PairWriter, written_earlier
 from siamese_diffusion.errors import InputError
 
@@ -41,7 +44,7 @@ class _Lesion(NamedTuple):
     """A lesion cut out and varied, in a frame of the target's size."""
 
     image: Colours  # (R, R, 3)
-    mask: Mask  # (R, R)
+    mask: AnyMask  # (R, R)
     region: Mask
     """The lesion and its band: what is blended in."""
     inside: float
@@ -79,13 +82,14 @@ def copy_paste(
 
     A pair depends on `seed`, `copy`, the name of its target and the set of `pairs` only. A lesion is taken from where
     it lies whole inside its image; it is pasted in the field of view, beside the lesion that is there. Where it does
-    not fit, another is drawn, and in time a smaller one.
+    not fit, another is drawn, and in time a smaller one. Of several classes one that the source holds is drawn, and its
+    lesions are pasted with all that they touch.
 
     Args:
         pairs: training pairs, both the sources and the targets.
         out: folder of pairs to write; `pairs.jsonl` names `source`, `target` and the transform of each.
         resolution: side of the squared images in pixels.
-        label: what the masks mark, for the prompt.
+        label: what the masks mark, for the prompt; of several classes their names are in it.
         recipe: of `data.masks`: how a lesion is flipped, scaled and rotated. Its place is always drawn.
         blend: "poisson" (Perez et al., SIGGRAPH 2003: the lesion keeps its gradients and takes on the target's colours)
             or "feather" (its colours, faded over the band).
@@ -114,6 +118,8 @@ def copy_paste(
     files = note_files([path for pair in pairs for path in pair.files])
     inputs = {"command": "copy-paste", **settings, "pairs": len(pairs), **files}
     Claim(out, None, {}, inputs, resume, earlier=lambda: written_earlier(out)).write()
+    names = pairs[0].mask.decoding.class_names
+    write_classes(out, names)
     made = 0
     with PairWriter(out, resume=True) as writer:
         origin = {"synthetic": True, "method": "copy-paste", "seed": seed, "copy": copy, "blend": blend}
@@ -126,7 +132,8 @@ def copy_paste(
             told: dict[str, Any] = {"source": None, "transform": None}
             if paste is not None:
                 told = {"source": pairs[paste.source].name, "transform": {"recipe": recipe, **paste.transform}}
-            writer.write(pair.name, image, mask, prompt_of(label), {**origin, "target": pair.name, **told})
+            prompt = prompt_of_mask(mask, label, names)
+            writer.write(pair.name, image, mask, prompt, {**origin, "target": pair.name, **told})
             made += 1
     return {"out": str(out), "pairs": len(pairs), "made": made}
 
@@ -194,10 +201,13 @@ def _paste_one(
             continue
         colours = np.roll(lesion.image, place, (0, 1))
         lesion_mask, region = (np.roll(part, place, (0, 1)) for part in (lesion.mask, lesion.region))
-        pasted = poisson(image, colours, region) if blend == "poisson" else feather(image, colours, lesion_mask, region)
+        if blend == "poisson":
+            pasted = poisson(image, colours, region)
+        else:
+            pasted = feather(image, colours, lesion_mask != 0, region)
         shift = [place[0] / len(mask), place[1] / len(mask)]
         # the band hides what of the target's own lesion it covers
-        return pasted, (mask & ~region) | lesion_mask, _Paste(source, {**drawn, "shift": shift})
+        return pasted, laid_over(mask, lesion_mask, region), _Paste(source, {**drawn, "shift": shift})
     return image, mask, None
 
 
@@ -206,6 +216,8 @@ def _vary(
 ) -> tuple[_Lesion, dict[str, Any]]:
     """Flip, scale and rotate a lesion, and put its centroid in the middle of the frame."""
     image, mask, field = known.images[source], known.masks[source], known.fields[source]
+    if mask.dtype != np.bool_:
+        mask = _of_one_class(random, mask)
     horizontal, vertical = (bool(recipe.flips and random.random() < 0.5) for _ in range(2))
     scale = random.uniform(*recipe.scale) * shrink
     rotation = random.uniform(-recipe.rotation, recipe.rotation)
@@ -220,8 +232,8 @@ def _vary(
     def move(array: NDArray[Any], mode: str = "constant") -> Colours:
         return np.asarray(affine_transform(array.astype(np.float64), back, offset, order=1, mode=mode))
 
-    moved = move(flipped) >= 0.5
-    region = binary_dilation(moved, iterations=max(2, round(BAND * len(mask))))
+    moved = warp(flipped, back, offset)
+    region = binary_dilation(moved != 0, iterations=max(2, round(BAND * len(mask))))
     tissue = move(field[view]) >= 0.5
     colours = np.stack([move(image[view][..., channel], "nearest") for channel in range(3)], -1)
     inside = float(tissue[region].mean()) if region.any() else 0.0
@@ -230,22 +242,37 @@ def _vary(
 
 
 def _place(
-    random: np.random.Generator, lesion: _Lesion, image: Pixels, field: Mask, taken: Mask, relit: float
+    random: np.random.Generator, lesion: _Lesion, image: Pixels, field: Mask, taken: AnyMask, relit: float
 ) -> tuple[int, int] | None:
     """A shift (down, right) that puts the lesion whole inside the field of view, in like light, beside what is
     there."""
-    if lesion.mask.sum() < LEAST or lesion.inside < 0.98:
+    if np.count_nonzero(lesion.mask) < LEAST or lesion.inside < 0.98:
         return None
     light, source_light = (np.log(colours.mean(-1) + LEAST_LIGHT) for colours in (image, lesion.image))
-    band = lesion.region & ~lesion.mask
-    for down, right in free_places(random, lesion.mask, lesion.region, field, taken):
+    mask = lesion.mask != 0
+    band = lesion.region & ~mask
+    for down, right in free_places(random, mask, lesion.region, field, taken != 0):
         gap = light[np.roll(band, (down, right), (0, 1))] - source_light[band]
         if np.quantile(np.abs(gap), 0.95) <= relit:
             return down, right
     return None
 
 
-def _can_be_cut(mask: Mask) -> bool:
+def laid_over(mask: AnyMask, lesion: AnyMask, region: Mask) -> AnyMask:
+    """A mask (R, R) with a lesion put in, whose surroundings hide what they cover."""
+    return np.asarray(np.where(lesion != 0, lesion, np.where(region, np.zeros_like(mask), mask)))
+
+
+def _of_one_class(random: np.random.Generator, labels: AnyMask) -> AnyMask:
+    """Of a label map the parts that hold one class, drawn, with whatever touches them: a nucleus with its cell."""
+    found, count = connected(labels != 0, np.ones((3, 3)))
+    chosen = random.choice(np.flatnonzero(np.bincount(labels.ravel())[1:]) + 1)
+    holding = np.isin(np.arange(count + 1), np.unique(found[labels == chosen]))
+    return np.where(holding[found], labels, np.uint8(0))
+
+
+def _can_be_cut(mask: AnyMask) -> bool:
+    mask = mask != 0
     border = np.concatenate([mask[:2].ravel(), mask[-2:].ravel(), mask[:, :2].ravel(), mask[:, -2:].ravel()])
     return bool(LEAST <= mask.sum() <= LARGEST * mask.size and not border.any())
 

@@ -305,6 +305,18 @@ class Decoding:
         wanted = self.settings.foreground
         return None if wanted == "any" else sorted(parse_values(wanted, False, self.names, "data.foreground"))
 
+    def unasked(self) -> list[str]:
+        """Labels that masks hold and `data.classes` leaves out, as an error calls them; errors as in `mask`."""
+        found = self._targets()
+        if self.has_classes:
+            return [name for name, label in self.names.items() if not found[label]]
+        coding, called = self.coding, {value: name for name, value in self.names.items()}
+        return [
+            called.get(value, coding.name_of(value))
+            for value in coding.marks
+            if coding.table.get(value) not in (None, 0, VOID) and not found[coding.table[value]]
+        ]
+
     def _filled(self, coding: Coding, stored: Stored) -> Pixels:
         labels = coding.labels(stored)
         if self.settings.outline != "fill":

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from siamese_diffusion.config import DataConfig
+from siamese_diffusion.config import Config, DataConfig, update
 from siamese_diffusion.data.clinical.told import told
 from siamese_diffusion.data.decided import read_decided
 from siamese_diffusion.data.decoding import Decoding, MaskSource, plain_settings
@@ -225,6 +225,14 @@ class DataFolder:
             )
         return self
 
+    def resolved(self, config: Config) -> Config:
+        """The settings with `data.classes` of "all" as the names that this folder gives its labels.
+
+        Raises:
+            InputError: see `Decoding.class_names`.
+        """
+        return update(config, "data", classes=self.decoding.class_names) if config.data.classes == "all" else config
+
     def require_listing(self) -> Listing:
         """The listing.
 
@@ -367,6 +375,14 @@ def _by_hand(folder: Path, settings: DataConfig | None) -> Listing | None:
     if settings is None or not (settings.images or settings.masks) or manifest.find(folder) or find_shards(folder):
         return None
     return patterns.read(folder, settings.images, settings.masks)
+
+
+def open_as_written(path: Path, option: str = "data folder") -> DataFolder:
+    """A folder of pairs with all classes that it names, where its masks are label maps; errors as in `DataFolder`."""
+    folder = DataFolder(path, option)
+    known = folder.listing.prepared if folder.listing is not None else None
+    several = known is not None and known.labels and len(known.classes) > 1
+    return DataFolder(path, option, DataConfig(classes="all")) if several else folder
 
 
 def is_archive(path: Path) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
 from siamese_diffusion.data.classes import AnyMask
@@ -96,9 +97,22 @@ def _move(mask: AnyMask, scale: float, shift: list[float], rotation: float) -> A
     # From output to input, in (row, column) with rows counted downwards.
     back = np.array(((cos, sin), (-sin, cos))) / scale
     offset = centre - back @ (centre + np.array(shift) * mask.shape)
+    return warp(mask, back, offset)
+
+
+def warp(mask: AnyMask, back: NDArray[np.float64], offset: NDArray[np.float64], order: int = 1) -> AnyMask:
+    """A mask (H, W) under an affine map: boolean ones cut at one half, of labels the one with the largest share.
+
+    Args:
+        mask: boolean, or a label map uint8.
+        back, offset: from output to input position (row, column), as in `scipy.ndimage.affine_transform`; what comes
+            from outside the frame is background.
+        order: of the interpolation.
+    """
     if mask.dtype == np.bool_:
-        return np.asarray(affine_transform(mask.astype(np.float64), back, offset, order=1) >= 0.5)
+        return np.asarray(affine_transform(mask.astype(np.float64), back, offset, order=order) >= 0.5)
     held = np.flatnonzero(np.bincount(mask.ravel(), minlength=1))[::-1]  # background last: it wins no draw
-    # What comes from outside the frame is background.
-    parts = [affine_transform((mask == label) * 1.0, back, offset, order=1, cval=float(label == 0)) for label in held]
+    parts = [
+        affine_transform((mask == label) * 1.0, back, offset, order=order, cval=float(label == 0)) for label in held
+    ]
     return np.asarray(held.astype(np.uint8)[np.argmax(parts, 0)])

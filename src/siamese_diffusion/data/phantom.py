@@ -5,7 +5,7 @@ A picture is laid out on the square [-1, 1]² and only then sampled, so it is ab
 
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,17 @@ from scipy.ndimage import gaussian_filter
 
 from siamese_diffusion import progress
 from siamese_diffusion.claim import Claim
-from siamese_diffusion.data.images import Mask, Pixels
+from siamese_diffusion.data.classes import AnyMask, present, prompt_for
+from siamese_diffusion.data.images import Pixels
+from siamese_diffusion.data.prepared import write_classes
 from siamese_diffusion.data.writer import PairWriter
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.lock import hold
 
 Field = NDArray[np.float32]
 PROMPT = "A photo of polyp"
+KINDS = ("smooth polyp", "lobed polyp")
+"""Classes of phantoms of two kinds."""
 AREA = (0.02, 0.3)
 """Polyps together cover this share of the picture."""
 REACH = 0.88
@@ -50,7 +54,7 @@ class Surface(NamedTuple):
     slope_y: Field
 
 
-def make_phantoms(out: Path, count: int, resolution: int = 128, seed: int = 0) -> None:
+def make_phantoms(out: Path, count: int, resolution: int = 128, seed: int = 0, kinds: int = 1) -> None:
     """Write `count` pairs named phantom-00000, ... into the new folder `out`.
 
     Args:
@@ -58,6 +62,7 @@ def make_phantoms(out: Path, count: int, resolution: int = 128, seed: int = 0) -
         count: at least 1.
         resolution: side in pixels, at least 16.
         seed: at least 0; pictures of different seeds have nothing in common.
+        kinds: 1, or 2 for polyps of two classes in one mask: smooth and pale, or lobed and red.
 
     The same call goes on with what a killed one left, and leaves a finished folder as it is.
 
@@ -67,22 +72,36 @@ def make_phantoms(out: Path, count: int, resolution: int = 128, seed: int = 0) -
     for option, value, least in (("count", count, 1), ("resolution", resolution, 16), ("seed", seed, 0)):
         if value < least:
             raise InputError(f"--{option} {value}: must be at least {least}")
-    inputs = {"command": "phantoms", "--count": count, "--resolution": resolution, "--seed": seed}
+    if kinds not in (1, 2):
+        raise InputError(f"--kinds {kinds}: must be 1 or 2")
+    inputs: dict[str, Any] = {"command": "phantoms", "--count": count, "--resolution": resolution, "--seed": seed}
+    names = KINDS if kinds == 2 else ()
+    if names:
+        inputs["--kinds"] = kinds
     with hold(out):
         Claim(out, None, {}, inputs, None).write()
+        write_classes(out, names)
         with PairWriter(out, resume=True) as writer:
             for i in progress.track(range(count), "making phantoms"):
                 if (name := f"phantom-{i:05d}") not in writer.done:
-                    image, mask = phantom(seed, i, resolution)
-                    writer.write(name, image, mask, PROMPT, extra={"phantom": {"seed": seed, "index": i}})
+                    image, mask = phantom(seed, i, resolution, kinds)
+                    prompt = prompt_for(present(mask, names)) if names else PROMPT
+                    writer.write(name, image, mask, prompt, extra={"phantom": {"seed": seed, "index": i}})
 
 
-def phantom(seed: int, index: int, resolution: int) -> tuple[Pixels, Mask]:
-    """The picture uint8 (R, R, 3) and the mask bool (R, R) of its polyps, fixed by `seed` and `index` (both >= 0)."""
+def phantom(seed: int, index: int, resolution: int, kinds: int = 1) -> tuple[Pixels, AnyMask]:
+    """The picture uint8 (R, R, 3) and the mask of its polyps, fixed by `seed` and `index` (both >= 0).
+
+    The mask is bool (R, R), or with two kinds a label map uint8 (R, R) of `KINDS`.
+    """
     random = np.random.default_rng((seed, index))
     axis = ((np.arange(resolution) + 0.5) * 2 / resolution - 1).astype(np.float32)
     x, y = axis[None, :], axis[:, None]
     polyps = _polyps(random)
+    kind_of = [0] * len(polyps)
+    if kinds == 2:
+        kind_of = np.random.default_rng((seed, index, 2)).integers(1, 3, len(polyps)).tolist()
+        polyps = [_shaped(polyp, kind) for polyp, kind in zip(polyps, kind_of, strict=True)]
     lumen = _lumen(random, polyps)
     tilt = random.uniform(-0.25, 0.25, 2)  # of the light, which sits beside the lens
     light = _tunnel(random, x, y, lumen)
@@ -91,9 +110,11 @@ def phantom(seed: int, index: int, resolution: int) -> tuple[Pixels, Mask]:
     shine_x, shine_y = (0.03 * s for s in _slopes(random, resolution, (16, 32), 0.6))
 
     coverage = np.zeros((resolution, resolution), np.float32)
-    for polyp in polyps:
-        cover, surface = _add(random, polyp, x, y, tilt, surface)
+    labels = np.zeros((resolution, resolution), np.uint8)
+    for polyp, kind in zip(polyps, kind_of, strict=True):
+        cover, surface = _add(random, polyp, x, y, tilt, surface, kind)
         coverage = np.maximum(coverage, cover)
+        labels[cover >= 0.5] = kind
 
     light, colour, slope_x, slope_y = surface
     # Light that came a long way through tissue has lost its blue and green: shadows are red.
@@ -107,7 +128,20 @@ def phantom(seed: int, index: int, resolution: int) -> tuple[Pixels, Mask]:
     glow = gaussian_filter(glint, 0.016 * resolution)
     image += np.clip(0.9 * glint + 0.8 * glow, 0, 1)[..., None] * (1.02 - image)
     image *= _border(random, x, y, 2 / resolution)[..., None]
-    return (np.clip(image, 0, 1) * 255).round().astype(np.uint8), coverage >= 0.5
+    return (np.clip(image, 0, 1) * 255).round().astype(np.uint8), labels if kinds == 2 else coverage >= 0.5
+
+
+def _shaped(polyp: Polyp, kind: int) -> Polyp:
+    """A polyp as its kind is, no wider than it was: nearly round, or with seven lobes."""
+    if kind == 1:
+        shaped = polyp._replace(amplitude=0.35 * polyp.amplitude)
+    else:
+        lobes = np.array((0, 0.15)), np.array((0, polyp.phase[0]))
+        shaped = polyp._replace(
+            amplitude=np.concatenate([0.35 * polyp.amplitude, lobes[0]]),
+            phase=np.concatenate([polyp.phase, lobes[1]]),
+        )
+    return shaped._replace(mean=shaped.mean * min(1, polyp.extent / shaped.extent))
 
 
 def _polyps(random: np.random.Generator) -> list[Polyp]:
@@ -201,7 +235,13 @@ def _vessels(random: np.random.Generator, resolution: int) -> Field:
 
 
 def _add(
-    random: np.random.Generator, polyp: Polyp, x: Field, y: Field, tilt: NDArray[np.float64], below: Surface
+    random: np.random.Generator,
+    polyp: Polyp,
+    x: Field,
+    y: Field,
+    tilt: NDArray[np.float64],
+    below: Surface,
+    kind: int = 0,
 ) -> tuple[Field, Surface]:
     """The polyp's coverage (R, R) in [0, 1], and the surface with the polyp and its shadow put in."""
     resolution = x.size
@@ -225,7 +265,9 @@ def _add(
     rim = 1 - random.uniform(0.25, 0.45) * np.clip(5 * q - 4, 0, 1) ** 2
     # It stands out towards the lens, so it is lit more evenly than the wall behind it.
     light = (0.72 + 0.28 * below.light) * rim
-    colour = _polyp_colour(random, below.colour) * (1 + _noise(random, resolution, (10, 24, 56), 0.8)[..., None] * 0.11)
+    colour = _polyp_colour(random, below.colour, kind) * (
+        1 + _noise(random, resolution, (10, 24, 56), 0.8)[..., None] * 0.11
+    )
 
     above = Surface(light, colour, steep * dx / away + bump_x, steep * dy / away + bump_y)
     below = below._replace(light=below.light * (1 - shadow))
@@ -234,8 +276,12 @@ def _add(
     return cover, Surface(*mixed)
 
 
-def _polyp_colour(random: np.random.Generator, mucosa: Field) -> Field:
+def _polyp_colour(random: np.random.Generator, mucosa: Field, kind: int) -> Field:
     base = np.asarray(mucosa.mean((0, 1)))
+    if kind == 1:
+        return np.asarray(base + random.uniform(0.7, 0.9) * (np.array((1.04, 0.88, 0.78)) - base), np.float32)
+    if kind == 2:
+        return np.asarray(base * (0.8, random.uniform(0.36, 0.48), random.uniform(0.4, 0.55)), np.float32)
     # On pale mucosa a paler polyp would be lost.
     if random.uniform() < 0.5 or base[1] > 0.61 * base[0]:
         return np.asarray(base * (0.93, random.uniform(0.64, 0.76), random.uniform(0.66, 0.85)), np.float32)

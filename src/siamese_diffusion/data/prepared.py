@@ -101,6 +101,12 @@ def write(folder: Path, prepared: Prepared, more: Mapping[str, Any]) -> None:
     write_json(folder / NAME, {**content, **more})
 
 
+def write_classes(folder: Path, names: Sequence[str]) -> None:
+    """Say of a folder of pairs whose masks are label maps what their labels are called; nothing for one class."""
+    if names:
+        write(folder, Prepared(True, dict(enumerate(names, 1))), {"complete": True})
+
+
 def _require_known(chosen: Sequence[Any], classes: Mapping[int, str], folder: Path) -> None:
     known = set(classes.values())
     for entry in chosen:

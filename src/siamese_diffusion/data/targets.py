@@ -58,6 +58,12 @@ def targets(settings: DataConfig, names: Mapping[str, int], coding: Coding | Non
 def _label_of(entry: Named, names: Mapping[str, int], coding: Coding | None) -> int:
     text = entry.name if entry.value is None else entry.value
     colours, palette = (False, None) if coding is None else (coding.form == "colour", coding.palette)
+    if entry.value is None and entry.name not in names:
+        held = f"calls its labels {', '.join(names)}" if names else "gives its labels no names"
+        raise InputError(
+            f"data.classes = {entry.name}: the folder {held}; choose among them, or say the value, "
+            f"data.classes={entry.name}=VALUE,..."
+        )
     (value,) = parse_values([text], colours, names, "data.classes", palette)
     label = value if coding is None else coding.table.get(value, coding.near(value))
     known = label is not None and 0 < label < VOID and (coding is not None or label in names.values())

@@ -17,16 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import affine_transform, binary_dilation
+from scipy.ndimage import binary_dilation
 from torch import Tensor
 from torch.nn import functional as F
 
 from siamese_diffusion.config import DataConfig
-from siamese_diffusion.data.copypaste import poisson
+from siamese_diffusion.data.classes import AnyMask
+from siamese_diffusion.data.copypaste import laid_over, poisson
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.hashing import hash_files
 from siamese_diffusion.data.images import Mask, Pixels
-from siamese_diffusion.data.masks import LEAST
+from siamese_diffusion.data.masks import LEAST, warp
 from siamese_diffusion.data.pairs import ImageFile, MaskFile
 from siamese_diffusion.data.placing import BAND, field_of_view, free_places
 from siamese_diffusion.diffusion.schedule import Schedule
@@ -41,7 +42,7 @@ class Scene:
     """A place for a lesion in an image."""
 
     image: Pixels  # (R, R, 3)
-    mask: Mask  # (R, R), of every lesion that the result shows
+    mask: AnyMask  # (R, R), of every lesion that the result shows
     region: Mask  # (R, R), what is drawn: the lesion and its band
     told: dict[str, Any]
     """For the manifest: the image's name, and a hash of its file."""
@@ -79,13 +80,13 @@ class Backgrounds:
             path for _, image, mask in self.images for path in (image.path, *(mask.files if mask is not None else ()))
         ]
 
-    def scene(self, lesion: Mask, source: str, copy: int) -> Scene | None:
-        """A place for a lesion, bool (R, R); None where there is none, or no lesion.
+    def scene(self, lesion: AnyMask, source: str, copy: int) -> Scene | None:
+        """A place for a lesion, bool (R, R) or of several classes uint8 (R, R); None where there is none, or no lesion.
 
         It depends on the seed, the name `source` of the lesion's pair, `copy` and these images only. The image that
         the lesion comes from is not among those that are tried, unless it is the only one.
         """
-        if lesion.sum() < LEAST:
+        if np.count_nonzero(lesion) < LEAST:
             return None
         digest = hashlib.sha256(f"into/{self.seed}/{copy}/{source}".encode()).digest()
         random = np.random.default_rng(int.from_bytes(digest[:16], "big"))
@@ -93,17 +94,17 @@ class Backgrounds:
         for attempt in range(TRIES):
             scale = SMALLER ** (attempt // 10)
             centred = _centred(lesion, scale)
-            if centred.sum() < LEAST:
+            if np.count_nonzero(centred) < LEAST:
                 return None
             name, image, mask = self.images[int(random.choice(others))]
             pixels = image.squared(self.resolution)
             taken = np.zeros_like(lesion) if mask is None else mask.squared(self.resolution)
-            region = binary_dilation(centred, iterations=max(2, round(BAND * len(centred))))
-            for place in free_places(random, centred, region, field_of_view(pixels), taken):
+            region = binary_dilation(centred != 0, iterations=max(2, round(BAND * len(centred))))
+            for place in free_places(random, centred != 0, region, field_of_view(pixels), taken != 0):
                 moved, around = (np.roll(part, place, (0, 1)) for part in (centred, region))
                 told = {"background": name, "background_sha256": hash_files([image.path])}
                 put = {"fitted": scale, "place": [side / len(centred) for side in place]}
-                return Scene(pixels, (taken & ~around) | moved, around, told, put)
+                return Scene(pixels, laid_over(taken, moved, around), around, told, put)
         return None
 
 
@@ -131,11 +132,10 @@ def keep_outside(
     return keep
 
 
-def _centred(mask: Mask, scale: float) -> Mask:
+def _centred(mask: AnyMask, scale: float) -> AnyMask:
     """A lesion scaled, its centroid in the middle of the frame."""
     middle = np.array(mask.shape) // 2
     centre = np.argwhere(mask).mean(0).round()
     if scale == 1:
-        return np.asarray(affine_transform(mask.astype(np.float64), np.eye(2), centre - middle, order=0) >= 0.5)
-    offset = centre - middle / scale
-    return np.asarray(affine_transform(mask.astype(np.float64), np.eye(2) / scale, offset, order=1) >= 0.5)
+        return warp(mask, np.eye(2), centre - middle, order=0)
+    return warp(mask, np.eye(2) / scale, centre - middle / scale)

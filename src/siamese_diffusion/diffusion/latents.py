@@ -17,9 +17,11 @@ from torch import Tensor
 from siamese_diffusion import progress
 from siamese_diffusion.config import DataConfig, LoopConfig
 from siamese_diffusion.data.arrays import Images, Masks, array_file, require_written, stored_array, to_tensor
+from siamese_diffusion.data.classes import class_names, hint_colours, present, prompt_for
 from siamese_diffusion.files import one_at_a_time
 from siamese_diffusion.prefetch import Batch
 from siamese_diffusion.randomness import generator, rows_of_epochs
+from siamese_diffusion.settings import MOST_CLASSES
 
 ENCODED, EMBEDDED = 8, 64
 """Images in one pass of the first stage, and prompts in one of the text encoder. Eight images of 384 pixels fill a
@@ -34,8 +36,11 @@ FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
 
 
 def mask_hint(masks: Tensor) -> Tensor:
-    """Masks (B, H, W), boolean, to hints (B, 3, H, W), 0 or 1."""
-    return masks[:, None].float().expand(-1, 3, -1, -1)
+    """Masks (B, H, W) to hints (B, 3, H, W) in [0, 1]: boolean ones to black and white, label maps uint8 to a colour
+    for each class (`data.classes.hint_colours`)."""
+    if masks.dtype == torch.bool:
+        return masks[:, None].float().expand(-1, 3, -1, -1)
+    return torch.from_numpy(hint_colours(MOST_CLASSES))[masks.long()].movedim(3, 1)
 
 
 @dataclass
@@ -54,6 +59,10 @@ class LatentData:
     prompts: list[int]
     images: Images | None = None
     masks: Masks | None = None
+    of_classes: dict[str, int] | None = None
+    """Index of the embedding of each set's prompt, with `data.class_dropout`; None without."""
+    own: Sequence[bool] = ()
+    """With `of_classes`: which samples have prompts of their own, which stay."""
 
     def batch(self, step: int, rows: range, settings: LoopConfig, data: DataConfig, timesteps: int = 1000) -> Batch:
         """Rows of a step as arguments of `SiameseDiffusion.forward` (without hints for unlabelled images)."""
@@ -79,11 +88,21 @@ class LatentData:
         dropped = float(torch.rand((), generator=random)) < data.prompt_dropout
         sample["text"] = self.embeddings[-1 if dropped else self.prompts[index]]
         if self.images is not None and self.masks is not None:
-            mask = torch.from_numpy(np.array(self.masks[index])).float().expand(3, -1, -1)  # copied: maps are read-only
+            mask = torch.from_numpy(np.array(self.masks[index]))  # copied: maps are read-only
+            if self.of_classes is not None:
+                mask = self._without_some(mask, data, random)
+                if not dropped and not self.own[index]:
+                    held = prompt_for(present(mask.numpy(), class_names(data)))
+                    sample["text"] = self.embeddings[self.of_classes[held]]
             image = torch.from_numpy(np.array(self.images[index])).permute(2, 0, 1).float() / 255
-            sample["mask_hint"] = mask.flip(flips[flip])
+            sample["mask_hint"] = mask_hint(mask[None])[0].flip(flips[flip])
             sample["image_hint"] = image.flip(flips[flip])
         return sample
+
+    def _without_some(self, mask: Tensor, data: DataConfig, random: torch.Generator) -> Tensor:
+        """A label map (H, W) in which each class has become background with probability `data.class_dropout`."""
+        stays = torch.rand(len(class_names(data)) + 1, generator=random) >= data.class_dropout
+        return mask * stays[mask.long()]
 
 
 def build_latents(
@@ -95,6 +114,8 @@ def build_latents(
     cache: Path,
     masks: Masks | None = None,
     device: Any = "cpu",
+    more: Sequence[str] = (),
+    own: Sequence[bool] = (),
 ) -> LatentData:
     """Encode every image, in each flip, and every distinct prompt once; read `cache` instead where it is there.
 
@@ -107,6 +128,8 @@ def build_latents(
         cache: file for the latents; its name must tell what they depend on.
         masks: (N, R, R) for labelled images.
         device: where `encode` runs.
+        more: the prompts of every set of classes, with `data.class_dropout`.
+        own: with `more`: which samples have prompts of their own.
     """
     shape = (len(images), len(FLIPS[flip]), 2, None, None, None)
     with one_at_a_time(cache.parent):
@@ -118,7 +141,7 @@ def build_latents(
                     variants = [torch.stack(encode(chunk.flip(axes)), 1).cpu() for axes in FLIPS[flip]]
                     add(torch.stack(variants, 1).numpy())
             moments = stored_array(cache, np.float32, shape)
-    distinct = sorted(set(prompts))
+    distinct = sorted({*prompts, *more})
     texts = [*distinct, ""]
     return LatentData(
         moments=require_written(moments, cache),
@@ -126,4 +149,6 @@ def build_latents(
         prompts=[distinct.index(prompt) for prompt in prompts],
         images=images if masks is not None else None,
         masks=masks,
+        of_classes={prompt: distinct.index(prompt) for prompt in more} if more else None,
+        own=own,
     )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from siamese_diffusion.claim import Claim, begun_earlier, require_apart
 from siamese_diffusion.config import READING, READING_IMAGES, Config, update
 from siamese_diffusion.data.arrays import Images, cache_key, map_images, remove_arrays, to_tensor
+from siamese_diffusion.data.classes import class_names, prompt_for
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.hashing import note_files
 from siamese_diffusion.data.pairs import prompt_of, reading
@@ -107,9 +108,9 @@ def _pretrain(images: Path | DataFolder, out: Path, config: Config, resume: bool
     backbone.to(accelerator.device)
 
     # What the UNet learns from: latents, encoded once.
-    how = config.data.model_dump(exclude=set(READING)) | reading(images=seen)
+    how = config.data.model_dump(exclude={*READING, "class_dropout"}) | reading(images=seen)
     key = cache_key(paths, how, config.backbone.model_dump(), config.pretrain.seed)
-    prompts = [prompt_of(config.data.label)] * len(arrays)
+    prompts = [_prompt(config)] * len(arrays)
     cache = out / "cache" / f"latents-{key}.npy"
     latents = build_latents(
         arrays, prompts, backbone.encode, backbone.embed, config.data.flip, cache, device=accelerator.device
@@ -161,7 +162,7 @@ def _some(images: Images, chosen: NDArray[np.intp]) -> Tensor:
 
 def _grid(data: LatentData, backbone: Backbone, model: Denoiser, config: Config, path: Path) -> None:
     """Sixteen images that the backbone draws."""
-    text = backbone.embed([prompt_of(config.data.label)]).expand(16, -1, -1)
+    text = backbone.embed([_prompt(config)]).expand(16, -1, -1)
     noise = torch.randn(16, *data.moments.shape[-3:], generator=generator(config.pretrain.seed, 4))
 
     def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
@@ -169,3 +170,9 @@ def _grid(data: LatentData, backbone: Backbone, model: Denoiser, config: Config,
 
     drawn = denoise(predict, noise.to(text.device), backbone.scheduler, "ddim", 50)
     save_grid([backbone.decode(drawn)], path)
+
+
+def _prompt(config: Config) -> str:
+    """What every image shows, as far as is known."""
+    names = class_names(config.data)
+    return prompt_for(names) if names else prompt_of(config.data.label)

@@ -90,7 +90,7 @@ class Probe:
         text = data.embeddings[[data.prompts[row] for row in rows]].to(device)
         hints = [mask_hint(part).to(device) for part in (masks, wrong)]
         size = (latents.shape[-2], latents.shape[-1])
-        differing = F.adaptive_avg_pool2d((masks ^ wrong)[:, None].float(), size).to(device)  # (B, 1, h, w)
+        differing = F.adaptive_avg_pool2d((masks != wrong)[:, None].float(), size).to(device)  # (B, 1, h, w)
         sums = torch.zeros(3, len(rows), dtype=torch.float64)
         for level in LEVELS:
             t = torch.full((len(rows),), int(level * self.timesteps), device=device)

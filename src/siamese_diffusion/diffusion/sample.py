@@ -20,11 +20,13 @@ from siamese_diffusion import progress
 from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.config import Config, DataConfig, SampleConfig, update
 from siamese_diffusion.data.arrays import Images, Masks, to_images, to_tensor
+from siamese_diffusion.data.classes import AnyMask, class_names
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.hashing import note_files
-from siamese_diffusion.data.images import Fit, Mask, Pixels, unsquare
+from siamese_diffusion.data.images import Pixels, unsquare
 from siamese_diffusion.data.masks import MASK_RECIPES, transform_mask
-from siamese_diffusion.data.pairs import MaskFile, prompt_of
+from siamese_diffusion.data.pairs import MaskFile, prompt_of_mask
+from siamese_diffusion.data.prepared import write_classes
 from siamese_diffusion.data.shards import ShardWriter, read_shard_rows, shards_written_earlier
 from siamese_diffusion.data.writer import PairWriter, read_rows, written_earlier
 from siamese_diffusion.device import SIXTEEN_BITS, make_accelerator, precision_on
@@ -58,7 +60,6 @@ class Wanted:
     source: str
     mask: MaskFile
     copy: int
-    prompt: str
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Ready:
 
     masks: Masks
     transforms: list[dict[str, Any]]
+    prompts: list[str]
     noise: Tensor  # (B, C, h, w)
     scenes: list[Scene | None] | None = None
     """With `--into`: where each lesion comes; None: there is no place for it, and it is not written."""
@@ -135,16 +137,18 @@ def sample(
     # Nothing large occurs in sampling, so that fp16 is as safe as bf16 and nearer to fp32 (docs/performance.md).
     engine = make_accelerator(config.sample.precision, device, "fp16")
     config = update(config, "sample", precision=precision_on(engine.device, config.sample.precision, "fp16"))
-    wanted = _wanted(masks, per_mask, random_masks, config)
+    wanted = _wanted(masks, per_mask, random_masks, config, trained)
     options: dict[str, Any] = {"--per-mask": per_mask, "--random-masks": random_masks or "none", "--format": format}
     backgrounds = _backgrounds(into, trained, config) if into is not None else None
     if backgrounds is not None:
         options["into"] = hash_json(note_files(backgrounds.files))
     with hold(out):
         claim = _claim(out, trained, wanted, config, options, resume)
-        drawing = Drawing(trained, config.sample, engine, str(checkpoint), [one.prompt for one in wanted], backgrounds)
+        drawing = Drawing(trained, config.sample, engine, str(checkpoint), config.data, backgrounds)
         with engine.main_process_first():  # it clears away what a killed run left
             claim.write()
+            if engine.is_main_process:
+                write_classes(out, class_names(trained.config.data))
             writer = _open(out, format, config.sample, engine)
         with writer:
             size = _batch_size(config.sample, writer, drawing, len(wanted))
@@ -163,7 +167,7 @@ def sample(
             result |= {"pairs": len(wanted) - left_out, "left_out": left_out}
             _tell_left_out(left_out, len(wanted), out)
         if engine.is_main_process:
-            _picture(out, drawing.resolution, fit)
+            _picture(out, drawing)
         return result
 
 
@@ -214,7 +218,7 @@ class Drawing:
         settings: how to draw, with the precision resolved.
         engine: the device, and the other processes.
         origin: the run as the user names it, for errors.
-        prompts: all that will be asked for.
+        data: what the masks mark, for the prompts.
         backgrounds: images that lesions are drawn into; None: whole images are drawn.
     """
 
@@ -224,7 +228,7 @@ class Drawing:
         settings: SampleConfig,
         engine: Accelerator,
         origin: str,
-        prompts: Sequence[str],
+        data: DataConfig,
         backgrounds: Backgrounds | None = None,
     ) -> None:
         self.backgrounds, self.left_out = backgrounds, 0
@@ -232,7 +236,9 @@ class Drawing:
         self.model, self.backbone = trained.model, trained.backbone
         self.backbone.to(engine.device)
         self.model.to(engine.device)
-        self.embeddings = {prompt: self.backbone.embed([prompt])[0] for prompt in {"", *prompts}}
+        self.label, self.classes = data.label, class_names(data)
+        self.embeddings: dict[str, Tensor] = {}
+        self._embed([""])
         if settings.precision in SIXTEEN_BITS:
             for network in (self.model.unet, self.model.controlnet, self.backbone.vae):
                 nn.Module.to(
@@ -252,7 +258,9 @@ class Drawing:
             transform_mask(one.mask.squared(self.resolution), recipe, seed, one.source, one.copy) for one in batch
         ]
         noise = [torch.randn(self.shape, generator=generator(seed, "noise", one.source, one.copy)) for one in batch]
-        ready = Ready(np.stack([mask for mask, _ in shapes]), [told for _, told in shapes], torch.stack(noise))
+        masks, told = [mask for mask, _ in shapes], [told for _, told in shapes]
+        prompts = [prompt_of_mask(mask, self.label, self.classes) for mask in masks]
+        ready = Ready(np.stack(masks), told, prompts, torch.stack(noise))
         return ready if self.backgrounds is None else self._placed(batch, ready, self.backgrounds)
 
     def _placed(self, batch: Sequence[Wanted], ready: Ready, backgrounds: Backgrounds) -> Ready:
@@ -264,16 +272,22 @@ class Drawing:
             for transform, scene in zip(ready.transforms, scenes, strict=True)
         ]
         self.left_out += scenes.count(None)
-        return Ready(np.stack(masks), told, ready.noise, scenes)
+        prompts = [prompt_of_mask(mask, self.label, self.classes) for mask in masks]
+        return Ready(np.stack(masks), told, prompts, ready.noise, scenes)
 
-    def draw(self, batch: Sequence[Wanted], ready: Ready) -> Images:
+    def draw(self, ready: Ready) -> Images:
         """The images (B, R, R, 3); waits for the device."""
         device = self.engine.device
         hint = mask_hint(torch.from_numpy(ready.masks)).to(device)
-        text = torch.stack([self.embeddings[one.prompt] for one in batch])
+        self._embed(ready.prompts)
+        text = torch.stack([self.embeddings[prompt] for prompt in ready.prompts])
         noise = ready.noise.to(device)
         keep = self._keep(ready.scenes, noise) if ready.scenes is not None else None
         return to_images(self._draw(hint, noise, text, self.settings, keep))
+
+    def _embed(self, prompts: Sequence[str]) -> None:
+        for prompt in {*prompts} - self.embeddings.keys():
+            self.embeddings[prompt] = self.backbone.embed([prompt])[0]
 
     def _keep(self, scenes: Sequence[Scene | None], noise: Tensor) -> Keep:
         """The images' latents outside the regions; a lesion without a place is drawn for nothing."""
@@ -283,7 +297,7 @@ class Drawing:
         clean, _ = self.backbone.encode(to_tensor(pixels).to(noise.device, self.backbone.vae.dtype))
         return keep_outside(region, clean.float(), noise, self.model.schedule)
 
-    def shaped(self, one: Wanted, image: Pixels, mask: Mask) -> tuple[Pixels, Mask]:
+    def shaped(self, one: Wanted, image: Pixels, mask: AnyMask) -> tuple[Pixels, AnyMask]:
         """A pair as it is written: square, or in the shape of its source mask, the longer side as it is."""
         if self.settings.aspect == "square":
             return image, mask
@@ -347,7 +361,7 @@ def _draw_all(todo: list[list[Wanted]], drawing: Drawing, recipe: str, writer: W
             assert ahead is not None
             ready = ahead.result()
             ahead = reading.submit(drawing.read, todo[number + 1], recipe) if number + 1 < len(todo) else None
-            images = drawing.draw(batch, ready)
+            images = drawing.draw(ready)
             drawn += behind.result() if behind is not None else 0
             behind = writing.submit(_write, writer, drawing, batch, ready, images, origin)
         drawn += behind.result() if behind is not None else 0
@@ -359,13 +373,14 @@ def _write(
 ) -> int:
     written = 0
     scenes = ready.scenes or [None] * len(batch)
-    for one, image, mask, transform, scene in zip(batch, images, ready.masks, ready.transforms, scenes, strict=True):
+    drawn = zip(batch, images, ready.masks, ready.prompts, ready.transforms, scenes, strict=True)
+    for one, image, mask, prompt, transform, scene in drawn:
         if one.name not in writer.done and (scene is not None or ready.scenes is None):
             provenance = {**origin, "copy": one.copy, "source_mask": one.source, "mask_transform": transform}
             if scene is not None:
                 provenance |= scene.told
                 image = scene.finish(image)
-            writer.write(one.name, *drawing.shaped(one, image, mask), one.prompt, provenance)
+            writer.write(one.name, *drawing.shaped(one, image, mask), prompt, provenance)
             written += 1
     return written
 
@@ -394,10 +409,10 @@ def _fitting(probe: Callable[[int], None], engine: Accelerator, wanted: int) -> 
     return size
 
 
-def _picture(out: Path, resolution: int, fit: Fit) -> None:
+def _picture(out: Path, drawing: Drawing) -> None:
     """`grid.png`: the first pairs."""
-    first = DataFolder(out, settings=DataConfig(fit=fit)).pairs()[:16]
-    arrays = [pair.squared(resolution) for pair in first]
+    first = DataFolder(out, settings=DataConfig(fit=drawing.fit, classes=drawing.classes)).pairs()[:16]
+    arrays = [pair.squared(drawing.resolution) for pair in first]
     save_grid(
         [
             mask_hint(torch.from_numpy(np.stack([mask for _, mask in arrays]))) * 2 - 1,
@@ -423,14 +438,31 @@ def _require_own_rows(rows: Rows, wanted: Sequence[Wanted], origin: dict[str, An
                 raise InputError(f"--out {out}: pair {name} has {key} {before}, not {value}; name another folder")
 
 
-def _wanted(masks: Path | DataFolder, per_mask: int, recipe: str | None, config: Config) -> list[Wanted]:
+def _wanted(
+    masks: Path | DataFolder, per_mask: int, recipe: str | None, config: Config, trained: Trained
+) -> list[Wanted]:
     if per_mask < 1:
         raise InputError(f"--per-mask {per_mask}: must be at least 1")
     if recipe is not None and recipe not in MASK_RECIPES:
         raise InputError(f"--random-masks {recipe}: unknown; recipes: {', '.join(MASK_RECIPES)}")
     data = config.data
+    folder = DataFolder.of(masks, "--masks", data)
+    found = folder.masks(data.split, data.limit, data.limit_seed)
+    if trained.config.data.classes:
+        _require_known_classes(folder, class_names(data), class_names(trained.config.data))
     return [
-        Wanted(f"{name}-{copy:02d}" if per_mask > 1 else name, name, mask, copy, prompt_of(data.label))
-        for name, mask in DataFolder.of(masks, "--masks", data).masks(data.split, data.limit, data.limit_seed)
+        Wanted(f"{name}-{copy:02d}" if per_mask > 1 else name, name, mask, copy)
+        for name, mask in found
         for copy in range(per_mask)
     ]
+
+
+def _require_known_classes(folder: DataFolder, asked: Sequence[str], known: Sequence[str]) -> None:
+    """The masks hold no class that the run has not learned, and are read in its order."""
+    if tuple(asked) != tuple(known):
+        raise InputError(f"data.classes = {', '.join(asked)}: the run has learned {', '.join(known)}, in this order")
+    if more := folder.decoding.unasked():
+        raise InputError(
+            f"{folder.named}: holds {', '.join(more)}, which the run has not learned (it knows {', '.join(known)}); "
+            f"`prepare --foreground {','.join(known)}` leaves other labels out"
+        )

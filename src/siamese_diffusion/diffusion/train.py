@@ -23,10 +23,11 @@ from siamese_diffusion.data.arrays import (
     require_lesions,
     to_tensor,
 )
+from siamese_diffusion.data.classes import class_names, every_prompt
 from siamese_diffusion.data.decoding import announce
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.hashing import note_files
-from siamese_diffusion.data.pairs import Pair, prompt_of, reading
+from siamese_diffusion.data.pairs import Pair, prompt_of_mask, reading
 from siamese_diffusion.data.splits import share_apart, validation_list
 from siamese_diffusion.device import find_device, make_accelerator, precision_on
 from siamese_diffusion.diffusion.backbone import Backbone, load_backbone, require_divisible, require_shape
@@ -95,6 +96,7 @@ def _train(
         config = update(config, "method", name=method)
     config = update(config, "train", precision=precision_on(find_device(device), config.train.precision))
     folder = DataFolder.of(data, "--data", config.data).require_real()
+    config = folder.resolved(config)
     pairs, held = _hold_out(folder, config)
     claim = _claim(out, backbone, config, pairs, resume)
 
@@ -200,11 +202,17 @@ def _latents(
     device: torch.device,
 ) -> LatentData:
     """What training reads, from the cache where it is there."""
-    prompts = [pair.prompt or prompt_of(config.data.label) for pair in pairs]
+    names = class_names(config.data)
+    prompts = [
+        pair.prompt or prompt_of_mask(mask, config.data.label, names) for pair, mask in zip(pairs, masks, strict=True)
+    ]
+    more = every_prompt(names) if config.data.class_dropout else []
+    own = [bool(pair.prompt) for pair in pairs]
     files = [*(pair.image.path for pair in pairs), *_weights(backbone)]
-    how = config.data.model_dump(exclude=set(READING)) | reading(pairs)
+    how = config.data.model_dump(exclude={*READING, "class_dropout"}) | reading(pairs)
     path = cache / f"latents-{cache_key(files, str(backbone), how)}.npy"
-    return build_latents(images, prompts, base.encode, base.embed, config.data.flip, path, masks, device)
+    flip = config.data.flip
+    return build_latents(images, prompts, base.encode, base.embed, flip, path, masks, device, more, own)
 
 
 def _finish(

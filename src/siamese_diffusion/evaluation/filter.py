@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 from siamese_diffusion import progress
 from siamese_diffusion.claim import Claim, require_apart
-from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.folder import open_as_written
 from siamese_diffusion.data.hashing import note_files
 from siamese_diffusion.data.pairs import Pair
+from siamese_diffusion.data.prepared import write_classes
 from siamese_diffusion.data.writer import PairWriter, read_rows, written_earlier
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.evaluation.scores import read_evaluation, read_fits
@@ -94,6 +95,7 @@ def filter_(
                 f"filter: only {100 * share:.0f} % of the pairs are left; what made most of them unfit is likely to be "
                 "in the rest too. Look at them, and train longer or draw more before they are used"
             )
+        write_classes(out, scored.pairs[0].mask.decoding.class_names)
         with PairWriter(out, resume=True) as writer:
             for pair in progress.track(kept, "writing pairs"):
                 if pair.name not in writer.done:
@@ -127,7 +129,7 @@ def _read_scores(scores: Path, synthetic: Path | None, drop_flagged: bool) -> Sc
     metrics = read_evaluation(scores)
     fits = read_fits(scores / "fit.csv")
     folder = synthetic or Path(metrics["protocol"]["synthetic"])
-    pairs = DataFolder(folder, "--synthetic" if synthetic else "data folder").pairs()
+    pairs = open_as_written(folder, "--synthetic" if synthetic else "data folder").pairs()
     if {pair.name for pair in pairs} != set(fits):
         raise InputError(f"{folder}: holds other pairs than {scores / 'fit.csv'} has scores of; run `evaluate` again")
     copies = {row["synthetic"] for row in metrics["novelty"]["flagged"]} if drop_flagged else set()

@@ -163,6 +163,8 @@ def settings_of(config: Config, section: str, *leave_out: str) -> dict[str, Any]
         exclude |= {"images", "masks"}
     if section == "data":  # at their defaults these say what was so before they could be set
         exclude |= READING - reading_settings(config.data).keys()
+    if section == "data" and not dumped["class_dropout"]:  # likewise
+        exclude.add("class_dropout")
     if section == "segment" and config.segment.network != "smp":
         exclude |= set(OF_SMP)
     if dumped.get("aspect") == "square":
