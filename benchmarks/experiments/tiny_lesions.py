@@ -33,7 +33,7 @@ SHARES = (0.001, 0.006)
 """Of an image, that its lesion covers."""
 
 
-def small(name: str, pretrained: bool = False, **parts: str | None) -> nn.Module:
+def small(name: str, pretrained: bool = False, classes: int = 1, **parts: str | None) -> nn.Module:
     """Six convolutions that see 39 x 39 pixels; like `networks.create`."""
     layers: list[nn.Module] = []
     channels = 3

@@ -306,6 +306,9 @@ def filter_(
     drop_flagged: Annotated[bool, Option("--drop-flagged", help="Leave out copies of training images.")] = False,
     synthetic: Annotated[Path | None, Option(help="The pairs that were scored, if they have moved.")] = None,
     anyway: Annotated[bool, Option("--anyway", help="Even where mask fit is no better than chance.")] = False,
+    worst_class: Annotated[
+        bool, Option("--worst-class", help="Of several classes --min-dice is for the worst of a pair, not their mean.")
+    ] = False,
     resume: Resume = False,
 ) -> Result:
     """Keep the synthetic pairs that `evaluate` found good enough."""
@@ -318,6 +321,7 @@ def filter_(
         synthetic=synthetic,
         resume=resume,
         anyway=anyway,
+        worst_class=worst_class,
     )
 
 

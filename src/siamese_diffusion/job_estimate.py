@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from siamese_diffusion.config import Config
+from siamese_diffusion.data.classes import class_names
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.splits import own_test_pairs
 from siamese_diffusion.device import find_device
@@ -119,7 +120,8 @@ def _training(base: Backbone, config: Config, place: torch.device) -> tuple[floa
 
 def _segmenting(config: Config, place: torch.device) -> float:
     settings = config.segment
-    module = Segmenter(networks.of(settings), settings.loss).to(place).train()
+    classes = max(1, len(class_names(config.data)))
+    module = Segmenter(networks.of(settings, classes=classes), settings.loss, classes=classes).to(place).train()
     count, side = settings.batch_size, settings.resolution
     images = torch.rand(count, 3, side, side, device=place)
     masks = (torch.rand(count, 1, side, side, device=place) > 0.9).float()

@@ -15,6 +15,15 @@ Pixels = NDArray[np.uint8]
 GREEN = (0, 230, 90)
 MAGENTA = (255, 0, 200)
 
+CLASSES = (
+    *((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 1, 1)),
+    *((0.5, 0, 0), (0, 0.5, 0), (0, 0, 0.5), (0.5, 0.5, 0), (0.5, 0, 0.5), (0, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    *((1, 0.5, 0), (0.5, 1, 0), (0, 1, 0.5), (0, 0.5, 1), (0.5, 0, 1), (1, 0, 0.5)),
+    *((1, 1, 0.5), (1, 0.5, 1), (0.5, 1, 1), (1, 0.5, 0.5), (0.5, 1, 0.5), (0.5, 0.5, 1)),
+)
+"""Colours of the classes of a mask, in [0, 1]: corners, middles of edges and of faces of the colour cube but black, the
+best separated first. (`settings.MOST_CLASSES` is their number.)"""
+
 _VISIBLE = 192  # pixels: a one-pixel outline on a smaller picture hides what it should show
 
 
@@ -22,18 +31,23 @@ _WIDE = 500
 """Pixels of a picture's longer side for each pixel of a line's width."""
 
 
-def outline(image: Pixels, mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> Pixels:
+def outline(image: Pixels, mask: NDArray[Any], colour: tuple[int, int, int]) -> Pixels:
     """A copy of `image` with the border of `mask` drawn, enlarged where the image is small.
 
     The line is a pixel wide, and wider in a large image, so that it is seen where the whole of it is looked at.
 
     Args:
         image: uint8 (H, W, 3); may be a whole multiple of the mask's size, such as an earlier outline.
-        mask: bool (h, w).
-        colour: RGB, 0 to 255.
+        mask: bool (h, w); or a label map uint8 (h, w), each class of which has the border in its own colour.
+        colour: RGB, 0 to 255; of a label map the classes' own are taken.
     """
     import cv2
 
+    if mask.dtype != np.bool_:
+        for label in np.unique(mask[mask != 0]).tolist():
+            red, green, blue = (round(255 * value) for value in CLASSES[label - 1])
+            image = outline(image, mask == label, (red, green, blue))
+        return outline(image, np.zeros(mask.shape, bool), colour)  # as large as with a border
     drawn = _enlarge(image, math.ceil(_VISIBLE / max(image.shape[:2]))).copy()
     large = _enlarge(mask, drawn.shape[0] // mask.shape[0])
     width = max(1, round(max(drawn.shape[:2]) / _WIDE))
@@ -44,8 +58,11 @@ def outline(image: Pixels, mask: NDArray[np.bool_], colour: tuple[int, int, int]
     return drawn
 
 
-def outlines(image: Pixels, true: NDArray[np.bool_], seen: NDArray[np.bool_]) -> Pixels:
-    """`outline` of a true mask in green, and over it of what a network sees in magenta."""
+def outlines(image: Pixels, true: NDArray[Any], seen: NDArray[Any]) -> Pixels:
+    """`outline` of a true mask in green, and over it of what a network sees in magenta; of label maps, whose classes
+    have their own colours, the true one on the left and what is seen on the right."""
+    if true.dtype != np.bool_:
+        return np.concatenate([outline(image, true, GREEN), outline(image, seen, MAGENTA)], 1)
     return outline(outline(image, true, GREEN), seen, MAGENTA)
 
 

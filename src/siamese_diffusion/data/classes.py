@@ -10,20 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_diffusion.settings import MOST_CLASSES, DataConfig, MaskValue
+from siamese_diffusion.pictures import CLASSES
+from siamese_diffusion.settings import DataConfig, MaskValue
 
 Labels = NDArray[np.uint8]  # (H, W)
 AnyMask = NDArray[Any]  # (H, W): boolean, or labels
-
-_CUBE = (
-    *((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 1, 1)),
-    *((0.5, 0, 0), (0, 0.5, 0), (0, 0, 0.5), (0.5, 0.5, 0), (0.5, 0, 0.5), (0, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    *((1, 0.5, 0), (0.5, 1, 0), (0, 1, 0.5), (0, 0.5, 1), (0.5, 0, 1), (1, 0, 0.5)),
-    *((1, 1, 0.5), (1, 0.5, 1), (0.5, 1, 1), (1, 0.5, 0.5), (0.5, 1, 0.5), (0.5, 0.5, 1)),
-)
-"""Corners, middles of edges and of faces of the colour cube but black, the best separated first."""
-
-assert len(_CUBE) == MOST_CLASSES
 
 
 class Named(NamedTuple):
@@ -49,7 +40,7 @@ def class_names(settings: DataConfig) -> tuple[str, ...]:
 
 def hint_colours(count: int) -> NDArray[np.float32]:
     """Colours (count + 1, 3) in [0, 1] of the labels 0 ... count in a hint: black, then white for one class."""
-    classes = _CUBE[:count] if count > 1 else ((1, 1, 1),)
+    classes = CLASSES[:count] if count > 1 else ((1, 1, 1),)
     return np.array([(0, 0, 0), *classes], np.float32)
 
 

@@ -35,6 +35,7 @@ from siamese_diffusion.evaluation.judge import (
 from siamese_diffusion.evaluation.metrics import copies, distances, local_matches
 from siamese_diffusion.evaluation.metrics import lpips as perceptual
 from siamese_diffusion.evaluation.metrics.appearance import appearance
+from siamese_diffusion.evaluation.metrics.class_fit import of_classes
 from siamese_diffusion.evaluation.metrics.mask_fit import RESAMPLES, Scores, interval, of_healthy, of_lesions
 from siamese_diffusion.evaluation.scores import read_fits
 from siamese_diffusion.evaluation.verdict import verdicts
@@ -98,11 +99,13 @@ def evaluate(
             or other results than these, or anything else.
     """
     config = update(config or Config(), "evaluate", features=features)
+    real = DataFolder.of(real, "--real", config.data).require_real()
+    config = real.resolved(config)
     require_apart(out, real=real, synthetic=synthetic)
     require_apart(cache or out, "--cache", real=real, synthetic=synthetic)
     names = _names(config.evaluate.features)
     folders = (
-        DataFolder.of(real, "--real", config.data).require_real(),
+        real,
         DataFolder.of(synthetic, "--synthetic", plain_settings(config.data)),
     )
     sets = _find(*folders, config)
@@ -123,13 +126,13 @@ def evaluate(
         trusted = judge_of(folders[0], judge, out / "judge", config, resume, device)
         set_tf32(where, precision)  # training it had a precision of its own
         own, own_scores = own_error(trusted, tests)
-        scores, shuffled = measure_both(trusted, sets.synthetic, f"{len(sets.synthetic)} synthetic pairs")
+        scores, others = measure_both(trusted, sets.synthetic, f"{len(sets.synthetic)} synthetic pairs")
         chosen = [embedder(trusted) if name == "judge" else ready[name] for name in names if name != "lpips"]
         chosen = [extractors.in_precision(each, where, precision) for each in chosen or [embedder(trusted)]]
         found = compare(sets, chosen, lpips, cache or out / "features", config)
         metrics: dict[str, Any] = {
             "quality": found.quality,
-            "fit": _fit(scores, shuffled, own),
+            "fit": _fit(scores, others, own),
             "novelty": found.novelty,
             "appearance": appearance(_some(sets.real, config), _some(sets.synthetic, config), config.evaluate.seed),
             "counts": _counts(sets),
@@ -222,13 +225,14 @@ def _counts(sets: Sets) -> dict[str, int]:
     return {"real": len(sets.real), "synthetic": len(sets.synthetic), "held_out": len(sets.held_out)}
 
 
-def _fit(scores: dict[str, Scores], shuffled: dict[str, float], own: dict[str, Any]) -> dict[str, Any]:
+def _fit(scores: dict[str, Scores], others: dict[str, dict[str, float]], own: dict[str, Any]) -> dict[str, Any]:
     fit = {name: interval(values) for name, values in of_lesions(scores).items()}
     ratio = fit["dice"]["mean"] / own["dice"] if own["dice"] else None
-    healthy = of_healthy(scores)
+    healthy, classes = of_healthy(scores), of_classes(scores, own)
     return {
         **fit,
-        "shuffled": shuffled,
+        **others,
+        **({"classes": classes} if classes else {}),
         "judge": own,
         "ratio": ratio,
         **({} if healthy is None else {"healthy": healthy}),

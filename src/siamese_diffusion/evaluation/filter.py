@@ -12,6 +12,7 @@ from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.data.prepared import write_classes
 from siamese_diffusion.data.writer import PairWriter, read_rows, written_earlier
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.evaluation.metrics.class_fit import WORST
 from siamese_diffusion.evaluation.scores import read_evaluation, read_fits
 from siamese_diffusion.files import hash_json
 from siamese_diffusion.lock import hold
@@ -30,6 +31,7 @@ def filter_(
     synthetic: Path | None = None,
     resume: bool = False,
     anyway: bool = False,
+    worst_class: bool = False,
 ) -> dict[str, Any]:
     """Write the synthetic pairs above a threshold. Nothing is drawn again, and a pair keeps its line of the manifest.
 
@@ -45,6 +47,7 @@ def filter_(
         synthetic: the pairs that were scored; default: where they were then.
         resume: go on with a folder that an earlier call began.
         anyway: choose by mask fit even where it is no better than chance.
+        worst_class: of several classes `min_dice` is for the worst one of a pair; default: for their mean.
 
     Returns:
         `out`, `pairs` considered, `kept`, `share` (of them, 0 to 1), `flagged` and `low` (dropped for either reason;
@@ -60,8 +63,10 @@ def filter_(
             raise InputError(f"--{option} {value}: must be between 0 and 1")
     if min_dice is None and max_boundary is None and not drop_flagged:
         raise InputError("filter: nothing to filter by; give --min-dice, --max-boundary or --drop-flagged")
+    if worst_class and min_dice is None:
+        raise InputError("filter: --worst-class is for --min-dice; give that too")
     require_apart(out, scores=scores, synthetic=synthetic)
-    scored = _read_scores(scores, synthetic, drop_flagged)
+    scored = _read_scores(scores, synthetic, drop_flagged, worst_class)
     require_apart(out, synthetic=scored.folder)
     if scored.by_chance is not None and not anyway and (min_dice is not None or max_boundary is not None):
         raise InputError(f"filter: {scored.by_chance}; --anyway chooses all the same")
@@ -81,6 +86,7 @@ def filter_(
         "--min-dice": min_dice,
         "--max-boundary": max_boundary,
         "--drop-flagged": drop_flagged,
+        **({"--worst-class": True} if worst_class else {}),
         "scores": hash_json([sorted(scored.fits.items()), sorted(scored.copies)]),
         "pairs": len(scored.pairs),
         **note_files([path for pair in scored.pairs for path in pair.files]),
@@ -125,9 +131,11 @@ class Scored(NamedTuple):
     """Why their fit says nothing, where that is so."""
 
 
-def _read_scores(scores: Path, synthetic: Path | None, drop_flagged: bool) -> Scored:
+def _read_scores(scores: Path, synthetic: Path | None, drop_flagged: bool, worst_class: bool) -> Scored:
     metrics = read_evaluation(scores)
-    fits = read_fits(scores / "fit.csv")
+    if worst_class and "classes" not in metrics["fit"]:
+        raise InputError(f"--worst-class: {scores} is of masks of one class; leave it out")
+    fits = read_fits(scores / "fit.csv", WORST if worst_class else "dice")
     folder = synthetic or Path(metrics["protocol"]["synthetic"])
     pairs = open_as_written(folder, "--synthetic" if synthetic else "data folder").pairs()
     if {pair.name for pair in pairs} != set(fits):

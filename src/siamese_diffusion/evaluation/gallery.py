@@ -12,6 +12,7 @@ from siamese_diffusion.data.pairs import ImageFile, Pair
 from siamese_diffusion.evaluation.features import FLIP_NAMES, FLIPS
 from siamese_diffusion.evaluation.judge import Judge
 from siamese_diffusion.evaluation.metrics.mask_fit import Scores
+from siamese_diffusion.segmentation.inference import marked
 
 COLUMNS = 6
 
@@ -52,11 +53,10 @@ def side_by_side(
 
 
 def outlined(judge: Judge, pairs: Sequence[Pair]) -> list[NDArray[np.uint8]]:
-    """Every image with the outlines of its mask, green, and of what the judge sees, magenta."""
+    """Every image with the outlines of its mask, and of what the judge sees, as `pictures.outlines` has them."""
     tiles = []
     for image, mask, prediction in zip(*judge.see(pairs), strict=True):
-        asked = pictures.outline(image, mask, pictures.GREEN)
-        tiles.append(pictures.outline(asked, prediction > 0.5, pictures.MAGENTA))
+        tiles.append(pictures.outlines(image, mask, marked(prediction)))
     return tiles
 
 

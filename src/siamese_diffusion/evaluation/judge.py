@@ -15,15 +15,18 @@ from torch.nn import functional as F
 
 from siamese_diffusion import progress
 from siamese_diffusion.config import Config, build_config
-from siamese_diffusion.data.arrays import read_squared
+from siamese_diffusion.data.arrays import Masks, read_squared
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.data.splits import own_test_pairs
 from siamese_diffusion.device import find_device, precision_on
 from siamese_diffusion.evaluation.extractors import weights_hash
 from siamese_diffusion.evaluation.features import Extractor
+from siamese_diffusion.evaluation.metrics.class_fit import class_scores, exchanged, means_of_classes
 from siamese_diffusion.evaluation.metrics.mask_fit import (
     Scores,
+    derangement,
+    interval,
     join,
     of_healthy,
     of_lesions,
@@ -31,6 +34,7 @@ from siamese_diffusion.evaluation.metrics.mask_fit import (
     shuffled_fit,
 )
 from siamese_diffusion.segmentation.inference import probabilities
+from siamese_diffusion.segmentation.metrics import cut
 from siamese_diffusion.segmentation.segment import segment
 from siamese_diffusion.segmentation.trained import load_network
 from siamese_diffusion.segmentation.training import read_result
@@ -53,8 +57,8 @@ class Judge:
     device: torch.device
     precision: str = "fp32"
 
-    def see(self, pairs: Sequence[Pair]) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.float32]]:
-        """Images (N, R, R, 3), masks (N, R, R) and predictions (N, R, R) in [0, 1]."""
+    def see(self, pairs: Sequence[Pair]) -> tuple[NDArray[np.uint8], Masks, NDArray[np.float32]]:
+        """Images (N, R, R, 3), masks (N, R, R) and predictions in [0, 1] as `inference.probabilities` has them."""
         images, masks = read_squared(pairs, self.resolution)
         return images, masks, probabilities(self.network, images, self.batch_size, precision=self.precision)
 
@@ -91,18 +95,25 @@ def measure(judge: Judge, pairs: Sequence[Pair], description: str) -> dict[str, 
     return _measure(judge, pairs, description, 0)[0]
 
 
-def measure_both(judge: Judge, pairs: Sequence[Pair], description: str) -> tuple[dict[str, Scores], dict[str, float]]:
-    """`measure`, and the mean Dice with other pairs' masks (`mean`, `low`, `high`) of the first `SHUFFLED` pairs, those
-    with a lesion where there are two."""
-    scores, predictions, masks = _measure(judge, pairs, description, SHUFFLED)
+def measure_both(
+    judge: Judge, pairs: Sequence[Pair], description: str
+) -> tuple[dict[str, Scores], dict[str, dict[str, float]]]:
+    """`measure`, and the mean Dice (`mean`, `low`, `high`) of the first `SHUFFLED` pairs, those with a lesion where
+    there are two, with other pairs' masks, `shuffled`, and of several classes with these exchanged, `exchanged`."""
+    scores, seen, masks = _measure(judge, pairs, description, SHUFFLED)
     lesion = masks.any((1, 2))
     kept = lesion if lesion.sum() > 1 else np.ones(len(masks), bool)
-    return scores, shuffled_fit(predictions[kept], masks[kept])["dice"]
+    seen, masks = seen[kept], masks[kept]
+    names = pairs[0].mask.decoding.class_names
+    if not names:
+        return scores, {"shuffled": shuffled_fit(seen.astype(np.float32), masks)["dice"]}
+    others = {"shuffled": masks[derangement(len(masks))], "exchanged": exchanged(masks, len(names))}
+    return scores, {name: interval(class_scores(seen, other, names)["dice"]) for name, other in others.items()}
 
 
 def own_error(judge: Judge, held: Sequence[Pair]) -> tuple[dict[str, Any], dict[str, Scores] | None]:
     """How the judge does on real images: {dice, boundary, on, count}, of those with a lesion, with `healthy` where some
-    have none; and the scores of each where it was tested.
+    have none, and of several classes `classes`, the Dice of each; and the scores of each where it was tested.
 
     Without test pairs its validation pairs do, which flatters it a little since they picked its epoch.
     """
@@ -111,10 +122,14 @@ def own_error(judge: Judge, held: Sequence[Pair]) -> tuple[dict[str, Any], dict[
         kept = of_lesions(scores)
         means = {name: float(kept[name].mean()) for name in ("dice", "boundary")}
         healthy = of_healthy(scores)
-        more = {} if healthy is None else {"healthy": healthy}
+        more: dict[str, Any] = {} if healthy is None else {"healthy": healthy}
+        if classes := means_of_classes(scores):
+            more["classes"] = classes
         return {**means, "on": "test", "count": len(kept["dice"]), **more}, scores
     validation = read_result(judge.run)["val"]
-    return {"dice": validation["mDice"], "boundary": None, "on": "validation", "count": validation["count"]}, None
+    own = {"dice": validation["mDice"], "boundary": None, "on": "validation", "count": validation["count"]}
+    classes = {name.removeprefix("mDice "): each for name, each in validation.items() if name.startswith("mDice ")}
+    return own | ({"classes": classes} if classes else {}), None
 
 
 def embedder(judge: Judge) -> Extractor:
@@ -188,7 +203,9 @@ class _Watch:
 
 def _measure(
     judge: Judge, pairs: Sequence[Pair], description: str, kept: int
-) -> tuple[dict[str, Scores], NDArray[np.float32], NDArray[np.bool_]]:
+) -> tuple[dict[str, Scores], Masks, Masks]:
+    """Scores of every pair; and of the first `kept` the masks that are seen and those asked for."""
+    names = pairs[0].mask.decoding.class_names
     parts: list[dict[str, Scores]] = []
     predictions, masks = [], []
     with progress.bar() as shown:
@@ -196,12 +213,13 @@ def _measure(
         for start in range(0, len(pairs), CHUNK):
             part = pairs[start : start + CHUNK]
             _, asked, seen = judge.see(part)
-            parts.append(pair_scores(seen, asked))
+            found = cut(torch.from_numpy(seen)).numpy()
+            parts.append(class_scores(found, asked, names) if names else pair_scores(seen, asked))
             if start < kept:
-                predictions.append((seen > 0.5)[: kept - start])
+                predictions.append(found[: kept - start])
                 masks.append(asked[: kept - start])
             shown.advance(task, len(part))
     scores = join(parts)
     if not kept:
-        return scores, np.empty(0, np.float32), np.empty(0, bool)
-    return scores, np.concatenate(predictions).astype(np.float32), np.concatenate(masks)
+        return scores, np.empty(0, bool), np.empty(0, bool)
+    return scores, np.concatenate(predictions), np.concatenate(masks)

@@ -145,12 +145,37 @@ def _fit(
         figures=[
             Figure(
                 pictures.png(pictures.grid(rows, captions, font=16)),
-                "Green: the mask asked for. Magenta: what the network sees.",
+                "Left: the mask asked for, a colour a class. Right: what the network sees."
+                if "classes" in fit
+                else "Green: the mask asked for. Magenta: what the network sees.",
             ),
             Figure(histogram(series, "Dice"), "Dice of every pair with a lesion."),
         ],
-        tables=[_fit_table(fit, on)],
+        tables=[_fit_table(fit, on), *_class_table(fit, on)],
     )
+
+
+def _class_table(fit: Mapping[str, Any], on: str) -> list[Table]:
+    """The classes of a mask, where there are several."""
+    if "classes" not in fit:
+        return []
+    rows = [
+        [
+            name,
+            percent(one["dice"]["mean"]),
+            f"{percent(one['dice']['low'])} to {percent(one['dice']['high'])}",
+            "" if one["judge"] is None else percent(one["judge"]),
+            str(one["count"]),
+        ]
+        for name, one in fit["classes"].items()
+    ]
+    swapped = fit["exchanged"]
+    note = (
+        "Over the pairs in which the class is, or is seen. With the classes exchanged in the masks the mean Dice is "
+        f"{percent(swapped['mean'])} % ({percent(swapped['low'])} to {percent(swapped['high'])} %): what is reached by "
+        "drawing the right shapes as the wrong class."
+    )
+    return [Table(["class", "Dice, %", "95 % interval", on, "pairs"], rows, note, title="By class")]
 
 
 def _fit_table(fit: Mapping[str, Any], on: str) -> Table:

@@ -56,8 +56,8 @@ def read_evaluation(scores: Path) -> dict[str, Any]:
     return found
 
 
-def read_fits(path: Path) -> dict[str, tuple[float, float]]:
-    """Dice and boundary distance by name, of a `fit.csv`.
+def read_fits(path: Path, dice: str = "dice") -> dict[str, tuple[float, float]]:
+    """Dice and boundary distance by name, of a `fit.csv`; `dice` is the column of the former.
 
     Raises:
         InputError: there is none, or it is no such table.
@@ -65,10 +65,10 @@ def read_fits(path: Path) -> dict[str, tuple[float, float]]:
     if not path.exists():
         raise InputError(f"{path}: no such file; --scores takes a folder that `evaluate` wrote")
     found: dict[str, tuple[float, float]] = {}
-    for row in read_csv(path, ("name", "dice", "boundary")):
+    for row in read_csv(path, ("name", dice, "boundary")):
         if row["name"] in found:
             raise InputError(f"{path}: has {row['name']} twice")
-        found[row["name"]] = (_share(row["dice"], path), _share(row["boundary"], path))
+        found[row["name"]] = (_share(row[dice], path), _share(row["boundary"], path))
     return found
 
 

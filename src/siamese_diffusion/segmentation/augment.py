@@ -87,15 +87,28 @@ def augment(images: Tensor, masks: Tensor, how: Augmentation) -> tuple[Tensor, T
 
     Args:
         images: (B, 3, R, R) uint8.
-        masks: (B, 1, R, R) bool.
+        masks: (B, 1, R, R) bool, or labels uint8 of several classes.
 
     Returns:
-        (B, 3, R, R) float images in [0, 1] and (B, 1, R, R) float masks of 0 and 1.
+        (B, 3, R, R) float images in [0, 1] and (B, 1, R, R) float masks of 0 and 1, or of labels.
     """
-    stacked = torch.cat([images / 255.0, masks.float()], 1)  # (B, 4, R, R)
+    planes = masks.float() if masks.dtype == torch.bool else _planes(masks)  # (B, K, R, R)
+    stacked = torch.cat([images / 255.0, planes], 1)
     grid = F.affine_grid(how.affine, list(stacked.shape), align_corners=False)
     moved = F.grid_sample(stacked, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return _jitter(moved[:, :3], how.colour), (moved[:, 3:] > 0.5).float()
+    found = (moved[:, 3:] > 0.5).float() if masks.dtype == torch.bool else _labels(moved[:, 3:])
+    return _jitter(moved[:, :3], how.colour), found
+
+
+def _planes(labels: Tensor) -> Tensor:
+    """Labels (B, 1, R, R) as a plane a class, (B, K, R, R), K the largest label."""
+    return torch.cat([labels == label for label in range(1, int(labels.max()) + 1)] or [labels], 1).float()
+
+
+def _labels(planes: Tensor) -> Tensor:
+    """Labels (B, 1, R, R) of shares of classes (B, K, R, R); the rest of a pixel is background, which wins no draw."""
+    shares = torch.cat([planes, 1 - planes.sum(1, keepdim=True)], 1)
+    return (shares.argmax(1, keepdim=True) + 1).remainder(shares.shape[1]).float()
 
 
 def _jitter(images: Tensor, factors: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from siamese_diffusion.config import SegmentConfig
-from siamese_diffusion.data.arrays import load_pairs, map_pairs
+from siamese_diffusion.data.arrays import Masks, load_pairs, map_pairs
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.prefetch import Batch, BatchAt
@@ -43,7 +43,7 @@ class Arrays(NamedTuple):
     """Square pairs, in memory or mapped from files."""
 
     images: NDArray[np.uint8]  # (N, R, R, 3)
-    masks: NDArray[np.bool_]  # (N, R, R)
+    masks: Masks  # (N, R, R)
 
 
 def load(pairs: Sequence[Pair], resolution: int, cache: Path | None = None) -> Arrays:
@@ -55,7 +55,8 @@ def load(pairs: Sequence[Pair], resolution: int, cache: Path | None = None) -> A
 def batches(
     real: Arrays, synthetic: Arrays | None, settings: SegmentConfig, names: Sequence[str] | None = None
 ) -> BatchAt:
-    """What `loop.run` asks for: augmented `images` (B, 3, S, S) in [0, 1] and `masks` (B, 1, S, S) in [0, 1].
+    """What `loop.run` asks for: augmented `images` (B, 3, S, S) in [0, 1] and `masks` (B, 1, S, S) in [0, 1], or labels
+    of several classes.
 
     S is the resolution, or with `settings.multiscale` the size of the step; masks are 0 and 1 unless "cycle" resizes
     them. With `synthetic`, each row of a batch is synthetic with probability `share_of_made`. So runs with and without
@@ -74,6 +75,7 @@ def batches(
     kinds = (drawn < share).long()
     places = torch.where(kinds == 1, kinds.cumsum(0), (1 - kinds).cumsum(0)) - 1  # how many of its kind came before
     sides = sides_of(settings)
+    soft = settings.multiscale == "cycle" and real.masks.dtype == np.bool_  # no label lies between two
     donors = Donors(real.images, names or [""] * len(real.images)) if settings.colour_exchange else None
 
     def batch_at(step: int, rows: range) -> Batch:
@@ -93,7 +95,7 @@ def batches(
         images, masks = augment(
             torch.stack([pair[0] for pair in chosen]), torch.stack([pair[1] for pair in chosen]), how
         )
-        images, masks = rescale(images, masks, side, soft=settings.multiscale == "cycle")
+        images, masks = rescale(images, masks, side, soft)
         return {"images": images, "masks": masks}
 
     return batch_at

@@ -227,6 +227,6 @@ def _tiles(out: Path, pairs: Sequence[Pair], config: Config, chosen: Sequence[in
     size, tiles = config.segment.resolution, []
     for i in chosen:
         image, mask = pairs[i].squared(size)
-        label = read_label(out / OUT_OF_FOLD / "masks" / f"{pairs[i].name}.png")
+        label = read_label(out / OUT_OF_FOLD / "masks" / f"{pairs[i].name}.png", mask.dtype != np.bool_)
         tiles.append(pictures.outlines(image, mask, square(label, size, config.data.fit)))
     return tiles

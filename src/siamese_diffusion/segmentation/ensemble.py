@@ -16,7 +16,7 @@ class Ensemble(nn.Module):
     others (what `inference.probabilities` averages too, where each map is corrected first).
 
     Args:
-        members: (B, 3, R, R) in [0, 1] -> (B, 1, R, R) logits, each.
+        members: (B, 3, R, R) in [0, 1] -> logits (B, 1, R, R), or of several classes (B, K + 1, R, R), each.
     """
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
@@ -24,6 +24,8 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(members)
 
     def forward(self, images: Tensor) -> Tensor:
-        """`images` (B, 3, R, R) in [0, 1] -> logits (B, 1, R, R) of the mean probability."""
-        mean = torch.stack([member(images).float().sigmoid() for member in self.members]).mean(0)
-        return torch.logit(mean, eps=SMALLEST)
+        """`images` (B, 3, R, R) in [0, 1] -> logits, as a member's, of the mean probability."""
+        every = torch.stack([member(images).float() for member in self.members])
+        if every.shape[2] > 1:
+            return every.softmax(2).mean(0).clamp(min=SMALLEST).log()
+        return torch.logit(every.sigmoid().mean(0), eps=SMALLEST)

@@ -38,7 +38,8 @@ TOLERANCE = 1e-4
 
 
 class Deployed(nn.Module):
-    """(B, 3, R, R) RGB -> probabilities (B, 1, R, R) of the mask; R is the network's resolution.
+    """(B, 3, R, R) RGB -> probabilities (B, 1, R, R) of the mask, or of several classes (B, K + 1, R, R), the
+    background first; R is the network's resolution.
 
     Args:
         trained: the network.
@@ -48,9 +49,12 @@ class Deployed(nn.Module):
     def __init__(self, trained: TrainedNetwork, pixels: str) -> None:
         super().__init__()
         self.network, self.correction, self.bytes = trained.network, trained.settings.correction, pixels == "uint8"
+        self.several = bool(trained.classes)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(images / 255.0 if self.bytes else images).float()
+        if self.several:
+            return logits.softmax(1)
         return (correct(logits) if self.correction else logits).sigmoid()
 
 

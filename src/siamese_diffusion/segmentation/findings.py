@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat
 from typing_extensions import TypedDict
 
+from siamese_diffusion.data.arrays import Masks
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, write_json
-from siamese_diffusion.segmentation.metrics import SetScores
+from siamese_diffusion.segmentation.metrics import SetScores, of_any
 
 BINS = 20
 
@@ -57,9 +59,11 @@ class Findings:
     seen: list[float] = field(default_factory=list)
     """Share of each image that the network marks."""
 
-    def add(self, masks: NDArray[np.bool_], seen: NDArray[np.float32]) -> None:
-        """Add images: their masks (N, R, R), and probabilities (N, R, R) in [0, 1]."""
-        for mask, probable in zip(masks, seen, strict=True):
+    def add(self, masks: Masks, seen: NDArray[np.float32]) -> None:
+        """Add images: their masks (N, R, R), and probabilities (N, R, R) in [0, 1], or of several classes (N, K + 1, R,
+        R), of which is looked at whether a pixel is of any."""
+        found = of_any(torch.from_numpy(seen)).numpy()
+        for mask, probable in zip(masks != 0, found, strict=True):
             places = np.minimum((probable * BINS).astype(np.int64), BINS - 1).ravel()
             self.count += np.bincount(places, minlength=BINS)
             self.probability += np.bincount(places, probable.ravel(), BINS)

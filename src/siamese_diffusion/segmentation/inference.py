@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from siamese_diffusion import pictures, progress
 from siamese_diffusion.config import SegmentConfig
-from siamese_diffusion.data.arrays import read_squared
-from siamese_diffusion.data.images import Fit, Mask, padded_box
+from siamese_diffusion.data.arrays import Masks, read_squared
+from siamese_diffusion.data.classes import AnyMask
+from siamese_diffusion.data.images import Fit, padded_box
 from siamese_diffusion.data.pairs import MaskFile, Pair
 from siamese_diffusion.device import SIXTEEN_BITS, autocast
 from siamese_diffusion.errors import InputError, reason
@@ -30,8 +31,8 @@ FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 SHOWN = 8
 """Validation pairs in `samples/`."""
 
-Also = Callable[[Sequence[Pair], NDArray[np.bool_], NDArray[np.float32]], None]
-"""(pairs, masks (N, R, R), probabilities (N, R, R)) of a part of a set that is scored."""
+Also = Callable[[Sequence[Pair], Masks, NDArray[np.float32]], None]
+"""(pairs, masks (N, R, R), probabilities) of a part of a set that is scored."""
 
 
 def probabilities(
@@ -45,7 +46,7 @@ def probabilities(
     """Probabilities of the mask, where `network` lies and in its eval mode.
 
     Args:
-        network: (B, 3, R, R) in [0, 1] -> (B, 1, R, R) logits.
+        network: (B, 3, R, R) in [0, 1] -> logits (B, 1, R, R), or of several classes (B, K + 1, R, R).
         images: uint8 (N, R, R, 3).
         batch_size: images in one forward pass.
         correction: apply SANet's probability correction, which changes no mask cut at 0.5.
@@ -53,7 +54,7 @@ def probabilities(
         flips: average over the four flips of each image.
 
     Returns:
-        float32 (N, R, R) in [0, 1].
+        float32 (N, R, R) in [0, 1]; of several classes (N, K + 1, R, R), the background first.
 
     Raises:
         InputError: the network answers with a value that is not finite.
@@ -66,7 +67,8 @@ def probabilities(
         for start in range(0, len(images), batch_size):
             part = torch.from_numpy(np.array(images[start : start + batch_size])).to(device).movedim(3, 1) / 255.0
             seen = [_seen(network, part.flip(axes), correction).flip(axes) for axes in (FLIPS if flips else FLIPS[:1])]
-            parts.append(torch.stack(seen).mean(0)[:, 0].cpu().numpy())
+            mean = torch.stack(seen).mean(0)
+            parts.append((mean[:, 0] if mean.shape[1] == 1 else mean).cpu().numpy())
     network.train(training)
     if not all(np.isfinite(part).all() for part in parts):
         remedy = f"precision = {precision}: set it to fp32, " if precision in SIXTEEN_BITS else ""
@@ -77,7 +79,7 @@ def probabilities(
 
 
 def _seen(network: nn.Module, images: Tensor, correction: bool) -> Tensor:
-    """Probabilities (B, 1, R, R); of an ensemble their mean over its members."""
+    """Probabilities (B, 1 or K + 1, R, R); of an ensemble their mean over its members."""
     if isinstance(network, Ensemble):
         return torch.stack([_seen(member, images, correction) for member in network.members]).mean(0)
     logits: Tensor = network(images).float()
@@ -85,24 +87,34 @@ def _seen(network: nn.Module, images: Tensor, correction: bool) -> Tensor:
         from siamese_diffusion.segmentation.colour import correct
 
         logits = correct(logits)
-    return logits.sigmoid()
+    return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
 
 
 def at_size(found: NDArray[np.float32], shape: tuple[int, ...], fit: Fit) -> NDArray[np.float32]:
-    """Probabilities (R, R) of a square at its image's `shape` (H, W); 0 where `crop` cut the image off."""
+    """Probabilities (R, R), or (K + 1, R, R), of a square at its image's `shape` (H, W); background where `crop` cut
+    the image off."""
     height, width = shape
     side = min(height, width)
     if fit == "pad":
-        rows, columns = padded_box(height, width, len(found))
-        found = found[rows, columns]
+        rows, columns = padded_box(height, width, found.shape[-1])
+        found = found[..., rows, columns]
     inner = (side, side) if fit == "crop" else (height, width)
-    resized = F.interpolate(torch.from_numpy(np.array(found))[None, None], size=inner, mode="bilinear")[0, 0].numpy()
+    maps = torch.from_numpy(np.array(found)).reshape(1, -1, *found.shape[-2:])
+    resized = F.interpolate(maps, size=inner, mode="bilinear")[0].numpy().reshape(*found.shape[:-2], *inner)
     if fit != "crop":
         return np.asarray(resized)
-    whole = np.zeros((height, width), np.float32)
+    whole = np.zeros((*found.shape[:-2], height, width), np.float32)
+    if found.ndim == 3:
+        whole[0] = 1
     top, left = (height - side) // 2, (width - side) // 2
-    whole[top : top + side, left : left + side] = resized
+    whole[..., top : top + side, left : left + side] = resized
     return whole
+
+
+def marked(probable: NDArray[np.float32], threshold: float = 0.5) -> AnyMask:
+    """The mask of one image: of probabilities (H, W) where they are above the threshold; of several classes,
+    (K + 1, H, W), the likeliest label."""
+    return np.asarray(probable > threshold if probable.ndim == 2 else probable.argmax(0).astype(np.uint8))
 
 
 def _parts(count: int, batch_size: int) -> range:
@@ -110,14 +122,16 @@ def _parts(count: int, batch_size: int) -> range:
     return range(0, count, batch_size * max(1, 256 // batch_size))
 
 
-def validate(network: nn.Module, pairs: Arrays, batch_size: int) -> tuple[SetScores, NDArray[np.float32]]:
-    """Scores of all pairs, and probabilities (SHOWN, R, R) of the first ones."""
+def validate(
+    network: nn.Module, pairs: Arrays, batch_size: int, names: Sequence[str] = ()
+) -> tuple[SetScores, NDArray[np.float32]]:
+    """Scores of all pairs, and probabilities of the first `SHOWN`; `names`: of several classes."""
     scores, shown = [], []
     parts = _parts(len(pairs.images), batch_size)
     for start in parts:
         images, masks = pairs.images[start : start + parts.step], pairs.masks[start : start + parts.step]
         seen = probabilities(network, images, batch_size)
-        scores.append(score(torch.from_numpy(seen), torch.from_numpy(np.array(masks))))
+        scores.append(score(torch.from_numpy(seen), torch.from_numpy(np.array(masks)), names=names))
         shown.append(seen[: max(0, SHOWN - start)].copy())
     return join(scores), np.concatenate(shown)
 
@@ -142,9 +156,10 @@ def score_set(
         if also is not None:
             also(part, masks, seen)
         if settings.score_at == "native":
-            found += [_native(each, pair.mask) for each, pair in zip(seen, part, strict=True)]
+            found += [native_scores(each, pair.mask) for each, pair in zip(seen, part, strict=True)]
         else:
-            found.append(score(torch.from_numpy(seen), torch.from_numpy(masks), field=True))
+            names = part[0].mask.decoding.class_names
+            found.append(score(torch.from_numpy(seen), torch.from_numpy(masks), field=True, names=names))
     scores = join(found)
     columns = {name: [f"{value:.6f}" for value in values] for name, values in scores.columns().items()}
     rows = zip([pair.name for pair in pairs], *columns.values(), strict=True)
@@ -152,36 +167,38 @@ def score_set(
     return scores
 
 
-def _native(found: NDArray[np.float32], file: MaskFile) -> SetScores:
+def native_scores(found: NDArray[np.float32], file: MaskFile) -> SetScores:
     """Scores at the mask's own size; what was done to make its image square is undone."""
     mask = file.read()
     resized = at_size(found, mask.shape, file.decoding.settings.fit)
-    return score(torch.from_numpy(resized)[None], torch.from_numpy(mask)[None], field=True)
+    names = file.decoding.class_names
+    return score(torch.from_numpy(resized)[None], torch.from_numpy(mask)[None], field=True, names=names)
 
 
-def write_label(path: Path, mask: Mask) -> None:
-    """Write a mask (H, W) as a palette PNG: index 0 background, 1 lesion, which viewers show black and white."""
+def write_label(path: Path, mask: AnyMask) -> None:
+    """Write a mask (H, W) as a palette PNG: index 0 background, 1 lesion, which viewers show black and white; or of
+    several classes their labels, in colours."""
     write_whole(path, lambda temporary: label_png(mask).save(temporary, "PNG"))
 
 
-def read_label(path: Path) -> Mask:
-    """What `write_label` wrote.
+def read_label(path: Path, several: bool = False) -> AnyMask:
+    """What `write_label` wrote; `several`: of several classes.
 
     Raises:
         InputError: the file is missing or damaged.
     """
     try:
         with Image.open(path) as picture:
-            return np.array(picture) > 0
+            return np.array(picture, np.uint8) if several else np.array(picture) > 0
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({reason(error)})") from None
 
 
 def draw_samples(path: Path, pairs: Arrays, seen: NDArray[np.float32]) -> None:
-    """A picture of the first pairs: outlines of their masks, and of `seen`, probabilities (SHOWN, R, R) cut at one
-    half."""
+    """A picture of the first pairs: outlines of their masks, and of what is marked where `seen` are the
+    probabilities."""
     tiles = []
     for image, mask, probability in zip(pairs.images[:SHOWN], pairs.masks[:SHOWN], seen, strict=True):
-        tiles.append(pictures.outlines(image, mask, probability > 0.5))
+        tiles.append(pictures.outlines(image, mask, marked(probability)))
     rows = [tiles[i : i + 4] for i in range(0, len(tiles), 4)]
     write_whole(path, pictures.grid(rows).save)

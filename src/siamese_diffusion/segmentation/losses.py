@@ -57,6 +57,27 @@ def bce_dice(outputs: Outputs, masks: Tensor, lesion_weight: float = 1.0) -> Dic
     return DiceTerms(bce + dice, bce, dice)
 
 
+def classes_dice(outputs: Outputs, masks: Tensor, lesion_weight: float = 1.0) -> DiceTerms:
+    """`bce_dice` for several classes: cross-entropy of the softmax plus soft Dice, a mean over images and classes.
+
+    Args:
+        outputs: logits (B, K + 1, R, R), the background first.
+        masks: labels (B, 1, R, R), 0 to K.
+        lesion_weight: of pixels of any class in the cross-entropy.
+    """
+    logits = _floats(outputs.maps[0])
+    labels = masks[:, 0].long()
+    weight = logits.new_full((logits.shape[1],), lesion_weight)
+    weight[0] = 1
+    entropy = F.cross_entropy(logits, labels, weight=weight if lesion_weight != 1 else None)
+    probabilities = logits.softmax(1)[:, 1:]  # (B, K, R, R)
+    true = F.one_hot(labels, logits.shape[1]).movedim(3, 1)[:, 1:].to(probabilities.dtype)
+    common = (probabilities * true).sum((2, 3))
+    total = probabilities.sum((2, 3)) + true.sum((2, 3))
+    dice = 1 - ((2 * common + 1) / (total + 1)).mean()
+    return DiceTerms(entropy + dice, entropy, dice)
+
+
 def sanet(outputs: Outputs, masks: Tensor) -> DiceTerms:
     """SANet's (arXiv:2108.00882): the same, but smoothed in Dice's denominator only."""
     logits = _floats(outputs.maps[0])

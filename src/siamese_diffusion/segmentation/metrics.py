@@ -17,8 +17,31 @@ from siamese_diffusion.segmentation.figures import COUNTS, HEALTHY
 from siamese_diffusion.segmentation.pranet_metrics import FieldScores, field_scores
 
 
+class ClassScores(NamedTuple):
+    """Scores of each class in each image, (N, K) in [0, 1]; NaN where a class is neither there nor seen.
+
+    So nnU-Net counts too (Isensee et al., 2021): a class that is not there is left out where nothing is seen of it, and
+    is 0 where something is.
+    """
+
+    dice: Tensor
+    iou: Tensor
+    names: Sequence[str]
+
+    def means(self) -> dict[str, float]:
+        """`mDice` and `mIoU`, means over the classes that are in any image, then those of each, "mDice NAME"."""
+        found: dict[str, float] = {}
+        for kind, values in (("mDice", self.dice), ("mIoU", self.iou)):
+            each = values.nanmean(0)
+            if not bool(each.isnan().all()):
+                found[kind] = float(each.nanmean())
+            named = zip(self.names, each.tolist(), strict=True)
+            found |= {f"{kind} {name}": value for name, value in named if value == value}
+        return found
+
+
 class SetScores(NamedTuple):
-    """Per-image scores of one set, each (N,) in [0, 1]."""
+    """Per-image scores of one set, each (N,) in [0, 1]; of several classes the mean over those of an image."""
 
     dice: Tensor
     iou: Tensor
@@ -27,17 +50,22 @@ class SetScores(NamedTuple):
     """(N,) bool: the image has a lesion; None: all have."""
     marked: Tensor | None = None
     """(N,) share of the image that is marked; None where `lesion` is."""
+    classes: ClassScores | None = None
+    """With several classes."""
 
     def means(self) -> dict[str, float]:
         """The figures of the set.
 
-        `mDice` and `mIoU` over the images with a lesion, where there are any; `count`, of all images; where some are
+        `mDice` and `mIoU` over the images with a lesion, where there are any, or of several classes see
+        `ClassScores.means`; `count`, of all images; where some are
         healthy, `healthy`, their number, `specificity`, the share of them in which nothing is marked, and
         `healthy_area`, the mean share of them that is; and the field's figures, over all, where they were taken.
         """
         lesion = self.dice.new_ones(len(self.dice), dtype=torch.bool) if self.lesion is None else self.lesion
         figures: dict[str, float] = {}
-        if bool(lesion.any()):
+        if self.classes is not None:
+            figures |= self.classes.means()
+        elif bool(lesion.any()):
             figures |= {"mDice": float(self.dice[lesion].mean()), "mIoU": float(self.iou[lesion].mean())}
         figures["count"] = len(self.dice)
         if self.marked is not None and not bool(lesion.all()):
@@ -51,6 +79,8 @@ class SetScores(NamedTuple):
         found = {"dice": self.dice.tolist(), "iou": self.iou.tolist()}
         if self.lesion is not None and self.marked is not None and not bool(self.lesion.all()):
             found |= {"lesion": self.lesion.double().tolist(), "marked": self.marked.tolist()}
+        if self.classes is not None:
+            found |= {f"dice {name}": self.classes.dice[:, i].tolist() for i, name in enumerate(self.classes.names)}
         return found if self.field is None else found | self.field.columns()
 
 
@@ -66,12 +96,26 @@ def iou(prediction: Tensor, target: Tensor) -> Tensor:
     return torch.where(total == 0, 1.0, common / (total - common).clamp(min=1))
 
 
-def score(probabilities: Tensor, target: Tensor, field: bool = False) -> SetScores:
-    """Score probabilities (N, H, W) in [0, 1], cut at 0.5, against bool masks (N, H, W).
+def cut(probabilities: Tensor) -> Tensor:
+    """The masks of probabilities: (N, H, W) cut at 0.5 to bool (N, H, W), or of several classes, the background first,
+    (N, K + 1, H, W) to the likeliest label uint8 (N, H, W)."""
+    return probabilities > 0.5 if probabilities.ndim == 3 else probabilities.argmax(1).to(torch.uint8)
+
+
+def of_any(probabilities: Tensor) -> Tensor:
+    """Probabilities (N, H, W) that a pixel is of any class."""
+    return probabilities if probabilities.ndim == 3 else 1 - probabilities[:, 0]
+
+
+def score(probabilities: Tensor, target: Tensor, field: bool = False, names: Sequence[str] = ()) -> SetScores:
+    """Score probabilities, as `cut` takes them, against masks (N, H, W), bool or labels.
 
     Args:
-        field: take the field's scores too, some milliseconds an image.
+        field: take the field's scores too, some milliseconds an image; of one class alone.
+        names: of several classes.
     """
+    if names:
+        return score_labels(cut(probabilities), target, names)
     prediction = probabilities > 0.5
     return SetScores(
         dice(prediction, target),
@@ -79,6 +123,25 @@ def score(probabilities: Tensor, target: Tensor, field: bool = False) -> SetScor
         field_scores(probabilities.numpy(), target.numpy()) if field else None,
         target.flatten(1).any(1),
         prediction.flatten(1).double().mean(1),
+    )
+
+
+def score_labels(seen: Tensor, target: Tensor, names: Sequence[str]) -> SetScores:
+    """Score label maps uint8 (N, H, W) of several classes against others."""
+    found: dict[str, list[Tensor]] = {"dice": [], "iou": []}
+    for label in range(1, len(names) + 1):
+        both = seen == label, target == label
+        nowhere = ~(both[0] | both[1]).flatten(1).any(1)
+        for name, measure in (("dice", dice), ("iou", iou)):
+            found[name].append(measure(*both).masked_fill(nowhere, torch.nan))
+    classes = ClassScores(torch.stack(found["dice"], 1), torch.stack(found["iou"], 1), names)
+    return SetScores(
+        classes.dice.nanmean(1).nan_to_num(1.0),
+        classes.iou.nanmean(1).nan_to_num(1.0),
+        None,
+        (target != 0).flatten(1).any(1),
+        (seen != 0).flatten(1).double().mean(1),
+        classes,
     )
 
 
@@ -91,12 +154,20 @@ def join(parts: Sequence[SetScores]) -> SetScores:
         FieldScores.join(fields) if len(fields) == len(parts) else None,
         _joined([part.lesion for part in parts]),
         _joined([part.marked for part in parts]),
+        _joined_classes([part.classes for part in parts if part.classes is not None]),
     )
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
     known = [part for part in parts if part is not None]
     return torch.cat(known) if known and len(known) == len(parts) else None
+
+
+def _joined_classes(parts: Sequence[ClassScores]) -> ClassScores | None:
+    if not parts:
+        return None
+    dice_, iou_ = (torch.cat([getattr(part, kind) for part in parts]) for kind in ("dice", "iou"))
+    return ClassScores(dice_, iou_, parts[0].names)
 
 
 class Summary(TypedDict):

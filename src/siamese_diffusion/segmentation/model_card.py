@@ -48,7 +48,7 @@ def describe(
         given: `name` and `pixels` of the graph's input.
         output: name of the graph's output.
     """
-    settings, side, fit = trained.settings, trained.resolution, trained.data.fit
+    settings, side, fit, names = trained.settings, trained.resolution, trained.data.fit, list(trained.classes)
     metrics = read_json(run / "metrics.json", dict[str, Any])
     inputs = read_json(run / "inputs.json") if (run / "inputs.json").exists() else {}
     high = "255" if given["pixels"] == "uint8" else "1"
@@ -67,16 +67,25 @@ def describe(
         "output": {
             "name": output,
             "dtype": "float32",
-            "shape": ["batch", 1, side, side],
-            "range": "0 to 1: the probability of the mask",
-            "included": ["normalisation", *["probability correction"] * settings.correction, "sigmoid"],
+            "shape": ["batch", 1 if not names else len(names) + 1, side, side],
+            "range": f"0 to 1: the probability of {'each class, the background first' if names else 'the mask'}",
+            "included": [
+                "normalisation",
+                *["probability correction"] * settings.correction,
+                "softmax" if names else "sigmoid",
+            ],
         },
-        "classes": {"0": "background", "1": trained.data.label},
-        "threshold": THRESHOLD,
+        "classes": {str(label): name for label, name in enumerate(["background", *(names or [trained.data.label])])},
+        "threshold": None if names else THRESHOLD,
         "resolution": side,
         "fit": fit,
         "prepare": f"upright RGB; {_FITS[fit]}; filter: Lanczos (Pillow)",
-        "finish": f"{_BACK[fit]}; then a pixel belongs to the mask where the map is above the threshold",
+        "finish": f"{_BACK[fit]}; then "
+        + (
+            "a pixel is of the likeliest class"
+            if names
+            else "a pixel belongs to the mask where the map is above the threshold"
+        ),
         "normalisation": {**_normalisation(trained), "where": "inside the graph"},
         "network": {
             "name": settings.network,
@@ -130,11 +139,11 @@ _USE = {
     "onnx": """    import numpy as np, onnxruntime
     session = onnxruntime.InferenceSession("model.onnx")
     images = np.zeros((1, 3, {side}, {side}), np.{dtype})  # RGB, {range}
-    probabilities = session.run(None, {{"images": images}})[0]  # (1, 1, {side}, {side})""",
+    probabilities = session.run(None, {{"images": images}})[0]  # (1, {maps}, {side}, {side})""",
     "torchscript": """    import torch
     network = torch.jit.load("model.pt")
     images = torch.zeros(1, 3, {side}, {side}, dtype=torch.{dtype})  # RGB, {range}
-    probabilities = network(images)  # (1, 1, {side}, {side})""",
+    probabilities = network(images)  # (1, {maps}, {side}, {side})""",
     "safetensors": """    from siamese_diffusion import load_network
     mask = load_network("FOLDER").predict("image.png")  # bool (H, W), at the image's own size""",
 }
@@ -144,7 +153,9 @@ def read_me(card: dict[str, Any]) -> str:
     """The model card of `describe`'s `card`."""
     network, trained, given = card["network"], card["trained"], card["input"]
     name = " on ".join(str(network[key]) for key in ("architecture", "encoder") if key in network) or network["name"]
-    use = _USE[card["format"]].format(side=card["resolution"], dtype=given["dtype"], range=given["range"])
+    use = _USE[card["format"]].format(
+        side=card["resolution"], maps=card["output"]["shape"][1], dtype=given["dtype"], range=given["range"]
+    )
     pairs = trained["pairs"] or {}
     scores = [("validation", card["scores"]["val"] or {}), *(card["scores"]["test"] or {}).items()]
     lines = [
@@ -154,7 +165,7 @@ def read_me(card: dict[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            f"# {name}: where {card['classes']['1']} is in an image",
+            f"# {name}: where {', '.join(list(card['classes'].values())[1:])} is in an image",
             "",
             "A segmentation network trained with siamese-diffusion. It is for research; it is no medical device, and "
             "its output is no diagnosis.",
@@ -165,7 +176,7 @@ def read_me(card: dict[str, Any]) -> str:
             "",
             f"- Before: {card['prepare']}, R = {card['resolution']}.",
             f"- Inside the graph: {', '.join(card['output']['included'])} ({card['normalisation']['kind']}).",
-            f"- After: {card['finish']} ({card['threshold']}).",
+            f"- After: {card['finish']}" + (f" ({card['threshold']})." if card["threshold"] is not None else "."),
             "",
             "## Trained on",
             "",

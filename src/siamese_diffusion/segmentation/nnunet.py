@@ -22,6 +22,7 @@ from PIL import Image
 from siamese_diffusion import progress
 from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.config import READING, Config
+from siamese_diffusion.data.classes import class_names
 from siamese_diffusion.data.decoding import announce, plain_settings
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.folds import origins_of
@@ -76,7 +77,7 @@ def export_nnunet(
     Args:
         data: folder of real pairs. Its training pairs (`data.split`) and those of a list `val` are the cases, those of
             a list `test` go into `imagesTs`.
-        out: gets `nnUNet_raw/DatasetNNN_NAME/` (RGB images `CASE_0000.png`, labels 0 and 1 `CASE.png`), with synthetic
+        out: gets `nnUNet_raw/DatasetNNN_NAME/` (RGB images `CASE_0000.png`, labels from 0 `CASE.png`), with synthetic
             pairs a second one, of the next number, called `NAMESynthetic`; `nnUNet_preprocessed/*/splits_final.json`;
             and `pairs.csv`, which pair each case is. The same call goes on where an earlier one was cut short.
         name: of the data set: letters, digits, `-` and `_`.
@@ -97,6 +98,7 @@ def export_nnunet(
     _require_names(name, id)
     require_apart(out, data=data, synthetic=synthetic)
     folder = DataFolder.of(data, "--data", config.data).require_real()
+    config = folder.resolved(config)
     more = [DataFolder.of(each, "--synthetic", plain_settings(config.data)) for each in synthetic or []]
     cases = _cases(folder, more, config)
     real = [case for case in cases if case.kind == "real"]
@@ -126,7 +128,7 @@ def export_nnunet(
         announce(folder.decoding, folder.path)
         _write_files(out, datasets, config)
         for dataset, own in datasets.items():
-            _write_notes(out, dataset, own, validations, config.data.label)
+            _write_notes(out, dataset, own, validations, list(class_names(config.data)) or [config.data.label])
         write_text(out / TABLE, to_csv(COLUMNS, map(_row, cases)))
     kinds = {kind: sum(case.kind == kind for case in cases) for kind in ("real", "test", "synthetic")}
     return {"out": str(out), "datasets": list(datasets), **kinds, "folds": count}
@@ -226,12 +228,14 @@ def _copy(source: Path, path: Path) -> None:
         shutil.copyfile(source, path)
 
 
-def _write_notes(out: Path, dataset: str, cases: Sequence[Case], validations: Sequence[set[str]], label: str) -> None:
+def _write_notes(
+    out: Path, dataset: str, cases: Sequence[Case], validations: Sequence[set[str]], names: Sequence[str]
+) -> None:
     """`dataset.json`, and the folds."""
     training = [case for case in cases if case.kind != "test"]
     note = {
         "channel_names": {"0": "R", "1": "G", "2": "B"},
-        "labels": {"background": 0, "lesion" if label in _RESERVED else label: 1},
+        "labels": {"background": 0, **{_called(name): label for label, name in enumerate(names, 1)}},
         "numTraining": len(training),
         "file_ending": ".png",
         "overwrite_image_reader_writer": "NaturalImage2DIO",
@@ -253,6 +257,10 @@ def _write_notes(out: Path, dataset: str, cases: Sequence[Case], validations: Se
             }
         )
     write_json(out / PREPROCESSED / dataset / "splits_final.json", splits)
+
+
+def _called(name: str) -> str:
+    return "lesion" if name in _RESERVED else name
 
 
 def _row(case: Case) -> list[Any]:

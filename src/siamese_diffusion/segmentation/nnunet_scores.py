@@ -1,5 +1,6 @@
 """This package's figures of what nnU-Net predicted: its label maps, found by the table that `export-nnunet` wrote."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,18 @@ import torch
 
 from siamese_diffusion import progress
 from siamese_diffusion.claim import Claim, require_apart
-from siamese_diffusion.config import DataConfig
+from siamese_diffusion.config import DataConfig, load_config
+from siamese_diffusion.data.classes import AnyMask
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.hashing import note_files
-from siamese_diffusion.data.images import Mask
+from siamese_diffusion.data.images import Pixels
 from siamese_diffusion.data.opening import decoded
 from siamese_diffusion.data.pairs import MaskFile
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_csv, to_csv, write_json, write_text, write_whole
 from siamese_diffusion.lock import hold
 from siamese_diffusion.segmentation.label_png import label_png
-from siamese_diffusion.segmentation.metrics import SetScores, join, score
+from siamese_diffusion.segmentation.metrics import SetScores, join, score, score_labels
 from siamese_diffusion.segmentation.nnunet import TABLE as PAIRS
 
 SCORES = "scores.csv"
@@ -32,7 +34,8 @@ def score_nnunet(
     Args:
         predictions: folder of `CASE.png`: what `nnUNetv2_predict` wrote, or the `validation` folder of a fold.
         masks: the folder of pairs that was exported.
-        out: gets `masks/NAME.png` (0 background, 1 lesion), `scores.csv` (a line an image) and `metrics.json`.
+        out: gets `masks/NAME.png` (0 background, 1 lesion, or the labels of several classes), `scores.csv` (a line an
+            image) and `metrics.json`.
         pairs: the `pairs.csv` of `export-nnunet`; default: the nearest one at or above `predictions`.
         resume: go on with an interrupted call.
 
@@ -48,7 +51,7 @@ def score_nnunet(
     names = {row["case"]: row["name"] for row in read_csv(table, ("case", "kind", "name"))}
     files = {path.stem: path for path in sorted(predictions.glob("*.png"))} if predictions.is_dir() else {}
     _require_cases(files, names, predictions, table)
-    truth = _truth(masks, [names[case] for case in files])
+    truth = _truth(masks, [names[case] for case in files], table)
     inputs = {"command": "predict", **note_files([*files.values(), table])}
     scores: list[SetScores] = []
     shares: list[float] = []
@@ -61,10 +64,9 @@ def score_nnunet(
                     f"{path}: is {found.shape[1]} x {found.shape[0]}, but its mask {truth[names[case]].path} is "
                     f"{true.shape[1]} x {true.shape[0]}"
                 )
-            probable = torch.from_numpy(found.astype(np.float32))
-            scores.append(score(probable[None], torch.from_numpy(true)[None], field=True))
-            shares.append(float(found.mean()))
-            picture = label_png(found)
+            scores.append(_score(found, true, truth[names[case]].decoding.class_names))
+            shares.append(float((found != 0).mean()))
+            picture = label_png(found if truth[names[case]].decoding.class_names else found > 0)
             write_whole(out / "masks" / f"{names[case]}.png", lambda file, p=picture: p.save(file, "PNG"))  # type: ignore[misc]
         joined = join(scores)
         columns = {key: [f"{value:.6f}" for value in values] for key, values in joined.columns().items()}
@@ -103,8 +105,18 @@ def _require_cases(files: dict[str, Path], names: dict[str, str], predictions: P
         )
 
 
-def _truth(masks: Path, names: list[str]) -> dict[str, MaskFile]:
-    folder = DataFolder(masks, "--masks", DataConfig())
+def _score(found: Pixels, true: AnyMask, classes: Sequence[str]) -> SetScores:
+    if classes:
+        return score_labels(torch.from_numpy(found)[None], torch.from_numpy(true)[None], classes)
+    probable = torch.from_numpy((found > 0).astype(np.float32))
+    return score(probable[None], torch.from_numpy(true)[None], field=True)
+
+
+def _truth(masks: Path, names: list[str], table: Path) -> dict[str, MaskFile]:
+    """The masks of the pairs, read as they were when they were exported."""
+    exported = table.with_name("config.yaml")
+    settings = load_config(exported).data if exported.exists() else DataConfig()
+    folder = DataFolder(masks, "--masks", settings)
     found = dict(folder.masks())
     if folder.test_sets:
         found.update(folder.masks("test"))
@@ -115,10 +127,10 @@ def _truth(masks: Path, names: list[str]) -> dict[str, MaskFile]:
     return found
 
 
-def _labels(path: Path) -> Mask:
-    """Boolean (H, W): where a label map is above 0."""
+def _labels(path: Path) -> Pixels:
+    """A label map (H, W)."""
     with decoded(path) as image:
         labels = np.asarray(image)
     if labels.ndim != 2 or labels.dtype not in (np.uint8, np.bool_):
         raise InputError(f"{path}: is no label map of nnU-Net (8-bit grey, a label a pixel)")
-    return labels > 0
+    return labels.astype(np.uint8)

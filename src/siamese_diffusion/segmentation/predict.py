@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from siamese_diffusion.device import find_device
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_jsonl, to_csv, to_json, write_json, write_text, write_whole
 from siamese_diffusion.lock import hold
-from siamese_diffusion.segmentation.inference import at_size, probabilities, write_label
+from siamese_diffusion.segmentation.inference import at_size, marked, probabilities, write_label
 from siamese_diffusion.segmentation.metrics import SetScores, join, score
 from siamese_diffusion.segmentation.sources import Source, open_source
 from siamese_diffusion.segmentation.trained import TrainedNetwork, load_network, run_of, weight_files
@@ -69,14 +69,15 @@ def predict(
     Args:
         network: a finished run of `segment`; with folds, the mean of their networks' probabilities is taken.
         images: an image, a video, or a folder of images or of pairs.
-        out: gets `masks/NAME.png` (a palette PNG: index 0 background, 1 lesion), `overlays/NAME.jpg`, on request
-            `probabilities/NAME.png` (8 bits: 255 is certain), `predictions.csv` (a line an image), and with `masks`
+        out: gets `masks/NAME.png` (a palette PNG: index 0 background, 1 lesion, or the labels of several classes),
+            `overlays/NAME.jpg`, on request `probabilities/NAME.png` (8 bits: 255 is certain; of several classes
+            `NAME-LABEL.png`), `predictions.csv` (a line an image), and with `masks`
             `metrics.json`. Frames of a video are called NAME-000001 and so on.
         masks: folder of masks, or of pairs, with the images' names: take the figures that `segment` takes.
         tta: average over the four flips of each image (test-time augmentation), in four times the time.
         probability_maps: write them.
         overlays: write them.
-        threshold: probability above which a pixel is lesion, between 0 and 1.
+        threshold: probability above which a pixel is lesion, between 0 and 1; of several classes the likeliest counts.
         batch_size: images in one pass.
         resume: go on with an interrupted call; the folder ends up the same.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
@@ -107,6 +108,8 @@ def predict(
     options = Options(tta, probability_maps, overlays, threshold, batch_size)
     network = run_of(network)
     trained = load_network(network).to(find_device(device))
+    if trained.classes and threshold != 0.5:
+        raise InputError("--threshold: is for one class; of several each pixel gets the likeliest, so leave it out")
     source = open_source(images, trained.data)
     truth = _truth(masks, source, trained.data) if masks is not None else None
     inputs = {
@@ -153,6 +156,7 @@ class _Row(TypedDict):
     share: FiniteFloat
     components: NonNegativeInt
     mean_probability: FiniteFloat | None
+    classes: NotRequired[dict[str, NonNegativeInt]]
 
 
 def _predict_all(
@@ -174,7 +178,7 @@ def _predict_all(
                 seen = _see(trained, pixels, options)
                 if truth is not None:
                     scores += _scored(trained, [truth[name] for name, _ in part], seen)
-                write = partial(_write_one, out, options=options, fit=trained.data.fit)
+                write = partial(_write_one, out, options=options, fit=trained.data.fit, classes=trained.classes)
                 for row in pool.map(write, (name for name, _ in part), pixels, seen):
                     if row["name"] not in rows:
                         file.write(to_json(row) + "\n")
@@ -189,7 +193,7 @@ def _pixels(image: Pixels | ImageFile) -> Pixels:
 
 
 def _see(trained: TrainedNetwork, pixels: Sequence[Pixels], options: Options) -> NDArray[np.float32]:
-    """Probabilities (N, R, R) at the network's resolution."""
+    """Probabilities at the network's resolution."""
     squared = np.stack([square(image, trained.resolution, trained.data.fit) for image in pixels])
     return probabilities(trained.network, squared, options.batch_size, trained.settings.correction, flips=options.flips)
 
@@ -203,29 +207,42 @@ def _scored(trained: TrainedNetwork, masks: Sequence[MaskFile], seen: NDArray[np
             each = at_size(each, true.shape, trained.data.fit)
         else:
             true = square(true, trained.resolution, trained.data.fit)
-        found.append(score(torch.from_numpy(each)[None], torch.from_numpy(true)[None], field=True))
+        both = torch.from_numpy(each)[None], torch.from_numpy(true)[None]
+        found.append(score(*both, field=True, names=trained.classes))
     return found
 
 
 def _write_one(
-    out: Path, name: str, image: Pixels, seen: NDArray[np.float32], options: Options, fit: Fit
+    out: Path,
+    name: str,
+    image: Pixels,
+    seen: NDArray[np.float32],
+    options: Options,
+    fit: Fit,
+    classes: Sequence[str],
 ) -> dict[str, Any]:
     """Write the files of an image; returns its row."""
     probable = at_size(seen, image.shape[:2], fit)
-    mask = np.asarray(probable > options.threshold)
+    mask = marked(probable, options.threshold)
     write_label(out / "masks" / f"{name}.png", mask)
-    if options.maps:
-        grey = Image.fromarray((probable * 255).round().astype(np.uint8))
-        write_whole(out / "probabilities" / f"{name}.png", lambda path: grey.save(path, "PNG"))
+    maps = {name: probable} if not classes else {f"{name}-{i}": probable[i] for i in range(1, len(classes) + 1)}
+    for called, one in maps.items() if options.maps else ():
+        grey = Image.fromarray((one * 255).round().astype(np.uint8))
+        write_whole(out / "probabilities" / f"{called}.png", partial(grey.save, format="PNG"))
     if options.overlays:
         drawn = Image.fromarray(pictures.outline(image, mask, pictures.GREEN))
         write_whole(out / "overlays" / f"{name}.jpg", lambda path: drawn.save(path, "JPEG", quality=92))
-    return {"name": name, "width": image.shape[1], "height": image.shape[0], **_measures(mask, probable)}
+    row = {"name": name, "width": image.shape[1], "height": image.shape[0]}
+    if not classes:
+        return row | _measures(mask, probable)
+    areas = {named: int((mask == label).sum()) for label, named in enumerate(classes, 1)}
+    return row | _measures(mask != 0, probable.max(0)) | {"classes": areas}
 
 
 def _measures(mask: Mask, probable: NDArray[np.float32]) -> dict[str, Any]:
     """`area` in pixels, `share` of the image, `components` that touch at no side or corner, and `mean_probability` in
-    the mask, None where it is empty."""
+    the mask, None where it is empty. (Of several classes: of whatever is no background, and of what it is taken
+    for.)"""
     from scipy.ndimage import label
 
     return {
@@ -237,5 +254,7 @@ def _measures(mask: Mask, probable: NDArray[np.float32]) -> dict[str, Any]:
 
 
 def _write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    lines = ([f"{value:.6f}" if isinstance(value, float) else value for value in row.values()] for row in rows)
-    write_text(path, to_csv(list(rows[0]), lines))
+    flat = [row | {f"area {name}": area for name, area in row.get("classes", {}).items()} for row in rows]
+    names = [name for name in flat[0] if name != "classes"]
+    lines = ([f"{row[name]:.6f}" if isinstance(row[name], float) else row[name] for name in names] for row in flat)
+    write_text(path, to_csv(names, lines))

@@ -99,7 +99,9 @@ def _arms(result: Mapping[str, Any], every: bool) -> list[str]:
 def _figures(columns: Sequence[Mapping[str, Any]], every: bool) -> list[str]:
     """Names of the figures to show, of those that any column has."""
     wanted = METRICS if every else FEW
-    return [name for name in wanted if name not in COUNTS and any(name in column for column in columns)]
+    of_classes = dict.fromkeys(name for column in columns for name in column if name.startswith(("mDice ", "mIoU ")))
+    held = [name for name in wanted if name not in COUNTS and any(name in column for column in columns)]
+    return held + [name for name in of_classes if every or name.startswith("mDice ")]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

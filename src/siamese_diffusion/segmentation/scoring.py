@@ -11,17 +11,18 @@ from torch import nn
 from siamese_diffusion import pictures
 from siamese_diffusion.config import Config, SegmentConfig
 from siamese_diffusion.data.arrays import read_squared
+from siamese_diffusion.data.classes import class_names
 from siamese_diffusion.data.pairs import Pair
-from siamese_diffusion.report import Table
+from siamese_diffusion.report import Table, percent
 from siamese_diffusion.segmentation import page
 from siamese_diffusion.segmentation.batches import share_of_made
 from siamese_diffusion.segmentation.best_step import Selection
 from siamese_diffusion.segmentation.curves import Curves
-from siamese_diffusion.segmentation.figures import COUNTS, HEALTHY
 from siamese_diffusion.segmentation.findings import Findings, Scored
-from siamese_diffusion.segmentation.inference import at_size, probabilities, score_set, write_label
+from siamese_diffusion.segmentation.inference import at_size, marked, probabilities, score_set, write_label
 from siamese_diffusion.segmentation.material import Material
 from siamese_diffusion.segmentation.metrics import summary
+from siamese_diffusion.segmentation.pranet_metrics import FIGURES
 
 
 def score_all(
@@ -56,7 +57,7 @@ def _note(
     findings.add(masks, seen)
     for pair, probable in zip(part, seen, strict=True) if labels is not None else ():
         shape = pair.mask.read().shape
-        mask = at_size(probable, shape, pair.image.decoding.settings.fit) > 0.5
+        mask = marked(at_size(probable, shape, pair.image.decoding.settings.fit))
         assert labels is not None
         write_label(labels / f"{pair.name}.png", mask)
 
@@ -85,7 +86,7 @@ def metrics_of(
         },
         "step": best["step"],
         "stopped": last if last < settings.steps else None,
-        "val": {name: best[name] for name in ("mDice", "mIoU", *COUNTS, *HEALTHY) if name in best},
+        "val": {name: value for name, value in best.items() if name != "step"},
         "test": tests["sets"],
         "mean": tests["mean"],
         "weighted": tests["weighted"],
@@ -135,20 +136,43 @@ def write_page(
         )
         for name, one, table in named
     ]
-    field = [
-        name for name in next(iter(metrics["test"].values()), {}) if name not in ("mDice", "mIoU", *COUNTS, *HEALTHY)
-    ]
+    field = [name for name in next(iter(metrics["test"].values()), {}) if name in FIGURES]
     rows = [[name, *(f"{100 * row[each]:.1f}" for each in field)] for name, row in metrics["test"].items()]
     figures = [Table(["", *field], rows, "x 100, as in PraNet's tool.", title="The polyp papers' figures")]
+    figures = by_class(scored_means(metrics, own), config) + (figures if rows and field else [])
     title = f"Segmentation by {metrics['network']}" + (f", fold {fold['index']} of {fold['of']}" if fold else "")
     curve = curves.draw(metrics["step"])
     settings = page.settings_rows(metrics, config, times)
-    page.write(out / "report.html", title, note, sets, curve, figures if rows and field else [], settings)
+    page.write(out / "report.html", title, note, sets, curve, figures, settings)
+
+
+def scored_means(metrics: dict[str, Any], own: Scored | None) -> dict[str, dict[str, float]]:
+    """The figures of each set that was scored, by name."""
+    return dict(metrics["test"]) | ({} if own is None else {"validation or held-out pairs": own.scores.means()})
+
+
+def by_class(sets: dict[str, dict[str, float]], config: Config) -> list[Table]:
+    """A table of each class's Dice and IoU; none for one class."""
+    names = class_names(config.data)
+    if not names:
+        return []
+    rows = []
+    for set_name, means in sets.items():
+        for name in names:
+            cells = [
+                percent(means[f"{kind} {name}"]) if f"{kind} {name}" in means else "" for kind in ("mDice", "mIoU")
+            ]
+            rows.append([set_name, name, *cells])
+    note = (
+        "Means over the images in which the class is, or is seen: one that is neither there nor seen is left out, and "
+        "counts 0 where it is seen and not there, as in nnU-Net. mDice and mIoU are the means over classes."
+    )
+    return [Table(["", "class", "Dice, %", "IoU, %"], rows, note, title="By class")]
 
 
 def _tiles(
     network: nn.Module, pairs: Sequence[Pair], settings: SegmentConfig, chosen: Sequence[int]
 ) -> list[NDArray[Any]]:
     images, masks = read_squared([pairs[i] for i in chosen], settings.resolution)
-    seen = probabilities(network, images, settings.batch_size, settings.correction) > 0.5
-    return [pictures.outlines(*each) for each in zip(images, masks, seen, strict=True)]
+    seen = probabilities(network, images, settings.batch_size, settings.correction)
+    return [pictures.outlines(image, mask, marked(each)) for image, mask, each in zip(images, masks, seen, strict=True)]

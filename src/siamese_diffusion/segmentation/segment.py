@@ -11,6 +11,7 @@ from typing import Any
 from siamese_diffusion.checkpoints import latest_checkpoint
 from siamese_diffusion.claim import require_apart
 from siamese_diffusion.config import Config, update
+from siamese_diffusion.data.classes import class_names
 from siamese_diffusion.data.decoding import plain_settings
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.pairs import Pair
@@ -90,13 +91,16 @@ def segment(
     if network is not None:
         config = update(config, "segment", network=network)
     config = update(config, "segment", precision=precision_on(find_device(device), config.segment.precision))
-    training.require_consistent(config.segment)
+    train = DataFolder.of(train, "--train", config.data).require_real()
+    config = train.resolved(config)
+    classes = max(1, len(class_names(config.data)))
+    training.require_consistent(config.segment, classes)
     names, count = arms_of.chosen(bool(synthetic), arms, seeds, folds)
     several = len(names) > 1 or count > 1
     with hold(out):
         first = (out / names[0] if several else out) / ("seed-0" if several and folds is None else "")
         begun = latest_checkpoint(first if folds is None else first / "fold-0") is not None
-        networks.require(config.segment, sides_of(config.segment), begun)
+        networks.require(config.segment, sides_of(config.segment), begun, classes)
         material = _material(train, test, synthetic, config, folds is not None)
         if several:
             return arms_of.compare(material, out, config, names, count, folds, resume, device)
@@ -106,7 +110,7 @@ def segment(
 
 
 def _material(
-    train: Path | DataFolder,
+    data: DataFolder,
     test: Sequence[Path | DataFolder],
     synthetic: Sequence[Path | DataFolder] | None,
     config: Config,
@@ -114,7 +118,6 @@ def _material(
 ) -> Material:
     """All pairs, opened and disjoint; for folds those for training and validation are not parted yet."""
     settings = config.segment
-    data = DataFolder.of(train, "--train", config.data).require_real()
     chosen = data.pairs(config.data.split, config.data.limit, config.data.limit_seed)
     real: list[Pair]
     validation: list[Pair]

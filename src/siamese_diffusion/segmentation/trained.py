@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from siamese_diffusion.config import DataConfig, SegmentConfig, load_config
-from siamese_diffusion.data.images import Mask, Pixels, read_image, square
+from siamese_diffusion.data.classes import AnyMask, class_names
+from siamese_diffusion.data.images import Pixels, read_image, square
 from siamese_diffusion.errors import InputError, reason
 from siamese_diffusion.files import read_json
 from siamese_diffusion.progress import notify
 from siamese_diffusion.segmentation import networks
 from siamese_diffusion.segmentation.ensemble import Ensemble
-from siamese_diffusion.segmentation.inference import at_size, probabilities
+from siamese_diffusion.segmentation.inference import at_size, marked, probabilities
 from siamese_diffusion.tensors import read_state, require_finite
 
 WEIGHTS = "best.safetensors"
@@ -43,17 +44,23 @@ class TrainedNetwork(nn.Module):
         self.settings, self.data = settings, data
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, where there are several: label 1 is the first."""
+        return class_names(self.data)
+
+    @property
     def resolution(self) -> int:
         """Side in pixels of the squares that the network was trained on."""
         return self.settings.resolution
 
     def forward(self, images: Tensor) -> Tensor:
-        """`images` (B, 3, R, R) in [0, 1] -> logits (B, 1, R, R)."""
+        """`images` (B, 3, R, R) in [0, 1] -> logits (B, 1, R, R), or of several classes (B, K + 1, R, R)."""
         logits: Tensor = self.network(images)
         return logits
 
     def probability(self, image: Any, flips: bool = False) -> NDArray[np.float32]:
-        """How probable the mask is at every pixel of an image, float32 (H, W) in [0, 1].
+        """How probable the mask is at every pixel of an image, float32 (H, W) in [0, 1]; of several classes
+        (K + 1, H, W), the background first.
 
         Args:
             image: a file's path, a Pillow image, or an array uint8 (H, W), (H, W, 3).
@@ -67,14 +74,15 @@ class TrainedNetwork(nn.Module):
         found = probabilities(self.network, squared, 1, self.settings.correction, flips=flips)
         return at_size(found[0], pixels.shape[:2], self.data.fit)
 
-    def predict(self, image: Any, threshold: float = 0.5, flips: bool = False) -> Mask:
-        """The mask that the network sees in an image, boolean (H, W); nowhere true where it sees no lesion.
+    def predict(self, image: Any, threshold: float = 0.5, flips: bool = False) -> AnyMask:
+        """The mask that the network sees in an image, boolean (H, W); nowhere true where it sees no lesion. Of several
+        classes the likeliest label of each pixel, uint8 (H, W).
 
         Args:
             image, flips: see `probability`, errors too.
-            threshold: probability from which a pixel belongs to the mask, 0 to 1.
+            threshold: of one class: probability from which a pixel belongs to the mask, 0 to 1.
         """
-        return np.asarray(self.probability(image, flips) > threshold)
+        return marked(self.probability(image, flips), threshold)
 
 
 def load_network(run: Path | str) -> TrainedNetwork:
@@ -89,14 +97,15 @@ def load_network(run: Path | str) -> TrainedNetwork:
     for each in folds or [run]:
         require_finished(each)
     config = load_config(run / "config.yaml")
-    members = [_load(each, config.segment) for each in folds or [run]]
+    count = max(1, len(class_names(config.data)))
+    members = [_load(each, config.segment, count) for each in folds or [run]]
     return TrainedNetwork(Ensemble(members) if folds else members[0], config.segment, config.data)
 
 
-def _load(run: Path, settings: SegmentConfig) -> nn.Module:
+def _load(run: Path, settings: SegmentConfig, classes: int) -> nn.Module:
     state = read_state(run / WEIGHTS)
     require_finite(state, run / WEIGHTS)
-    network = networks.of(settings)
+    network = networks.of(settings, classes=classes)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

@@ -22,6 +22,7 @@ from siamese_diffusion.checkpoints import latest_checkpoint
 from siamese_diffusion.claim import Claim, begun_earlier
 from siamese_diffusion.config import READING, Config, SegmentConfig
 from siamese_diffusion.data.arrays import remove_arrays, require_lesions
+from siamese_diffusion.data.classes import class_names
 from siamese_diffusion.data.decoding import announce
 from siamese_diffusion.data.leakage import warn_of_copies
 from siamese_diffusion.errors import InputError
@@ -35,7 +36,7 @@ from siamese_diffusion.segmentation.inference import (
     draw_samples,
     validate,
 )
-from siamese_diffusion.segmentation.losses import LOSSES, bce_dice
+from siamese_diffusion.segmentation.losses import LOSSES, bce_dice, classes_dice
 from siamese_diffusion.segmentation.material import Material
 from siamese_diffusion.segmentation.scoring import metrics_of, score_all, write_page
 
@@ -44,17 +45,21 @@ DEPENDS = {"data": {"split", "limit", "limit_seed", *READING}, "segment": None}
 
 
 class Segmenter(nn.Module):
-    """A network with its loss, by name in `losses.LOSSES`; `lesion_weight` is of bce-dice."""
+    """A network with its loss, by name in `losses.LOSSES`; `lesion_weight` is of bce-dice, and with several classes
+    that is `losses.classes_dice`."""
 
-    def __init__(self, network: nn.Module, loss: str = "bce-dice", lesion_weight: float = 1.0) -> None:
+    def __init__(
+        self, network: nn.Module, loss: str = "bce-dice", lesion_weight: float = 1.0, classes: int = 1
+    ) -> None:
         super().__init__()
         self.network = network
-        self.loss: Callable[..., Any] = LOSSES[loss]
+        self.loss: Callable[..., Any] = LOSSES[loss] if classes == 1 else classes_dice
         if lesion_weight != 1:
-            self.loss = partial(bce_dice, lesion_weight=lesion_weight)
+            self.loss = partial(bce_dice if classes == 1 else classes_dice, lesion_weight=lesion_weight)
 
     def forward(self, images: Tensor, masks: Tensor) -> Any:
-        """`images` (B, 3, R, R) in [0, 1], `masks` (B, 1, R, R) in [0, 1] -> scalars, one of them `total`."""
+        """`images` (B, 3, R, R) in [0, 1], `masks` (B, 1, R, R) in [0, 1], or labels 0 to K of several classes ->
+        scalars, one of them `total`."""
         return self.loss(networks.outputs(self.network, images), masks)
 
 
@@ -74,9 +79,10 @@ def run(material: Material, out: Path, config: Config, resume: bool, device: str
     if (out / "metrics.json").exists():
         return read_result(out)
     held, batch_at = _read(claim, material, settings)
-    network, start = _begin(settings, out)
-    segmenter = Segmenter(network, settings.loss, settings.lesion_weight)
-    watch = _Watch(out, settings, held, Selection(out), Curves(out))
+    classes = class_names(config.data)
+    network, start = _begin(settings, out, max(1, len(classes)))
+    segmenter = Segmenter(network, settings.loss, settings.lesion_weight, max(1, len(classes)))
+    watch = _Watch(out, settings, held, Selection(out), Curves(out), classes)
     loop.run(
         segmenter,
         batch_at,
@@ -158,10 +164,11 @@ class _Watch:
     held: Arrays
     selection: Selection
     curves: Curves
+    classes: tuple[str, ...] = ()
 
     def __call__(self, step: int, module: nn.Module) -> dict[str, float]:
         assert isinstance(module, Segmenter)
-        scores, probabilities = validate(module.network, self.held, self.settings.batch_size)
+        scores, probabilities = validate(module.network, self.held, self.settings.batch_size, self.classes)
         means = scores.means()
         self.selection.add(step, means, module.network)
         draw_samples(self.out / "samples" / f"step-{step:06d}.png", self.held, probabilities)
@@ -181,16 +188,16 @@ class Start(TypedDict):
     weights: NotRequired[dict[str, str]]
 
 
-def _begin(settings: SegmentConfig, out: Path) -> tuple[nn.Module, Start]:
+def _begin(settings: SegmentConfig, out: Path, classes: int) -> tuple[nn.Module, Start]:
     """The network as training begins, and with which weights; where a checkpoint is there, that replaces them."""
     note = out / "start.json"
     wanted = networks.begins_pretrained(settings)
     if wanted and latest_checkpoint(out) is not None and note.exists():
-        return _fresh(settings, False), read_json(note, Start)
+        return _fresh(settings, False, classes), read_json(note, Start)
     network, start = None, Start(imagenet=False)
     if wanted:
         try:
-            network = _fresh(settings, True)
+            network = _fresh(settings, True, classes)
         except InputError as error:
             if wanted != "auto":
                 raise
@@ -200,17 +207,23 @@ def _begin(settings: SegmentConfig, out: Path) -> tuple[nn.Module, Start]:
             found = networks.weights_note(settings)
             start = Start(imagenet=found["of"] == "imagenet", weights=found)
         write_json(note, start)
-    return network or _fresh(settings, False), start
+    return network or _fresh(settings, False, classes), start
 
 
-def _fresh(settings: SegmentConfig, pretrained: bool) -> nn.Module:
+def _fresh(settings: SegmentConfig, pretrained: bool, classes: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        return networks.of(settings, pretrained)
+        return networks.of(settings, pretrained, classes)
 
 
-def require_consistent(settings: SegmentConfig) -> None:
+def require_consistent(settings: SegmentConfig, classes: int = 1) -> None:
     """Raise `InputError` where a setting makes no difference, or none that was meant, before anything is written."""
+    if classes > 1 and settings.loss != "bce-dice" and settings.network not in networks.BINARY:
+        raise InputError(
+            f"segment.loss = {settings.loss}: is of one class, and data.classes names {classes}; set it to bce-dice"
+        )
+    if classes > 1 and settings.correction and settings.network not in networks.BINARY:
+        raise InputError("segment.correction: is for one class; leave it out, or data.classes")
     if settings.resolution % 32:
         raise InputError(f"segment.resolution = {settings.resolution}: must be a multiple of 32")
     if settings.lesion_weight != 1 and settings.loss != "bce-dice":

@@ -56,7 +56,7 @@ def of_lesions(scores: Mapping[str, Scores]) -> dict[str, Scores]:
     """
     lesion = scores.get("lesion")
     kept = slice(None) if lesion is None or not lesion.any() else lesion > 0
-    return {name: values[kept] for name, values in scores.items() if name != "lesion"}
+    return {name: scores[name][kept] for name in ("dice", "iou", "boundary") if name in scores}
 
 
 def of_healthy(scores: Mapping[str, Scores]) -> dict[str, float] | None:

@@ -10,6 +10,7 @@ into `siamese_diffusion.network_recipes`.
 """
 
 from collections.abc import Iterable
+from functools import partial
 from importlib import import_module
 
 import torch
@@ -41,24 +42,32 @@ BACKBONES = {
 own."""
 
 
+BINARY = frozenset({"unet_plain", "sanet", "polyp_pvt", "ctnet"})
+"""Networks whose published loss is of one class."""
+
+
 def names() -> list[str]:
     """The networks that `create` knows."""
     return list(_NAMES)
 
 
-def create(name: str, pretrained: bool = False, **parts: str | None) -> nn.Module:
-    """A network: (B, 3, R, R) float RGB images in [0, 1] -> (B, 1, R, R) logits of the mask.
+def create(name: str, pretrained: bool = False, classes: int = 1, **parts: str | None) -> nn.Module:
+    """A network: (B, 3, R, R) float RGB images in [0, 1] -> (B, 1, R, R) logits of the mask, or of several classes
+    (B, classes + 1, R, R), the background first.
 
     Args:
         name: one of `names()`.
         pretrained: start the encoder from ImageNet weights, downloaded on first use; otherwise from random ones.
+        classes: how many there are in a mask.
         parts: of `smp` alone: its `encoder`, `architecture` and `weights`; see `smp.create`.
 
     Raises:
-        InputError: there is no such network, or its ImageNet weights cannot be had.
+        InputError: there is no such network, it is for one class alone, or its ImageNet weights cannot be had.
     """
-    _require_name(name)
+    _require_name(name, classes)
     build = import_module(f"{__name__}.{name}").create
+    if classes > 1:
+        build = partial(build, classes=classes + 1)
     if not pretrained or name == "smp":  # which says itself what cannot be had
         network: nn.Module = build(pretrained, **parts)
         return network
@@ -75,17 +84,23 @@ def create(name: str, pretrained: bool = False, **parts: str | None) -> nn.Modul
     return network
 
 
-def _require_name(name: str) -> None:
+def _require_name(name: str, classes: int = 1) -> None:
+    if classes > 1 and name in BINARY:
+        others = ", ".join(each for each in _NAMES if each not in BINARY)
+        raise InputError(
+            f"segment.network = {name}: is published for one class, and data.classes names {classes}; choose from "
+            f"{others}"
+        )
     if name not in _NAMES:
         raise InputError(f"segment.network = {name}: no such network; choose from {', '.join(_NAMES)}")
 
 
-def of(settings: SegmentConfig, pretrained: bool = False) -> nn.Module:
+def of(settings: SegmentConfig, pretrained: bool = False, classes: int = 1) -> nn.Module:
     """The network of `settings`; arguments and errors as in `create`."""
     if settings.network != "smp":
-        return create(settings.network, pretrained)
+        return create(settings.network, pretrained, classes)
     parts = {"encoder": settings.encoder, "architecture": settings.architecture, "weights": settings.weights}
-    return create(settings.network, pretrained, **parts)
+    return create(settings.network, pretrained, classes, **parts)
 
 
 def begins_pretrained(settings: SegmentConfig) -> bool | str:
@@ -100,23 +115,24 @@ def weights_note(settings: SegmentConfig) -> dict[str, str]:
     return note_of_weights(str(settings.encoder), str(settings.weights))
 
 
-def require(settings: SegmentConfig, sides: Iterable[int], begun: bool = False) -> None:
+def require(settings: SegmentConfig, sides: Iterable[int], begun: bool = False, classes: int = 1) -> None:
     """Refuse a network that cannot be had, or not at one of these sizes, before a run has begun.
 
     Args:
         settings: of the run.
         sides: of the images that it will see, in pixels.
         begun: a checkpoint is there, and the weights to begin with are not needed.
+        classes: how many there are in a mask.
 
     Raises:
         InputError: there is no such network, encoder or architecture, they do not go together, the weights cannot be
             had or are of another encoder, or an image of one of `sides` pixels cannot be taken.
     """
-    _require_name(settings.network)
+    _require_name(settings.network, classes)
     if settings.network != "smp":
         return  # these take every multiple of 32
     with torch.random.fork_rng(devices=[]):
-        network = of(settings, bool(begins_pretrained(settings)) and not begun)
+        network = of(settings, bool(begins_pretrained(settings)) and not begun, classes)
         rows = min(2, settings.batch_size, settings.micro_batch if isinstance(settings.micro_batch, int) else 2)
         for side in sorted(set(sides)):
             try:
@@ -131,7 +147,7 @@ def require(settings: SegmentConfig, sides: Iterable[int], begun: bool = False) 
                     f"take {rows} image{'s' * (rows > 1)} of {side} pixels ({reason(error)}); choose another "
                     f"segment.resolution{', a larger batch' * (rows < 2)} or another encoder"
                 ) from None
-            if found != (1, 1, side, side):
+            if found != (1, 1 if classes == 1 else classes + 1, side, side):
                 raise InputError(
                     f"segment.architecture = {settings.architecture}: gives a map of {found[-2]} x {found[-1]} for an "
                     f"image of {side} pixels with {settings.encoder}; choose another"

@@ -12,20 +12,22 @@ from siamese_diffusion.segmentation.networks.normalize import Normalize
 
 
 class SegFormer(nn.Module):
-    """(B, 3, R, R) in [0, 1] -> (B, 1, R, R) logits, upsampled from the quarter size that the head works at."""
+    """(B, 3, R, R) in [0, 1] -> (B, classes, R, R) logits, upsampled from the quarter size that the head works at."""
 
-    def __init__(self, pretrained: bool) -> None:
+    def __init__(self, pretrained: bool, classes: int = 1) -> None:
         super().__init__()
         self.normalize = Normalize()
         if pretrained:
-            self.model = SegformerForSemanticSegmentation.from_pretrained("nvidia/mit-b0", num_labels=1)
+            self.model = SegformerForSemanticSegmentation.from_pretrained("nvidia/mit-b0", num_labels=classes)
         else:
-            self.model = SegformerForSemanticSegmentation(SegformerConfig(num_labels=1))  # its defaults are MiT-B0
+            self.model = SegformerForSemanticSegmentation(
+                SegformerConfig(num_labels=classes)
+            )  # its defaults are MiT-B0
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = self.model(self.normalize(images)).logits  # (B, 1, R/4, R/4)
+        logits = self.model(self.normalize(images)).logits  # (B, classes, R/4, R/4)
         return F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def create(pretrained: bool) -> nn.Module:
-    return SegFormer(pretrained)
+def create(pretrained: bool, classes: int = 1) -> nn.Module:
+    return SegFormer(pretrained, classes)

@@ -49,7 +49,7 @@ pretrained-models.pytorch, timm.)"""
 
 
 class EncoderDecoder(nn.Module):
-    """(B, 3, R, R) in [0, 1] -> (B, 1, R, R) logits.
+    """(B, 3, R, R) in [0, 1] -> (B, classes, R, R) logits.
 
     Args:
         network: of segmentation-models-pytorch.
@@ -71,8 +71,9 @@ def create(
     encoder: str | None = None,
     architecture: str | None = None,
     weights: str | None = None,
+    classes: int = 1,
 ) -> nn.Module:
-    """An encoder under a decoder: (B, 3, R, R) in [0, 1] -> (B, 1, R, R) logits.
+    """An encoder under a decoder: (B, 3, R, R) in [0, 1] -> (B, classes, R, R) logits.
 
     >>> network = create(True, "tu-tf_efficientnet_lite0", "Unet")  # doctest: +SKIP
 
@@ -83,6 +84,7 @@ def create(
         weights: `random`; `imagenet`, from an installed package of weights where one has this encoder's, else from the
             hub; another name of weights of segmentation-models-pytorch; the name of a package; or a file (.safetensors,
             or .pth, of which no code is run). Default: imagenet.
+        classes: channels of the logits.
 
     Raises:
         InputError: an unknown name (the line has the nearest), a pair that does not go together, or weights that cannot
@@ -90,12 +92,12 @@ def create(
     """
     encoder, architecture, weights = encoder or "resnet34", architecture or "Unet", weights or "imagenet"
     _require_names(encoder, architecture)
-    network = _build(encoder, architecture)
+    network = _build(encoder, architecture, classes)
     statistics = _statistics(encoder)
     if pretrained and weights != "random":
         source = source_of(encoder, weights, _hub_names(encoder))
         if source is None:
-            network, statistics = _from_hub(encoder, architecture, weights)
+            network, statistics = _from_hub(encoder, architecture, weights, classes)
         else:
             load_weights(network.get_submodule("encoder"), encoder, source)
     return EncoderDecoder(network, statistics)
@@ -135,12 +137,12 @@ def _require_names(encoder: str, architecture: str) -> None:
         )
 
 
-def _build(encoder: str, architecture: str, weights: str | None = None) -> nn.Module:
+def _build(encoder: str, architecture: str, classes: int, weights: str | None = None) -> nn.Module:
     kind = ARCHITECTURES[architecture.lower()]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on names of encoders that are to be renamed
-            return kind(encoder_name=encoder, encoder_weights=weights, in_channels=3, classes=1)
+            return kind(encoder_name=encoder, encoder_weights=weights, in_channels=3, classes=classes)
     except Exception as error:
         if weights is not None:
             raise
@@ -165,11 +167,11 @@ def _hub_names(encoder: str) -> list[str]:
     return list(smp.encoders.encoders[encoder]["pretrained_settings"])
 
 
-def _from_hub(encoder: str, architecture: str, weights: str) -> tuple[nn.Module, Statistics]:
+def _from_hub(encoder: str, architecture: str, weights: str, classes: int) -> tuple[nn.Module, Statistics]:
     """The network with weights from the hub or its cache, and what they expect of images."""
     try:
         with fast_failure(), tensors_only():
-            network = _build(encoder, architecture, weights)
+            network = _build(encoder, architecture, classes, weights)
             found = smp.encoders.get_preprocessing_params(encoder, weights)
     except Exception as error:  # hubs, HTTP libraries and versions differ in what they raise
         package = next((name for name, one in PACKAGES.items() if encoder in one.encoders), None)

@@ -9,7 +9,7 @@ from torch import nn
 from siamese_diffusion.segmentation.networks.normalize import Normalize
 
 
-def create(pretrained: bool, encoder: str = "resnet18") -> nn.Module:
-    """(B, 3, R, R) in [0, 1] -> (B, 1, R, R) logits; `encoder` is any name of segmentation-models-pytorch."""
+def create(pretrained: bool, encoder: str = "resnet18", classes: int = 1) -> nn.Module:
+    """(B, 3, R, R) in [0, 1] -> (B, classes, R, R) logits; `encoder` is any name of segmentation-models-pytorch."""
     weights = "imagenet" if pretrained else None
-    return nn.Sequential(Normalize(), smp.Unet(encoder, encoder_weights=weights, in_channels=3, classes=1))
+    return nn.Sequential(Normalize(), smp.Unet(encoder, encoder_weights=weights, in_channels=3, classes=classes))
