@@ -59,11 +59,12 @@ def _options(
 def demo(
     out: Out = Path("demo"),
     size: Annotated[str, Option(help="smallest (a minute or two) or default (up to six minutes).")] = "default",
+    kinds: Annotated[int, Option(help="2: polyps of two classes in one mask.")] = 1,
     device: Device = "auto",
 ) -> Result:
     """The main job end to end on made-up endoscopy: train, sample, score, segment, report."""
     quiet()
-    return api.demo(out=out, size=size, device=device)
+    return api.demo(out=out, size=size, device=device, kinds=kinds)
 
 
 @command(app)

@@ -33,7 +33,7 @@ SIZES = {"smallest": Counts(16, 4, 12), "default": Counts(64, 16, 64)}
 """Each has its study file, `studies/demo-SIZE.yaml`."""
 
 
-def demo(out: Path = Path("demo"), size: str = "default", device: str = "auto") -> dict[str, Any]:
+def demo(out: Path = Path("demo"), size: str = "default", device: str = "auto", kinds: int = 1) -> dict[str, Any]:
     """Run the study that ships with the package: both methods on phantoms, pairs drawn, judged, filtered, segmented.
 
     Args:
@@ -41,6 +41,7 @@ def demo(out: Path = Path("demo"), size: str = "default", device: str = "auto") 
             study, which `study` goes on with.
         size: "smallest" (the whole chain at its shortest; its images and scores mean nothing) or "default".
         device: "auto", "cpu", "cuda" ...
+        kinds: of polyps: 1, or 2 for two classes in one mask.
 
     Returns:
         `report`; `fit` of all drawn pairs and `kept` (how many went into segmentation) by method; `segmentation` by
@@ -51,13 +52,16 @@ def demo(out: Path = Path("demo"), size: str = "default", device: str = "auto") 
     """
     if size not in SIZES:
         raise InputError(f"--size {size}: unknown; sizes: {', '.join(SIZES)}")
+    if kinds not in (1, 2):
+        raise InputError(f"--kinds {kinds}: must be 1 or 2")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: already in use; name an empty or a new folder")
     mark(out, "study")
     begun = time.monotonic()
-    _phantoms(out / "phantoms", SIZES[size])
+    _phantoms(out / "phantoms", SIZES[size], kinds)
     file = out / "study.yaml"
-    write_text(file, packaged_study(size))
+    text = packaged_study(size)
+    write_text(file, text if kinds == 1 else text.replace(_DATA, _DATA_OF_KINDS))
     made = time.monotonic() - begun
     study(file, out, device=device)
     summary = {"report": str(out / "report.html"), "size": size, **_figures(make_plan(load_study(file), out))}
@@ -71,9 +75,13 @@ def packaged_study(size: str) -> str:
     return (resources.files("siamese_diffusion") / "studies" / f"demo-{size}.yaml").read_text(encoding="utf-8")
 
 
-def _phantoms(folder: Path, counts: Counts) -> None:
+_DATA, _DATA_OF_KINDS = "data: {resolution: 64}", "data: {resolution: 64, classes: all}"
+"""The line of the study file that says how pairs are read."""
+
+
+def _phantoms(folder: Path, counts: Counts, kinds: int) -> None:
     """Training, validation and test pairs in one folder, with the lists in `splits.json`."""
-    make_phantoms(folder, sum(counts), RESOLUTION, seed=1)
+    make_phantoms(folder, sum(counts), RESOLUTION, seed=1, kinds=kinds)
     names = iter([pair.name for pair in DataFolder(folder).pairs()])
     write_json(
         folder / "splits.json", {split: [next(names) for _ in range(n)] for split, n in counts._asdict().items()}

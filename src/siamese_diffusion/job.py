@@ -79,6 +79,7 @@ def run(
         raise InputError("run: is one process; on several devices launch its stages (docs/scale-out.md)")
     config = _settings(config or default_config(backbone))
     folder = DataFolder(data, "--data", config.data).require_real()
+    config = folder.resolved(config)
     _require_usable(folder, config)
     if dry_run:
         from siamese_diffusion.job_estimate import estimate

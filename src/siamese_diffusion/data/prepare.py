@@ -20,6 +20,7 @@ from siamese_diffusion import progress
 from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.config import READING, Config, update
 from siamese_diffusion.data import allotment, prepared
+from siamese_diffusion.data.classes import entries
 from siamese_diffusion.data.clinical import dicom, nifti
 from siamese_diffusion.data.clinical.cases import CHOICES, Options, pseudonyms
 from siamese_diffusion.data.clinical.told import kinds
@@ -128,7 +129,8 @@ def prepare(
         config = update(config, "data", window=window)
     require_apart(out, data=data)
     with hold(out), _unpacked(data, out) as folder:
-        named = parse_labels(labels) if labels else {}
+        said = {str(entry.value): entry.name for entry in entries(config.data) if entry.value is not None}
+        named = parse_labels(labels) if labels else said
         if class_files is not None:
             options.require_used("plain")
             files = classes.read(folder, [word.strip() for word in class_files.split(",")])

@@ -130,6 +130,8 @@ def sample(
     config = update(config or trained.config, "sample", **overrides)
     fit = trained.config.data.fit  # the network knows images that were squared in this way
     config = update(config, "data", fit=fit)
+    if config.data.classes == "all":
+        config = update(config, "data", classes=class_names(trained.config.data))
     if config.sample.aspect == "source" and fit == "crop":
         raise InputError(
             "sample.aspect = source: the run's data.fit = crop leaves nothing to fill the rest with; use square"
@@ -449,7 +451,7 @@ def _wanted(
     folder = DataFolder.of(masks, "--masks", data)
     found = folder.masks(data.split, data.limit, data.limit_seed)
     if trained.config.data.classes:
-        _require_known_classes(folder, class_names(data), class_names(trained.config.data))
+        _require_known_classes(folder, class_names(trained.config.data))
     return [
         Wanted(f"{name}-{copy:02d}" if per_mask > 1 else name, name, mask, copy)
         for name, mask in found
@@ -457,10 +459,13 @@ def _wanted(
     ]
 
 
-def _require_known_classes(folder: DataFolder, asked: Sequence[str], known: Sequence[str]) -> None:
+def _require_known_classes(folder: DataFolder, known: Sequence[str]) -> None:
     """The masks hold no class that the run has not learned, and are read in its order."""
-    if tuple(asked) != tuple(known):
-        raise InputError(f"data.classes = {', '.join(asked)}: the run has learned {', '.join(known)}, in this order")
+    asked = folder.decoding.class_names
+    if asked != tuple(known):
+        raise InputError(
+            f"data.classes = {', '.join(asked) or '()'}: the run has learned {', '.join(known)}, in this order"
+        )
     if more := folder.decoding.unasked():
         raise InputError(
             f"{folder.named}: holds {', '.join(more)}, which the run has not learned (it knows {', '.join(known)}); "

@@ -178,9 +178,19 @@ def render(metrics: Mapping[str, Any]) -> str:
             f"pairs: {counts['synthetic']} synthetic, {counts['real']} real, {counts['held_out']} held out",
             f"{name} ({distance['extractor']}): {_shown(distance)}",
             f"mask fit, Dice: {_shown(fit['dice'])}; judge on real images {fit['judge']['dice']:.3f}",
+            *_classes(fit),
             f"flagged as copies: {len(novelty['flagged'])} of {counts['synthetic']}",
         ]
     )
+
+
+def _classes(fit: Mapping[str, Any]) -> list[str]:
+    """Of several classes a line each, and what is reached with these exchanged."""
+    lines = [
+        f"  {name}: {_shown(one['dice'])}" + (f"; judge {one['judge']:.3f}" if one["judge"] is not None else "")
+        for name, one in fit.get("classes", {}).items()
+    ]
+    return lines + ([f"  classes exchanged: {_shown(fit['exchanged'])}"] if "exchanged" in fit else [])
 
 
 def _shown(figure: Mapping[str, Any]) -> str:

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.images import Mask, Pixels, square
+from siamese_diffusion.data.classes import AnyMask, shown_colours
+from siamese_diffusion.data.folder import open_as_written
+from siamese_diffusion.data.images import Pixels, square
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.report import labelled_rows
+from siamese_diffusion.settings import MOST_CLASSES
 from siamese_diffusion.studies.cells import Cell
 from siamese_diffusion.studies.plan import Made, Plan
 
 PAIRS_SHOWN = 8
-
 TILE = 192
 """Side of a picture, in pixels."""
 
@@ -89,13 +90,16 @@ def _rows(
 
 
 def _by_name(folder: Path) -> dict[str, Pair]:
-    return {pair.name: pair for pair in DataFolder(folder).pairs()}
+    return {pair.name: pair for pair in open_as_written(folder).pairs()}
 
 
 def _images(pairs: Sequence[Pair]) -> list[Pixels]:
     return [pair.image.squared(TILE) for pair in pairs]
 
 
-def _white(mask: Mask) -> Pixels:
-    """The lesion in white on black, uint8 (TILE, TILE, 3)."""
-    return square(mask, TILE)[..., None].repeat(3, -1).astype(np.uint8) * 255
+def _white(mask: AnyMask) -> Pixels:
+    """The lesion in white on black, or each class in its colour, uint8 (TILE, TILE, 3)."""
+    small = square(mask, TILE)
+    if mask.dtype != np.bool_:
+        return np.asarray(shown_colours(MOST_CLASSES)[small])
+    return small[..., None].repeat(3, -1).astype(np.uint8) * 255

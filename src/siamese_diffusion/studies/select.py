@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from siamese_diffusion.data.folder import DataFolder
+from siamese_diffusion.data.folder import open_as_written
 from siamese_diffusion.data.pairs import Pair
+from siamese_diffusion.data.prepared import write_classes
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.evaluation.scores import read_fits
 from siamese_diffusion.files import whole_folder, write_jsonl
@@ -40,7 +41,7 @@ def select(
     kept: list[tuple[int, Pair, float | None]] = []
     considered, best = 0, 0.0
     for number, folder in enumerate(rounds):
-        pairs = DataFolder(folder).pairs()
+        pairs = open_as_written(folder).pairs()
         fits = read_fits(scores[number] / "fit.csv") if scores is not None else {}
         for index in np.random.default_rng(number).permutation(len(pairs)):
             if len(kept) == count:
@@ -57,6 +58,7 @@ def select(
         )
     rows = []
     with whole_folder(out) as folder:
+        write_classes(folder, kept[0][1].mask.decoding.class_names)
         for number, pair, fit in kept:
             row: dict[str, Any] = {"prompt": pair.prompt, **pair.extra, "round": number, "fit": fit}
             for key, source in (("image", pair.image.path), ("mask", pair.mask.path)):

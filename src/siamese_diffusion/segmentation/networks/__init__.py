@@ -97,10 +97,11 @@ def _require_name(name: str, classes: int = 1) -> None:
 
 def of(settings: SegmentConfig, pretrained: bool = False, classes: int = 1) -> nn.Module:
     """The network of `settings`; arguments and errors as in `create`."""
+    several = {"classes": classes} if classes > 1 else {}
     if settings.network != "smp":
-        return create(settings.network, pretrained, classes)
+        return create(settings.network, pretrained, **several)
     parts = {"encoder": settings.encoder, "architecture": settings.architecture, "weights": settings.weights}
-    return create(settings.network, pretrained, classes, **parts)
+    return create(settings.network, pretrained, **several, **parts)
 
 
 def begins_pretrained(settings: SegmentConfig) -> bool | str:
