@@ -8,6 +8,7 @@ from PIL import Image
 
 from siamese_diffusion.config import Config, DataConfig, load_config, update
 from siamese_diffusion.data.arrays import map_pairs, require_lesions
+from siamese_diffusion.data.check import check
 from siamese_diffusion.data.classes import hint_colours, planes, present, prompt_for
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.images import square
@@ -211,3 +212,11 @@ def test_label_maps_are_written_as_they_are(tmp_path: Path) -> None:
 def test_settings_are_kept() -> None:
     config = update(Config(), "data", classes=CELLS)
     assert update(config, "train", steps=5).data.classes == tuple(CELLS.split(","))
+
+
+def test_check_refuses_what_training_would(tmp_path: Path) -> None:
+    data = cells(tmp_path / "d")
+    assert check(data, load_config(None, [f"data.classes={CELLS}"]).data).usable
+    found = check(data, load_config(None, ["data.classes=nucleus=255,other=7"]).data)
+    assert not found.usable
+    assert any("shows other" in problem.detail for problem in found.problems)

@@ -118,10 +118,16 @@ def refusal(folder: DataFolder, settings: DataConfig) -> Problem | None:
 def no_lesions(folder: DataFolder, facts: Sequence[Facts], settings: DataConfig) -> Iterator[Problem]:
     """Nothing is to be learnt from the pairs that `train` would take, which it can begin to read."""
     chosen = {pair.image.path for pair in folder.pairs(settings.split, settings.limit, settings.limit_seed)}
-    seen = [fact.seen for fact in facts if fact.image in chosen and fact.coverage is not None]
-    for what, none in (("empty", not any(some for some, _ in seen)), ("full", all(every for _, every in seen))):
+    seen = [fact.held for fact in facts if fact.image in chosen and fact.coverage is not None]
+    held = frozenset[int]().union(*seen)
+    at = f"at data.resolution = {settings.resolution}"
+    for what, none in (("empty", held == {0}), ("full", len(held) == 1 and held != {0})):
         if seen and none:
-            detail = f"every mask that training would take is {what} at data.resolution = {settings.resolution}"
+            detail = f"every mask that training would take is {what} {at}"
+            yield Problem("no lesion", str(folder.path), detail, fatal=True)
+    for number, name in enumerate(folder.decoding.class_names, 1):
+        if seen and held != {0} and number not in held:
+            detail = f"no mask that training would take shows {name} {at}; leave it out of data.classes"
             yield Problem("no lesion", str(folder.path), detail, fatal=True)
 
 

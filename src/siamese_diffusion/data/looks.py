@@ -57,8 +57,8 @@ class Facts:
     centre: tuple[float, float] | None = None
     """The lesion's centroid as shares of width and height; None where there is no lesion."""
     losses: Losses = NO_LOSSES
-    seen: tuple[bool, bool] = (False, False)
-    """Whether any pixel is lesion, and whether all are, at the resolution of training."""
+    held: frozenset[int] = frozenset()
+    """Background, 0, lesion, 1, or the classes that are in the mask at the resolution of training."""
     laid: str | None = None
     """What was done to lay the mask on its image."""
     problems: tuple[Problem, ...] = ()
@@ -121,6 +121,7 @@ def _measured(decoding: Decoding, facts: Facts, labels: Pixels, stored: list[Sto
     mask = decoding.lesion(labels)
     settings = decoding.settings
     small = square(mask, settings.resolution, settings.fit)
+    classes = square(decoding.target(labels), settings.resolution, settings.fit) if settings.classes else small
     path = printable(facts.mask.path)
     share = float(np.count_nonzero(mask) / mask.size)
     if not mask.any():
@@ -140,7 +141,7 @@ def _measured(decoding: Decoding, facts: Facts, labels: Pixels, stored: list[Sto
         framed=0.5 < share < 1 and _rim_share(mask) > FRAME,
         centre=_centre(mask) if share else None,
         losses=losses(mask, small, settings.fit),
-        seen=(bool(small.any()), bool(small.all())),
+        held=frozenset(np.unique(classes).tolist()),
     )
 
 
