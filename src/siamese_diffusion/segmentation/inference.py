@@ -142,7 +142,7 @@ def score_set(
         if also is not None:
             also(part, masks, seen)
         if settings.score_at == "native":
-            found += [_native(each, pair.mask) for each, pair in zip(seen, part, strict=True)]
+            found.append(join([_native(each, pair.mask) for each, pair in zip(seen, part, strict=True)]))
         else:
             found.append(score(torch.from_numpy(seen), torch.from_numpy(masks), field=True))
     scores = join(found)
