@@ -16,7 +16,7 @@ from PIL import Image
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("pylibjpeg")
 
-from clinical_files import (
+from clinical_files import (  # noqa: E402
     BORN,
     CAPTURE,
     CT,
@@ -30,7 +30,7 @@ from clinical_files import (
     structures,
     uid,
     write,
-)  # noqa: E402
+)
 from pydicom.pixels.processing import apply_voi_lut, convert_color_space  # noqa: E402
 from pydicom.pixels.utils import pixel_array  # noqa: E402
 

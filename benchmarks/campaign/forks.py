@@ -26,8 +26,8 @@ import siamese_diffusion
 from siamese_diffusion import cli
 
 PATIENCE = 120.0
-"""Seconds after which a command is taken to hang: of processor time, or of a clock without a second of that. On a
-crowded machine a command may take long and yet do what it can."""
+"""Seconds after which a command is taken to hang: of processor time; or of a clock, where it has used less than a second
+of that and does not ask for more. On a crowded machine a command may take long and yet do what it can."""
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 """What is held back while a fork is made ready, as if it came later."""
@@ -145,8 +145,8 @@ def wait(process: int, patience: float = PATIENCE) -> tuple[int, bool]:
             if done:
                 return os.waitstatus_to_exitcode(status), False
         if time.monotonic() > until:
-            spent = _spent(process)
-            if spent < counted + 1 or spent > patience:
+            spent, waits = _spent(process), not _is_ready(process)
+            if (spent < counted + 1 and waits) or spent > patience:
                 os.kill(process, signal.SIGKILL)
                 os.waitpid(process, 0)
                 return -signal.SIGKILL, True
@@ -161,6 +161,18 @@ def _spent(process: int) -> float:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         own = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")  # utime, stime, and those of ended children
     return own + sum(_spent(child) for child in _children(process))
+
+
+def _is_ready(process: int) -> bool:
+    """Whether a process, or one below it, would go on if it got a processor; looked at a few times."""
+    for _ in range(20):
+        with contextlib.suppress(OSError, IndexError):
+            if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in "RD":
+                return True
+        if any(_is_ready(child) for child in _children(process)):
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def run(

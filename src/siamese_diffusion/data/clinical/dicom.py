@@ -103,6 +103,19 @@ def source(folder: Path, settings: DataConfig, options: Options, labels: Mapping
     return _beside(folder, headers, settings, options, labels)
 
 
+def unmarked(
+    folder: Path, files: Sequence[Path], settings: DataConfig, options: Options
+) -> tuple[list[str], Iterator[Pixels]]:
+    """All frames of a folder's images: whose each is, and what they show."""
+    require_library("pydicom")
+    headers = scan(folder, options)
+    options.left.update(headers.left)
+    options.left["segmentations and structure sets"] += len(headers.segmentations) + len(headers.structures)
+    ordered = _ordered(headers.images, settings, options)
+    whose = [one.image.patient or _folder_of(one.image.path, folder, None) for one in ordered.frames]
+    return whose, (picture for _, picture in ordered.pictures(ordered.frames))
+
+
 def _has_mask_files(folder: Path, headers: Headers) -> bool:
     try:
         _by_names(folder, headers)
