@@ -26,8 +26,8 @@ import siamese_diffusion
 from siamese_diffusion import cli
 
 PATIENCE = 120.0
-"""Seconds after which a command is taken to hang: of processor time; or of a clock, where it has used less than a second
-of that and does not ask for more. On a crowded machine a command may take long and yet do what it can."""
+"""Seconds after which a command is taken to hang: of processor time; or of a clock, where it has used less than a
+second of that and does not ask for more. On a crowded machine a command may take long and yet do what it can."""
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 """What is held back while a fork is made ready, as if it came later."""

@@ -261,8 +261,8 @@ def find_bsdtar(archive: Path) -> str:
         if path and b"bsdtar" in subprocess.run([path, "--version"], capture_output=True, check=False).stdout:
             return path
     raise InputError(
-        f"{archive}: is neither ZIP nor tar, and other archives (RAR) need the program bsdtar (Debian and Ubuntu: package "
-        "libarchive-tools); or unpack it yourself and give the folder with --archive"
+        f"{archive}: is neither ZIP nor tar, and other archives (RAR) need the program bsdtar (Debian and Ubuntu: "
+        "package libarchive-tools); or unpack it yourself and give the folder with --archive"
     )
 
 
