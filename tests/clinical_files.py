@@ -133,7 +133,7 @@ def structures(
         roi.ROINumber = drawn.ReferencedROINumber = observed.ReferencedROINumber = number
         roi.ROIName, roi.ReferencedFrameOfReferenceUID = name, head.FrameOfReferenceUID
         observed.RTROIInterpretedType = "EXTERNAL" if name in external else "GTV"
-        drawn.ContourSequence = Items(_contour(*rest) for other, *rest in contours if other == name)
+        drawn.ContourSequence = Items(_contour(*rest[1:]) for rest in contours if rest[0] == name)
         for held, row in zip(rows, (roi, drawn, observed), strict=True):
             held.append(row)
     head.StructureSetROISequence, head.ROIContourSequence, head.RTROIObservationsSequence = map(Items, rows)

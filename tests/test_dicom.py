@@ -40,6 +40,7 @@ from siamese_diffusion.data.clinical.cases import number_all, pseudonyms  # noqa
 from siamese_diffusion.data.clinical.pixels import frames, levels_of, needs_levels, to_picture  # noqa: E402
 from siamese_diffusion.data.folder import DataFolder  # noqa: E402
 from siamese_diffusion.data.prepare import prepare  # noqa: E402
+from siamese_diffusion.diffusion.pretrain import pretrain  # noqa: E402
 from siamese_diffusion.errors import InputError  # noqa: E402
 from siamese_diffusion.files import read_json  # noqa: E402
 
@@ -723,3 +724,16 @@ def test_an_interrupted_call_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     written(tmp_path / "data", tmp_path / "out", every=4, resume=True)
     one, two = tree(tmp_path / "out"), tree(tmp_path / "whole")
     assert {name: one[name] for name in one if name != "inputs.json"} == {n: two[n] for n in two if n != "inputs.json"}
+
+
+def test_series_without_masks_train_a_backbone(tmp_path: Path, tiny: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    heads = series(tmp_path / "data")
+    structures(tmp_path / "data/rs.dcm", [("x", heads[0], [(1, 1, 1), (9, 1, 1), (9, 9, 1)], "CLOSED_PLANAR")])
+    for i in range(3):  # fewer than the DICOM files: perhaps masks, and no images
+        save(tmp_path / f"data/{i}.png", disc(5))
+    result = pretrain(tmp_path / "data", tmp_path / "run", tiny, device="cpu")
+    assert result["images"] == 9
+    assert "1 segmentations and structure sets" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run/cache/slices").exists()
+    assert not any(IDENTITY.encode() in path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
+    assert pretrain(tmp_path / "data", tmp_path / "run", tiny, resume=True, device="cpu") == result

@@ -9,7 +9,7 @@ from tiny import TINY
 from torch import nn
 
 from siamese_diffusion import job
-from siamese_diffusion.config import Config, build_config, update
+from siamese_diffusion.config import Config, build_config
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, write_json
@@ -179,6 +179,7 @@ def test_imagenet_weights_that_are_installed_are_used_unless_a_network_is_chosen
 def test_all_pairs_as_training_pairs_are_refused_before_hours_of_training(
     disc_pairs: DiscPairs, tmp_path: Path
 ) -> None:
+    every = build_config({**TINY, "data": {"split": None}}, "tests")
     with pytest.raises(InputError, match=r"data.split = null: .*tests on"):
-        job.run(disc_pairs(24), tmp_path / "job", config=update(settings(), "data", split=None), device="cpu")
+        job.run(disc_pairs(24), tmp_path / "job", config=every, device="cpu")
     assert not (tmp_path / "job").exists()

@@ -59,7 +59,7 @@ def _levels(path: Path) -> NDArray[np.uint8] | None:
     if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
         values = np.nan_to_num(np.asarray(image, np.float64))
         spread = float(np.ptp(values)) or 1.0
-        return ((values - values.min()) * (255 / spread)).astype(np.uint8)
+        return np.asarray((values - values.min()) * (255 / spread), np.uint8)
     return np.asarray(image.convert("L"))
 
 

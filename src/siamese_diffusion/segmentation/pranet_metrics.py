@@ -53,8 +53,8 @@ class FieldScores(NamedTuple):
 
     @staticmethod
     def join(parts: "Sequence[FieldScores]") -> "FieldScores":
-        *images, curves = zip(*parts, strict=True)
-        return FieldScores(*map(np.concatenate, images), np.sum(curves, axis=0))
+        images = [np.concatenate([part[place] for part in parts]) for place in range(6)]
+        return FieldScores._make([*images, np.sum([part.curves for part in parts], axis=0)])
 
 
 def field_scores(probabilities: NDArray[np.floating[Any]], masks: NDArray[np.bool_]) -> FieldScores:
@@ -73,7 +73,7 @@ def field_scores(probabilities: NDArray[np.floating[Any]], masks: NDArray[np.boo
         found.append((*sweep(picture, mask), results["em"]["curve"], results["wfm"], results["sm"], results["mae"]))
     dice, iou, alignment, *single = (np.array(each, np.float64) for each in zip(*found, strict=True))
     curves = np.stack([dice, iou, alignment])  # (3, N, 256)
-    return FieldScores(*curves.mean(2), *single, curves.sum(1))
+    return FieldScores._make([*curves.mean(2), *single, curves.sum(1)])
 
 
 def _structure() -> Any:

@@ -68,7 +68,7 @@ def tar_opener(head: bytes) -> Callable[..., Any] | None:
     """What opens a tar archive that begins with these bytes, 512 of them; None for other files."""
     if head[257:262] == b"ustar":
         return open
-    packed = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+    packed: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
     return next((opener for magic, opener in packed.items() if head.startswith(magic)), None)
 
 
