@@ -12,7 +12,7 @@ from pydicom.sequence import Sequence as Items
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 CT, MR, CAPTURE = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.7"
-SEG = "1.2.840.10008.5.1.4.1.1.66.4"
+SEG, RTSTRUCT = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.481.3"
 NAME, IDENTITY, BORN = "Mustermann^Erika", "PAT-77-4711", "19640812"
 """What must never be written."""
 
@@ -115,6 +115,39 @@ def segmentation(
 def _segment(number: int, name: str) -> Dataset:
     found = Dataset()
     found.SegmentNumber, found.SegmentLabel, found.SegmentAlgorithmType = number, name, "MANUAL"
+    return found
+
+
+def structures(
+    path: Path,
+    contours: Sequence[tuple[str, Dataset | None, Sequence[tuple[float, float, float]], str]],
+    external: Sequence[str] = (),
+    patient: str = IDENTITY,
+) -> Dataset:
+    """A structure set: of each contour its structure, the image that it names, its points in mm, and its kind."""
+    head = header(RTSTRUCT, path, patient, "structures")
+    names = list(dict.fromkeys(name for name, *_ in contours))
+    rows: list[list[Dataset]] = [[], [], []]
+    for number, name in enumerate(names, start=1):
+        roi, drawn, observed = Dataset(), Dataset(), Dataset()
+        roi.ROINumber = drawn.ReferencedROINumber = observed.ReferencedROINumber = number
+        roi.ROIName, roi.ReferencedFrameOfReferenceUID = name, head.FrameOfReferenceUID
+        observed.RTROIInterpretedType = "EXTERNAL" if name in external else "GTV"
+        drawn.ContourSequence = Items(_contour(*rest[1:]) for rest in contours if rest[0] == name)
+        for held, row in zip(rows, (roi, drawn, observed), strict=True):
+            held.append(row)
+    head.StructureSetROISequence, head.ROIContourSequence, head.RTROIObservationsSequence = map(Items, rows)
+    return write(path, head)
+
+
+def _contour(marked: Dataset | None, points: Sequence[tuple[float, float, float]], kind: str) -> Dataset:
+    found = Dataset()
+    found.ContourGeometricType, found.NumberOfContourPoints = kind, len(points)
+    found.ContourData = [f"{value:.6g}" for point in points for value in point]
+    if marked is not None:
+        source = Dataset()
+        source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = marked.SOPClassUID, marked.SOPInstanceUID
+        found.ContourImageSequence = Items([source])
     return found
 
 

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,21 @@ from PIL import Image
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("pylibjpeg")
 
-from clinical_files import BORN, CAPTURE, CT, IDENTITY, MR, NAME, header, image, other, segmentation, uid, write  # noqa: E402
+from clinical_files import (  # noqa: E402
+    BORN,
+    CAPTURE,
+    CT,
+    IDENTITY,
+    MR,
+    NAME,
+    header,
+    image,
+    other,
+    segmentation,
+    structures,
+    uid,
+    write,
+)
 from pydicom.pixels.processing import apply_voi_lut, convert_color_space  # noqa: E402
 from pydicom.pixels.utils import pixel_array  # noqa: E402
 
@@ -26,6 +40,7 @@ from siamese_diffusion.data.clinical.cases import number_all, pseudonyms  # noqa
 from siamese_diffusion.data.clinical.pixels import frames, levels_of, needs_levels, to_picture  # noqa: E402
 from siamese_diffusion.data.folder import DataFolder  # noqa: E402
 from siamese_diffusion.data.prepare import prepare  # noqa: E402
+from siamese_diffusion.diffusion.pretrain import pretrain  # noqa: E402
 from siamese_diffusion.errors import InputError  # noqa: E402
 from siamese_diffusion.files import read_json  # noqa: E402
 
@@ -323,6 +338,124 @@ def test_segmentations_that_fit_nothing_are_refused(tmp_path: Path) -> None:
         written(tmp_path / "alone", tmp_path / "new")
 
 
+# ---- structure sets --------------------------------------------------------------------------------------------------
+
+SPACED = {"PixelSpacing": [0.5, 2.0], "ImagePositionPatient": [-10, 5, 1]}
+"""Pixels 2 mm wide and 0.5 mm high, the first one's centre at x = -10, y = 5."""
+
+
+def box(left: float, top: float, right: float, bottom: float) -> list[tuple[float, float]]:
+    """Corners of a rectangle of pixels, from the outer corner of the first one."""
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
+def boxes(*areas: tuple[int, int, int, int]) -> NDArray[np.bool_]:
+    drawn = np.zeros(SHAPE, bool)
+    for left, top, right, bottom in areas:
+        drawn[top:bottom, left:right] ^= True
+    return drawn
+
+
+def structured(folder: Path, drawn: Sequence[Any], **more: Any) -> list[Any]:
+    """A series of three slices with a structure set: (name, slice or None, z, corners, kind) of each contour."""
+    heads = [
+        image(
+            folder / f"ct/IM{n}",
+            grey(n),
+            CT,
+            series="ct",
+            InstanceNumber=n,
+            ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+            **{**SPACED, "ImagePositionPatient": [-10, 5, float(n)]},
+        )
+        for n in (1, 2, 3)
+    ]
+    rows = [
+        (
+            name,
+            None if n is None else heads[n - 1],
+            [(2 * (x - 0.5) - 10, 0.5 * (y - 0.5) + 5, z) for x, y in corners],
+            kind,
+        )
+        for name, n, z, corners, kind in drawn
+    ]
+    structures(folder / "rs.dcm", rows, **more)
+    return heads
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_contours_are_drawn_on_the_slices_that_they_lie_on(tmp_path: Path, named: bool) -> None:
+    closed = "CLOSED_PLANAR"
+    structured(
+        tmp_path / "data",
+        [
+            ("tumour", 2 if named else None, 2.0, box(4, 6, 12, 30), closed),
+            ("tumour", 2 if named else None, 2.1, box(6, 10, 10, 20), closed),  # a hole
+            ("node", 2 if named else None, 2.0, box(20, 2, 25, 8), closed),
+            ("node", 3 if named else None, 3.0, box(20, 2, 25, 8), closed),
+            ("isocentre", 2 if named else None, 2.0, [(3, 3)], "POINT"),
+        ],
+    )
+    result = written(tmp_path / "data", tmp_path / "out", every=1)
+    assert result["classes"] == {1: "node", 2: "tumour"}
+    masks = [pair.mask.read() for pair in DataFolder(tmp_path / "out").pairs()]
+    node, tumour = boxes((20, 2, 25, 8)), boxes((4, 6, 12, 30), (6, 10, 10, 20))
+    assert [np.array_equal(*each) for each in zip(masks, (boxes(), node | tumour, node), strict=True)] == [True] * 3
+    stored = np.asarray(Image.open(tmp_path / "out/masks/p001-s0002.png"))
+    assert np.array_equal(stored == 2, tumour)
+    assert IDENTITY not in "".join(str(path) for path in (tmp_path / "out").rglob("*"))
+
+
+def test_the_outline_of_the_body_is_no_lesion_unless_it_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        ("BODY", 1, 1.0, box(0, 0, 31, 40), "CLOSED_PLANAR"),
+        ("a liver", 1, 1.0, box(5, 5, 20, 30), "CLOSED_PLANAR"),
+        ("lesion", 1, 1.0, box(8, 8, 12, 12), "CLOSED_PLANAR"),
+    ]
+    structured(tmp_path / "data", rows, external=("BODY",))
+    written(tmp_path / "data", tmp_path / "any", lesion_only=True)
+    assert "1 outlines of the body (EXTERNAL)" in " ".join(capsys.readouterr().err.split())
+    assert np.array_equal(DataFolder(tmp_path / "any").pairs()[0].mask.read(), boxes((5, 5, 20, 30)))
+    written(tmp_path / "data", tmp_path / "liver", foreground="a liver")  # the lesion in it is no hole
+    assert np.array_equal(DataFolder(tmp_path / "liver").pairs()[0].mask.read(), boxes((5, 5, 20, 30)))
+    written(tmp_path / "data", tmp_path / "body", foreground="BODY")
+    assert DataFolder(tmp_path / "body").pairs()[0].mask.read().all()
+
+
+def test_structure_sets_that_cannot_be_laid_are_refused(tmp_path: Path) -> None:
+    across = [("x", 2, 1.0, box(4, 6, 12, 30), "CLOSED_PLANAR")]  # names slice 2, and lies on slice 1
+    structured(tmp_path / "a", across)
+    with pytest.raises(InputError, match=r"rs\.dcm: has a contour that lies up to 1\.0 mm off its slice IM2"):
+        written(tmp_path / "a", tmp_path / "out")
+    structured(tmp_path / "b", [("x", 2, 2.0, box(4, 6, 12, 30), "CLOSED_PLANAR")])
+    head = pydicom.dcmread(tmp_path / "b/ct/IM2")
+    del head.PixelSpacing
+    write(tmp_path / "b/ct/IM2", head)
+    with pytest.raises(InputError, match=r"IM2 does not say where it lies and how large its pixels are"):
+        written(tmp_path / "b", tmp_path / "out")
+    structured(tmp_path / "c", [("x", None, 9.0, box(4, 6, 12, 30), "CLOSED_PLANAR")])
+    with pytest.raises(InputError, match="no segmentation object or structure set marks an image of the folder"):
+        written(tmp_path / "c", tmp_path / "out")
+    head = pydicom.dcmread(tmp_path / "c/rs.dcm")
+    head.ROIContourSequence[0].ContourSequence[0].ContourData = [1.0, 2.0]
+    write(tmp_path / "c/rs.dcm", head)
+    with pytest.raises(InputError, match=r"rs\.dcm: the structure set is damaged \(.*triples.*--skip-damaged"):
+        written(tmp_path / "c", tmp_path / "out")
+    assert not (tmp_path / "out/images").exists()
+
+
+def test_masks_beside_images_come_before_a_structure_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    structured(tmp_path / "data", [("x", 2, 2.0, box(4, 6, 12, 30), "CLOSED_PLANAR")])
+    (tmp_path / "data/ct").rename(tmp_path / "data/images")
+    for n in (1, 2, 3):
+        save(tmp_path / f"data/masks/IM{n}.png", disc(4 + n))
+    written(tmp_path / "data", tmp_path / "out")
+    assert "1 structure sets beside masks" in " ".join(capsys.readouterr().err.split())
+    assert np.array_equal(DataFolder(tmp_path / "out").pairs()[1].mask.read(), disc(6))
+
+
 # ---- masks beside images ---------------------------------------------------------------------------------------------
 
 
@@ -409,7 +542,7 @@ def test_what_is_no_image_is_left_out_and_counted(tmp_path: Path, capsys: pytest
         "1 Grayscale Softcopy Presentation State",
         "1 Comprehensive SR",
         "1 RT Dose",
-        "1 RT Structure Set",
+        "1 structure sets of images that are not there",
         "1 12-lead ECG Waveform",
         "1 directories (DICOMDIR)",
         "1 images of series without segmentation",
@@ -591,3 +724,16 @@ def test_an_interrupted_call_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     written(tmp_path / "data", tmp_path / "out", every=4, resume=True)
     one, two = tree(tmp_path / "out"), tree(tmp_path / "whole")
     assert {name: one[name] for name in one if name != "inputs.json"} == {n: two[n] for n in two if n != "inputs.json"}
+
+
+def test_series_without_masks_train_a_backbone(tmp_path: Path, tiny: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    heads = series(tmp_path / "data")
+    structures(tmp_path / "data/rs.dcm", [("x", heads[0], [(1, 1, 1), (9, 1, 1), (9, 9, 1)], "CLOSED_PLANAR")])
+    for i in range(3):  # fewer than the DICOM files: perhaps masks, and no images
+        save(tmp_path / f"data/{i}.png", disc(5))
+    result = pretrain(tmp_path / "data", tmp_path / "run", tiny, device="cpu")
+    assert result["images"] == 9
+    assert "1 segmentations and structure sets" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run/cache/slices").exists()
+    assert not any(IDENTITY.encode() in path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
+    assert pretrain(tmp_path / "data", tmp_path / "run", tiny, resume=True, device="cpu") == result

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import gzip
 import hashlib
 import io
 import json
@@ -11,10 +12,11 @@ import stat
 import struct
 import subprocess
 import sys
+import tarfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -584,6 +586,67 @@ def test_stream_of_another_archive(
         with pytest.raises(InputError, match=words):
             unpack(path, tmp_path / "in", Limits(100))
         assert not (tmp_path / "evil").exists()
+
+
+def tarred(members: Sequence[tuple[str, bytes, bytes]], kind: str = "gz") -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode=f"w:{kind}") as file:
+        for name, body, type_ in members:
+            member = tarfile.TarInfo(name)
+            member.size, member.type, member.linkname = len(body), type_, "/etc/passwd"
+            file.addfile(member, io.BytesIO(body))
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["", "gz", "bz2", "xz"])
+def test_tar_needs_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    path = tmp_path / "a.archive"
+    whole = tarred([("data", b"", tarfile.DIRTYPE), ("data/images/a.png", picture(1), b"0"), ("._a", b"x", b"0")], kind)
+    path.write_bytes(whole)
+    (found,) = unpack(path, tmp_path / "in", Limits(1 << 20))
+    assert found == tmp_path / "in/data/images/a.png"
+    assert found.read_bytes() == picture(1)
+    path.write_bytes(whole[: len(whole) // 3])
+    with pytest.raises(InputError, match=r"a.archive: .*damaged"):
+        unpack(path, tmp_path / "cut", Limits(1 << 20))
+
+
+def test_tar_that_would_get_out_or_grow_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tgz"
+    plain = tarfile.REGTYPE
+    long_name = "d/" + "x" * (2 << 20)
+    for members, words in (
+        ([("../../evil", b"x", plain)], "outside"),
+        ([("/evil", b"x", plain)], "outside"),
+        ([("link", b"", tarfile.SYMTYPE)], "link is a link"),
+        ([("pipe", b"", tarfile.FIFOTYPE)], "pipe is a special file"),
+        ([("a", b"x", plain), ("A", b"x", plain)], "twice"),
+        ([("long", b"x" * 101, plain)], "far more"),
+        ([(long_name, b"", plain)], "longer than any"),
+        ([("holes", b"", tarfile.GNUTYPE_SPARSE)], "stored with holes"),
+        ([("only a folder", b"", tarfile.DIRTYPE)], "holds no files"),
+    ):
+        path.write_bytes(tarred(members))
+        with pytest.raises(InputError, match=words):
+            unpack(path, tmp_path / "in", Limits(100))
+    path.write_bytes(gzip.compress(bytes(200 << 20)))  # empty blocks, without an end
+    with pytest.raises(InputError, match=r"a.tgz: (holds no files|grows more than)"):
+        unpack(path, tmp_path / "in", Limits(100))
+    path.write_bytes(gzip.compress(b"x" * 100))
+    with pytest.raises(InputError, match=r"a.tgz: the archive is damaged"):
+        unpack(path, tmp_path / "in", Limits(100))
+    assert not (tmp_path / "evil").exists()
+
+
+def test_what_an_archive_holds_besides_files_is_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are unpacked as well: a few KB of them may be many MB."""
+    monkeypatch.setattr(archives, "_SMALL", 1 << 20)
+    path = tmp_path / "a.tgz"
+    path.write_bytes(tarred([(f"{i}{'x' * 900_000}", b"", tarfile.DIRTYPE) for i in range(16)]))
+    assert path.stat().st_size < 100_000
+    with pytest.raises(InputError, match=r"a.tgz: grows more than 200 times"):
+        unpack(path, tmp_path / "in", Limits(100))
 
 
 def test_rar_without_the_program_says_what_to_do(

@@ -174,3 +174,12 @@ def test_imagenet_weights_that_are_installed_are_used_unless_a_network_is_chosen
     assert chosen.evaluate.fit_network == "smp"
     own = settings()
     assert job._settings(own) == own
+
+
+def test_all_pairs_as_training_pairs_are_refused_before_hours_of_training(
+    disc_pairs: DiscPairs, tmp_path: Path
+) -> None:
+    every = build_config({**TINY, "data": {"split": None}}, "tests")
+    with pytest.raises(InputError, match=r"data.split = null: .*tests on"):
+        job.run(disc_pairs(24), tmp_path / "job", config=every, device="cpu")
+    assert not (tmp_path / "job").exists()

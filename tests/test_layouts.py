@@ -21,6 +21,7 @@ from siamese_diffusion.data.check_text import render
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.layouts.manifest import row_of
 from siamese_diffusion.data.pairs import Pair
+from siamese_diffusion.data.photographs import posterised
 from siamese_diffusion.data.shapes import decompress, fill
 from siamese_diffusion.data.splits import sets_for_testing, train_and_validation
 from siamese_diffusion.errors import InputError
@@ -490,6 +491,68 @@ def test_photographs_are_never_masks(tmp_path: Path) -> None:
     flat = build(tmp_path / "flat", [f"{i}.png" for i in range(4)], ["other.png"])
     with pytest.raises(InputError, match="holds photographs, not masks"):
         DataFolder(flat, "--masks").masks()
+
+
+def scene(seed: int) -> Image.Image:
+    """A picture with light, shapes and noise (96, 120), as a camera gives it."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:96, :120]
+    light = 120 + 60 * np.sin(x / random.uniform(20, 40)) * np.cos(y / random.uniform(15, 30))
+    shapes = 50 * (np.hypot(y - random.uniform(30, 60), x - random.uniform(40, 80)) < 25)
+    values = (light + shapes)[..., None] * [1.0, 0.6, 0.5] + random.normal(0, 8, (96, 120, 3))
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("colours", [4, 8, 16])
+@pytest.mark.parametrize("mode", ["P", "RGB"])
+def test_photographs_of_few_colours_are_no_masks(tmp_path: Path, colours: int, mode: str) -> None:
+    for i in range(6):
+        save(tmp_path / f"few/{i}.png", scene(i).quantize(colours, dither=Image.Dither.NONE).convert(mode))
+    with pytest.raises(InputError, match=r"--masks .*few: holds photographs"):
+        DataFolder(tmp_path / "few", "--masks").masks()
+
+
+def vessels(seed: int) -> NDArray[np.uint8]:
+    """Thin lines of three kinds that cross each other."""
+    random = np.random.default_rng(seed)
+    drawn = np.zeros((200, 200), np.uint8)
+    for _ in range(30):
+        place, turn = random.uniform(0, 200, 2), random.uniform(0, 6.3)
+        label, width = random.choice([85, 170, 255]), int(random.integers(1, 4))
+        for _ in range(120):
+            turn += random.normal(0, 0.1)
+            place += [np.sin(turn), np.cos(turn)]
+            row, column = np.rint(place).astype(int).clip(0, 199 - width)
+            drawn[row : row + width, column : column + width] = label
+    return drawn
+
+
+def nuclei(seed: int) -> NDArray[np.uint8]:
+    """Many small discs of four kinds that overlap."""
+    random = np.random.default_rng(seed)
+    drawn = np.zeros((200, 200), np.uint8)
+    y, x = np.mgrid[:200, :200]
+    for _ in range(50):
+        centre, radius = random.uniform(0, 200, 2), random.uniform(2, 9)
+        drawn[np.hypot(y - centre[0], x - centre[1]) < radius] = random.integers(1, 5) * 60
+    return drawn
+
+
+def jagged(seed: int) -> NDArray[np.uint8]:
+    """A network's mask, cut at one half: black and white, ragged, with specks about."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:200, :200]
+    return np.uint8(255) * (random.normal(0, 12, (200, 200)) + np.hypot(y - 100, x - 100) < 70)
+
+
+@pytest.mark.parametrize("draw", [vessels, nuclei, jagged])
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_rough_masks_are_no_photographs(tmp_path: Path, draw: Any, kind: str) -> None:
+    for i in range(6):
+        save(tmp_path / f"masks/{i}.{kind}", draw(i), **({"quality": 90} if kind == "jpg" else {}))
+    assert posterised(sorted((tmp_path / "masks").iterdir())) == []
+    if kind == "png":
+        assert len(DataFolder(tmp_path / "masks", "--masks").masks()) == 6
 
 
 def test_masks_of_a_flat_folder_are_its_masks(tmp_path: Path) -> None:

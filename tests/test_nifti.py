@@ -15,7 +15,9 @@ nibabel = pytest.importorskip("nibabel")
 
 from siamese_diffusion.config import load_config  # noqa: E402
 from siamese_diffusion.data.check import check  # noqa: E402
+from siamese_diffusion.data.clinical.unmarked import unmarked  # noqa: E402
 from siamese_diffusion.data.folder import DataFolder  # noqa: E402
+from siamese_diffusion.data.images import to_8_bit  # noqa: E402
 from siamese_diffusion.data.prepare import prepare  # noqa: E402
 from siamese_diffusion.errors import InputError  # noqa: E402
 from siamese_diffusion.files import read_json  # noqa: E402
@@ -338,3 +340,36 @@ def test_other_commands_say_what_to_type(tmp_path: Path) -> None:
         DataFolder(tmp_path / "data").pairs()
     with pytest.raises(InputError, match=r"a\.nii\.gz is not a folder"):
         DataFolder(save(tmp_path / "a.nii.gz", volume()))
+
+
+def test_volumes_without_labels_are_images_for_a_backbone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = volume(1)
+    values[..., 0] = 5  # air
+    save(tmp_path / "data/Mustermann.nii.gz", values)
+    save(tmp_path / "data/other.nii", volume(2))
+    save(tmp_path / "data/other_seg.nii", volume(3))  # labels, by its name
+    save(tmp_path / "data/lesions-of-it.nii", labels(2, 3))  # labels, by its values
+    save(tmp_path / "data/x.nii", labels(2, 3))
+    settings = load_config(None, ["data.image_range=0,900"]).data
+    found = unmarked(DataFolder(tmp_path / "data"), settings)
+    assert found is not None
+    images = found.write(tmp_path / "run/slices").images()
+    assert len(images) == 2 * SHAPE[2] - 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "left out, 1 slices of one value alone" in said
+    assert "left out, 3 volumes of labels" in said
+    assert not any("Mustermann" in str(path) for path in (tmp_path / "run").rglob("*"))
+    shown = {image.read().tobytes() for image in images}
+    expected = to_8_bit(values[::-1, ::-1, 4].T.astype(np.float32), 0, 900)
+    assert np.ascontiguousarray(expected).tobytes() in shown  # read once, not stretched a second time
+    times = [image.path.stat().st_mtime_ns for image in images]
+    assert [image.path.stat().st_mtime_ns for image in found.write(tmp_path / "run/slices").images()] == times
+    nnunet(tmp_path / "pairs")
+    (tmp_path / "plain").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain/a.png")
+    assert unmarked(DataFolder(tmp_path / "plain"), settings) is None
+    save(tmp_path / "flat/a.nii", np.full(SHAPE, 3, np.int16) + np.arange(SHAPE[2], dtype=np.int16) * 9)
+    flat = unmarked(DataFolder(tmp_path / "flat"), settings)
+    assert flat is not None
+    with pytest.raises(InputError, match="no slice of its NIfTI files shows anything"):
+        flat.write(tmp_path / "other/slices")

@@ -70,10 +70,23 @@ def test_best_threshold_is_of_the_mean_curve() -> None:
     probabilities, masks = maps()
     scores = field_scores(probabilities, masks)
     means = scores.means()
-    assert means["maxDic"] == pytest.approx(scores.dice.mean(0).max())
-    assert means["maxDic"] <= scores.dice.max(1).mean()
+    pictures = np.rint(probabilities * 255).astype(np.uint8)
+    curves = np.stack([sweep(*each)[0] for each in zip(pictures, masks, strict=True)])
+    assert means["maxDic"] == pytest.approx(curves.mean(0).max())
+    assert means["maxDic"] <= curves.max(1).mean()
     assert means["meanDic"] < means["maxDic"]
     assert means["maxEm"] > means["meanEm"]
+
+
+def test_an_image_costs_a_few_bytes_however_many_thresholds() -> None:
+    probabilities, masks = maps(8, 16)
+
+    def size(count: int) -> int:
+        whole = join([score(*map(torch.from_numpy, (probabilities[:count], masks[:count])), field=True)] * 2)
+        assert whole.field is not None
+        return sum(each.nbytes for each in (*whole.field, whole.dice, whole.iou, whole.lesion, whole.marked))
+
+    assert (size(8) - size(4)) / 8 <= 80
 
 
 def test_degenerate_maps_and_masks_have_figures() -> None:

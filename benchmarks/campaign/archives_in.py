@@ -26,10 +26,12 @@ def make_archives(folder: Path) -> None:
     with (
         zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as packed,
         tarfile.open(folder / "a.tar", "w", format=tarfile.PAX_FORMAT) as row,
+        tarfile.open(folder / "a.tgz", "w:gz") as small,
     ):
         for path in files:
             packed.write(path, path.relative_to(folder))
-            row.add(path, str(path.relative_to(folder)))
+            for archive in (row, small):
+                archive.add(path, str(path.relative_to(folder)))
     shutil.rmtree(folder / "pairs")
 
 
@@ -41,7 +43,11 @@ def right_files(found: Any) -> bool:
     files, folder = found
     total = sum(path.stat().st_size for path in files)
     inside = all(path.resolve().is_relative_to(folder / "out") and not path.is_symlink() for path in files)
-    return total <= LIMITS.size and inside and {path.name for path in folder.iterdir()} <= {"a.zip", "a.tar", "out"}
+    return (
+        total <= LIMITS.size
+        and inside
+        and {path.name for path in folder.iterdir()} <= {"a.zip", "a.tar", "a.tgz", "out"}
+    )
 
 
 def make_download(folder: Path) -> None:
@@ -117,6 +123,7 @@ def read_source(folder: Path, damaged: Path) -> Any:
 ENTRANCES = [
     Entrance("zip", make_archives, ("a.zip",), unpack_one, right_files, 25),
     Entrance("tar", make_archives, ("a.tar",), unpack_one, right_files, 15),
+    Entrance("tar.gz", make_archives, ("a.tgz",), unpack_one, right_files, 10),
     Entrance("download", make_download, ("a.zip.part.json", "answer"), fetch, weight=8),
     Entrance("a data set's folder", make_source, ("source.json",), read_source, weight=5),
 ]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from campaign import hub
 from campaign.entrance import TINY
 from siamese_diffusion.data.fetch.catalogue import RELEASES, Archive, Release, place_folders
 
@@ -38,6 +39,17 @@ STUDY = {
     "judge": {"settings": {"segment.validation": 0.3}},
     "arms": {"real": None, "copy-paste": None, "siamese": {"min_fit": 0}},
 }
+
+STUDY_BY_TWO = {**STUDY, "arms": {"real": None, "copy-paste": None}}
+"""Each stage is a process of its own here, which imports everything."""
+
+JOB = {
+    **SETTINGS,
+    "data": {"resolution": 32},
+    "segment": {**SETTINGS["segment"], "network": "unet_plain", "steps": 2},
+    "train": {**SETTINGS["train"], "steps": 2},
+}
+"""Of `run`: no encoder of an installed package."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +140,34 @@ COMMANDS = (
         resumes=False,
         by_hand=True,
     ),
+    Command(
+        "study by two",
+        ("study", "--config", "{sources}/study2.yaml", "--workers", "2", "--device", "cpu", "--out", "out"),
+        4,
+        resumes=False,
+        by_hand=True,
+    ),
+    Command(
+        "run",
+        ("run", "--data", "{sources}/many", "--config", "{sources}/job.yaml", "--device", "cpu", "--out", "out"),
+        8,
+        by_hand=True,
+    ),
+    Command(
+        "train from the hub",
+        _with_settings("train", "--data", "{sources}/pairs", "--backbone", hub.BACKBONE),
+        8,
+        serves="{sources}/hub",
+    ),
+    Command(
+        "segment from the hub",
+        (
+            *_with_settings("segment", "--train", "{sources}/pairs", "--network", "smp"),
+            *("--set", "segment.encoder=tu-test_resnet", "--set", "segment.weights=imagenet"),
+        ),
+        8,
+        serves="{sources}/hub",
+    ),
     Command("phantoms", ("phantoms", "--count", "6", "--resolution", "32", "--out", "out"), resumes=False, light=True),
     Command(
         "import",
@@ -190,7 +230,7 @@ class Sources:
     ) -> None:
         self.folder, self.call, self.do = folder, call, do
         folder.mkdir(parents=True)
-        for name, value in (("tiny", SETTINGS), ("study", STUDY)):
+        for name, value in (("tiny", SETTINGS), ("study", STUDY), ("study2", STUDY_BY_TWO), ("job", JOB)):
             (folder / f"{name}.yaml").write_text(yaml.safe_dump(value))
 
     def need(self, text: str) -> None:
@@ -199,7 +239,7 @@ class Sources:
         for name in names:
             if not (self.folder / name).exists():
                 self._make(name)
-            elif name == "study.yaml":
+            elif name in ("study.yaml", "study2.yaml"):
                 self.need("{sources}/pairs {sources}/other {sources}/backbone")
 
     def _make(self, name: str) -> None:
@@ -208,6 +248,9 @@ class Sources:
         elif name == "sheet.json":
             self.need("{sources}/rated")
             _fill_sheet(self.folder)
+        elif name == "hub":
+            self.need("{sources}/backbone")
+            self.do(partial(hub.fill, self.folder / name, self.folder / "backbone/backbone"))
         elif name == "faults.zip":
             self.need("{sources}/pairs")
             _pack_release(self.folder)
@@ -220,6 +263,7 @@ class Sources:
 _TINY = "--config {sources}/tiny.yaml"
 MAKING = {
     "pairs": "phantoms --count 6 --resolution 32 --seed 3",
+    "many": "phantoms --count 24 --resolution 32 --seed 5",
     "other": "phantoms --count 6 --resolution 32 --seed 4",
     "backbone": f"pretrain --images {{sources}}/pairs --device cpu {_TINY}",
     "run": f"train --data {{sources}}/pairs --backbone {{sources}}/backbone/backbone --device cpu {_TINY}",

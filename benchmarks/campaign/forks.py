@@ -26,7 +26,8 @@ import siamese_diffusion
 from siamese_diffusion import cli
 
 PATIENCE = 120.0
-"""Seconds after which a command is taken to hang."""
+"""Seconds after which a command is taken to hang: of processor time; or of a clock, where it has used less than a
+second of that and does not ask for more. On a crowded machine a command may take long and yet do what it can."""
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 """What is held back while a fork is made ready, as if it came later."""
@@ -137,18 +138,41 @@ def command_line(arguments: list[str]) -> None:
 
 def wait(process: int, patience: float = PATIENCE) -> tuple[int, bool]:
     """The exit status of a fork, negative for a signal; and whether it hung, and was ended here."""
-    until, hung = time.monotonic() + patience, False
+    until, counted = time.monotonic() + patience, 0.0
     while True:
         with contextlib.suppress(InterruptedError):
             done, status = os.waitpid(process, os.WNOHANG)
             if done:
-                return os.waitstatus_to_exitcode(status), hung
+                return os.waitstatus_to_exitcode(status), False
         if time.monotonic() > until:
-            hung = True
-            os.kill(process, signal.SIGKILL)
-            os.waitpid(process, 0)
-            return -signal.SIGKILL, True
+            spent, waits = _spent(process), not _is_ready(process)
+            if (spent < counted + 1 and waits) or spent > patience:
+                os.kill(process, signal.SIGKILL)
+                os.waitpid(process, 0)
+                return -signal.SIGKILL, True
+            until, counted = time.monotonic() + patience, spent
         time.sleep(0.002)
+
+
+def _spent(process: int) -> float:
+    """Seconds of processor time of a process and of all below it."""
+    own = 0.0
+    with contextlib.suppress(OSError, IndexError):
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        own = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")  # utime, stime, and those of ended children
+    return own + sum(_spent(child) for child in _children(process))
+
+
+def _is_ready(process: int) -> bool:
+    """Whether a process, or one below it, would go on if it got a processor; looked at a few times."""
+    for _ in range(20):
+        with contextlib.suppress(OSError, IndexError):
+            if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in "RD":
+                return True
+        if any(_is_ready(child) for child in _children(process)):
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def run(
@@ -190,8 +214,8 @@ def orphans(patience: float = 10.0) -> list[int]:
     return []
 
 
-def _children() -> Iterator[int]:
-    for path in Path("/proc/self/task").glob("*/children"):
+def _children(process: int | str = "self") -> Iterator[int]:
+    for path in Path(f"/proc/{process}/task").glob("*/children"):
         try:
             yield from map(int, path.read_text().split())
         except OSError as error:

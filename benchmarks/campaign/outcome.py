@@ -19,17 +19,19 @@ LEFTOVER = re.compile(r"\.\d+\..+|\.run\.lock|\.pairs\..*\.begun|.*\.part(\.json
 """Names of what is being written, and of what says so."""
 
 
-def contents(folder: Path, drawn: tuple[str, ...] = ()) -> dict[str, str]:
+def contents(folder: Path, drawn: tuple[str, ...] = (), without: tuple[str, ...] = ()) -> dict[str, str]:
     """A hash of each file below a folder, hidden ones too, by its path; folders are there by their name.
 
     Args:
         folder: whose own path counts for nothing where a file names it.
         drawn: files that are only counted, since their content is drawn by the operating system.
+        without: folders in it that are not looked at.
     """
     found: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder).as_posix()
-        if any(part in TIMES for part in path.relative_to(folder).parts):
+        parts = path.relative_to(folder).parts
+        if parts[0] in without or any(part in TIMES for part in parts):
             continue
         inside = KEYED.sub(r"\1-KEY", inside)
         found[inside] = "folder" if path.is_dir() else "drawn" if inside in drawn else _hash(path, folder)

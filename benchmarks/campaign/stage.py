@@ -3,18 +3,15 @@ trial."""
 
 import contextlib
 import functools
-import http.server
 import os
 import random
 import shutil
-import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from campaign import forks, moments
+from campaign import forks, hub, moments
 from campaign.commands import COMMANDS, Command, Sources, register_release
 from campaign.outcome import contents, differences
 
@@ -57,7 +54,7 @@ class Stage:
 
     def found(self, command: Command) -> dict[str, str]:
         """What lies in the place."""
-        return contents(self.place, command.drawn)
+        return contents(self.place, command.drawn, without=(hub.CACHE,))
 
     def rehearse(self, command: Command) -> None:
         """Run a command twice, undisturbed: what it leaves, which has to be the same, or nothing could be compared."""
@@ -109,15 +106,15 @@ def prepared(scratch: Path, commands: Sequence[Command]) -> Iterator[Stage]:
         scratch: an empty folder.
         commands: of `COMMANDS`.
     """
-    forks.warm(networks=not all(command.light for command in commands))
     stage = Stage(scratch / "sources", scratch / "place", scratch / "said")
     stage.place.mkdir(exist_ok=True)
 
     def call(line: list[str]) -> None:
         forks.do(functools.partial(forks.command_line, line), scratch, stage.said)
 
-    sources = Sources(stage.sources, call, lambda made: forks.do(made, scratch, stage.said))
-    with serving(stage.sources) as address:
+    with hub.serving(stage.sources, stage.place / hub.CACHE) as address:
+        forks.warm(networks=not all(command.light for command in commands))
+        sources = Sources(stage.sources, call, lambda made: forks.do(made, scratch, stage.said))
         register_release(f"{address}/faults.zip")
         for command in commands:
             sources.need(" ".join((*command.arguments, command.serves)))
@@ -125,38 +122,13 @@ def prepared(scratch: Path, commands: Sequence[Command]) -> Iterator[Stage]:
         yield stage
 
 
-@contextlib.contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """Serve a folder from a process of its own; yields the address."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-
-        class Quiet(http.server.SimpleHTTPRequestHandler):
-            def log_message(self, format: str, *arguments: object) -> None:
-                pass
-
-        def serve() -> None:
-            forks.end_with_parent()
-            server = http.server.ThreadingHTTPServer(
-                ("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)), bind_and_activate=False
-            )
-            server.socket = listening
-            server.serve_forever()
-
-        process = forks.start(serve, folder, folder.with_name("served"))
-    forks.KEPT.add(process)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        forks.KEPT.discard(process)
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
-
-
 def choose(names: str) -> list[Command]:
-    """The commands whose names begin with one of `names`, which commas separate; without any, those that are quick."""
+    """The commands whose names begin with one of `names`, which commas separate; without any, those that are quick;
+    of "all", all."""
     if not names:
         return [command for command in COMMANDS if not command.by_hand]
+    if names == "all":
+        return list(COMMANDS)
     return [command for command in COMMANDS if command.name.startswith(tuple(names.split(",")))]
 
 

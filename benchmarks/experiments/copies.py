@@ -1,18 +1,20 @@
 """Which copies are found: training images changed in fifteen ways, and images that are no copies.
 
-    python benchmarks/experiments/copies.py [DATA] [--train 200] [--copies 60] [--resolution 128] [--out FILE]
+    python benchmarks/experiments/copies.py [DATA] [--train 200] [--copies 60] [--resolution 128] [--imagenet]
+        [--out FILE]
 
 DATA is a folder of pairs with `splits.json`; without it phantoms are drawn. The training images are the first of the
 training split; held-out ones are the other splits' (they give the false-alarm rate); fresh ones are the training
 split's last, which were not searched. For each way the share of the copies that is flagged, and of those flagged the
 share whose original is named. Nothing is trained and nothing is drawn by chance but noise, so a run gives the same
-figures again.
+figures again. `--imagenet` searches once more with a third description besides: features of EfficientNet-Lite0 with the
+weights of the extra `imagenet`, for comparison; the share of false alarms that is aimed at is the same.
 """
 
 import argparse
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,20 +92,58 @@ def views(images: Sequence[Pixels], flips: Sequence[tuple[int, ...]]) -> NDArray
     return torch.stack([phases(batch.flip(axes)) for axes in flips], 1).numpy()
 
 
+Views = Callable[[Sequence[Pixels], Sequence[tuple[int, ...]]], NDArray[np.float32]]
+
+
+def imagenet() -> Views:
+    """Pooled features of EfficientNet-Lite0 of the images at their own size, (N, F, 1280)."""
+    import timm
+
+    from siamese_diffusion.segmentation.networks.encoder_weights import PACKAGES, source_of
+    from siamese_diffusion.tensors import read_tensors, state_of
+
+    (package,) = PACKAGES.values()
+    source = source_of(package.encoders[0], "imagenet", [])
+    assert source is not None
+    network = timm.create_model(package.model)
+    weights = state_of(read_tensors(source.path), str(source.path)).values()
+    network.load_state_dict(dict(zip(network.state_dict(), weights, strict=True)))
+    network.reset_classifier(0)
+    network.eval()
+
+    def described(images: Sequence[Pixels], flips: Sequence[tuple[int, ...]]) -> NDArray[np.float32]:
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(images), 32):
+                batch = (
+                    torch.from_numpy(np.stack(images[start : start + 32])).movedim(3, 1) / 127.5 - 1
+                )  # as it learned
+                parts.append(torch.stack([network(batch.flip(axes)) for axes in flips], 1))
+        return torch.cat(parts).numpy()
+
+    return described
+
+
 def main(
-    train: Sequence[Pixels], masks: Sequence[Mask], held_out: Sequence[Pixels], fresh: Sequence[Pixels], copies: int
+    train: Sequence[Pixels],
+    masks: Sequence[Mask],
+    held_out: Sequence[Pixels],
+    fresh: Sequence[Pixels],
+    copies: int,
+    described: Sequence[Views] = (views,),
 ) -> dict[str, Any]:
     """Search, and what was found."""
     known = [details(image) for image in train]
-    search = CopySearch([views(train, FLIPS)], known)
+    search = CopySearch([view(train, FLIPS) for view in described], known)
     assert search.local is not None
     local = search.local
     own = local.match(known, np.arange(len(known)))
-    held = [views(held_out, PLAIN)[:, 0]]
+    held = [view(held_out, PLAIN)[:, 0] for view in described]
     calibrated = search.calibrate(own, held, local.match(details(image) for image in held_out))
 
     def score(images: Sequence[Pixels]) -> Novelty:
-        return search.score([views(images, PLAIN)[:, 0]], local.match(details(image) for image in images))
+        seen = [view(images, PLAIN)[:, 0] for view in described]
+        return search.score(seen, local.match(details(image) for image in images))
 
     planted: dict[str, list[Pixels]] = {}
     for i in range(copies):
@@ -117,10 +157,11 @@ def main(
         found[name] = {"found": float(flagged.mean()), "named": float(right.mean()) if len(right) else None}
     alarms = score(fresh)
     assert calibrated.apart is not None
+    names = ("whole", *("imagenet" for _ in described[1:]), "details")
     return {
         "train": len(train),
         "copies": copies,
-        "thresholds": dict(zip(("whole", "details"), calibrated.thresholds.tolist(), strict=True)),
+        "thresholds": dict(zip(names, calibrated.thresholds.tolist(), strict=True)),
         "found": found,
         "held out": {
             "images": len(held_out),
@@ -144,6 +185,7 @@ if __name__ == "__main__":
     parser.add_argument("--copies", type=int, default=60)
     parser.add_argument("--fresh", type=int, default=100)
     parser.add_argument("--resolution", type=int, default=128)
+    parser.add_argument("--imagenet", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.data is None:
@@ -158,7 +200,11 @@ if __name__ == "__main__":
         fresh = list(read_squared(pairs[-options.fresh :], options.resolution)[0])
         others = [pair for split in ("val", "test") for pair in folder.pairs(split)]
         held_out = list(read_squared(others, options.resolution)[0])
-    text = json.dumps(main(train, masks, held_out, fresh, options.copies), indent=1)
+    found = main(train, masks, held_out, fresh, options.copies)
+    if options.imagenet:
+        more = main(train, masks, held_out, fresh, options.copies, (views, imagenet()))
+        found = {"without ImageNet features": found, "with them": more}
+    text = json.dumps(found, indent=1)
     print(text)
     if options.out:
         options.out.write_text(text + "\n")

@@ -1,10 +1,12 @@
 """The search for copies at full size: 100,000 synthetic images against 10,000 real ones in four flips.
 
-    python benchmarks/speed/neighbours.py [--queries 100000] [--keys 10000] [--width 1492] [--flips 4]
+    python benchmarks/speed/neighbours.py [--queries 100000] [--keys 10000] [--width 1492] [--flips 4] [--side 128]
 
 Draws random features and prints seconds, the peak of memory and the size of the problem as JSON. One run; the features
 lie on disk, memory-mapped, as `evaluate` has them. The search by details is done against as many training images, of
-`--images` phantoms, and `seconds in all` takes it to be as long for each of the queries. Reading files is not in it.
+`--images` phantoms, and `seconds in all` takes it to be as long for each of the queries. Reading is measured on files of
+as many noisy phantoms of `--side` px: their hash, and what the two descriptions read; it counts for queries and keys.
+Beside each time on the clock is that of the processors: beside other work the clock says little.
 """
 
 import argparse
@@ -13,33 +15,44 @@ import resource
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
+from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.phantom import phantom
+from siamese_diffusion.evaluation.features import contents
+from siamese_diffusion.evaluation.metrics import copies
 from siamese_diffusion.evaluation.metrics.copies import CopySearch
 from siamese_diffusion.evaluation.metrics.local_matches import SIDE, Details, LocalSearch, details
 
+T = TypeVar("T")
 
-def main(queries: int, keys: int, width: int, flips: int, images: int) -> dict[str, Any]:
+
+def main(queries: int, keys: int, width: int, flips: int, images: int, side: int) -> dict[str, Any]:
     """Search once; seconds by part."""
     with tempfile.TemporaryDirectory() as folder:
         real = drawn(Path(folder) / "real.npy", (keys, flips, width), 0)
         made = drawn(Path(folder) / "synthetic.npy", (queries, 1, width), 1)[:, 0]
         before, watch = peak(), Watch()
-        start = time.perf_counter()
+        start, spent = time.perf_counter(), time.process_time()
         archive = CopySearch([real])
         prepared = time.perf_counter()
         found = archive.score([made])
-        searched = time.perf_counter()
+        searched, spent = time.perf_counter(), time.process_time() - spent
     assert found.score.shape == (queries,)
     del archive, found
-    each = by_details(keys, images)
+    each = by_details(keys, images) | by_reading(images, side)
+    clock, processors = (
+        queries * (one["details"] + one["matching"]) + (queries + keys) * one["reading"]
+        for one in ({name: pair[place] for name, pair in each.items()} for place in (0, 1))
+    )
     return {
         "queries": queries,
         "keys": keys,
@@ -47,14 +60,19 @@ def main(queries: int, keys: int, width: int, flips: int, images: int) -> dict[s
         "width": width,
         "seconds": {"real to real": round(prepared - start, 1), "synthetic to real": round(searched - prepared, 1)},
         "peak_gib": {"before": round(before, 2), "after": round(peak(), 2), "own": round(watch.most / 2**30, 2)},
-        "milliseconds": each,
-        "seconds in all": round(searched - start + queries / 1000 * sum(each.values())),
+        "milliseconds": {name: {"clock": pair[0], "processors": pair[1]} for name, pair in each.items()},
+        "seconds in all": round(searched - start + clock / 1000),
+        "seconds of processors in all": round(spent + processors / 1000),
         "threads": torch.get_num_threads(),
     }
 
 
-def by_details(keys: int, images: int) -> dict[str, float]:
-    """Milliseconds on the clock an image, to look for details and to match them, on all cores.
+Times = dict[str, tuple[float, float]]
+"""Milliseconds an image on the clock, and of the processors."""
+
+
+def by_details(keys: int, images: int) -> Times:
+    """Of looking for details and of matching them, on all cores.
 
     The training images are as many as `keys`: the details of phantoms, moved at random.
     """
@@ -68,16 +86,37 @@ def by_details(keys: int, images: int) -> dict[str, float]:
         return Details(points, rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
     search = LocalSearch(map(moved, range(keys)), keys)
-    start = time.perf_counter()
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(details, made))
-    looked = time.perf_counter()
-    search.match(found)
-    matched = time.perf_counter()
-    return {
-        "details": round(1000 * (looked - start) / images, 2),
-        "matching": round(1000 * (matched - looked) / images, 2),
-    }
+        looked, found = timed(lambda: list(pool.map(details, made)), images)
+    matched, _ = timed(lambda: search.match(found), images)
+    return {"details": looked, "matching": matched}
+
+
+def by_reading(images: int, side: int) -> Times:
+    """Of reading files for both descriptions, in threads as `evaluate` does."""
+    noise = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        for index in range(images):
+            pixels = phantom(3, index % 100, side)[0] + noise.normal(0, 2, (side, side, 3))
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(Path(folder) / f"{index:06d}.png")
+        files = DataFolder(Path(folder)).images()
+        with ThreadPoolExecutor() as pool:
+
+            def read() -> None:
+                contents(files)
+                for resolution in (copies.SIDE, SIDE):
+                    for start in range(0, images, 256):
+                        list(pool.map(lambda file: file.squared(resolution), files[start : start + 256]))
+
+            return {"reading": timed(read, images)[0]}
+
+
+def timed(do: Callable[[], T], images: int) -> tuple[tuple[float, float], T]:
+    """Milliseconds an image, and what came of it."""
+    clock, processors = time.perf_counter(), time.process_time()
+    result = do()
+    spent = time.perf_counter() - clock, time.process_time() - processors
+    return (round(1000 * spent[0] / images, 2), round(1000 * spent[1] / images, 2)), result
 
 
 def drawn(path: Path, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
@@ -119,4 +158,5 @@ if __name__ == "__main__":
     parser.add_argument("--width", type=int, default=1492, help="numbers a feature; phases have 1492")
     parser.add_argument("--flips", type=int, default=4)
     parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--side", type=int, default=128, help="of the files that are read, in pixels")
     print(json.dumps(main(**vars(parser.parse_args()))))

@@ -78,6 +78,8 @@ def run(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("run: is one process; on several devices launch its stages (docs/scale-out.md)")
     config = _settings(config or default_config(backbone))
+    if config.data.split is None:
+        raise InputError("data.split = null: trains on all pairs, and `run` tests on those that it did not train on")
     folder = DataFolder(data, "--data", config.data).require_real()
     config = folder.resolved(config)
     _require_usable(folder, config)
@@ -137,7 +139,7 @@ class _Job:
         """Do a stage, unless `finished`, a file that it writes last, is there; note how long it took."""
         if finished is not None and finished.exists():
             return read_json(finished, dict[str, Any])
-        notify(f"{name}: {self.out / name}")
+        notify(f"{name}: {self.data if name == 'prepare' else self.out / name}")
         begun = time.monotonic()
         result = do()
         times: dict[str, float] = read_json(self.times, dict[str, float]) if self.times.exists() else {}

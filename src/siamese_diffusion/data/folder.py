@@ -24,7 +24,7 @@ from siamese_diffusion.data.layouts.names import Name
 from siamese_diffusion.data.layouts.paths import inside
 from siamese_diffusion.data.layouts.words import meaning, says_mask
 from siamese_diffusion.data.pairs import ImageFile, MaskFile, Pair
-from siamese_diffusion.data.photographs import photographs
+from siamese_diffusion.data.photographs import photographs, posterised
 from siamese_diffusion.data.shards import find_shards
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, require_kind
@@ -321,6 +321,11 @@ class DataFolder:
             raise InputError(
                 f"{self.named}: holds photographs, not masks ({wrong[0].name} is one); give a folder of masks, or "
                 "the folder of pairs that it belongs to"
+            )
+        if rough := posterised(files):
+            raise InputError(
+                f"{self.named}: holds photographs in a few colours, not masks ({rough[0].name} is full of specks, "
+                "which nobody draws); give a folder of masks, or smooth them (a median filter)"
             )
 
 

@@ -100,12 +100,35 @@ def index(shard: Path) -> Mapping[str, Span]:
 
 
 class Header(tarfile.TarInfo):
-    """A header whose size is not negative: with one that is, Python before 3.11.14 and 3.13.6 goes in a circle."""
+    """A header of a plain file: its size is not negative (with one that is, Python before 3.11.14 and 3.13.6 goes in a
+    circle), its name is not longer than any, and it has no holes, whose list may be as long as the archive is."""
 
     def _block(self, count: int) -> int:
         if count < 0:
             raise tarfile.ReadError("a member has a negative size")
         return -(-count // BLOCK) * BLOCK
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in NAMES and self.size > LONGEST:
+            raise tarfile.ReadError("a member's name or notes are longer than any")
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError("a member is stored with holes")
+        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return found
+
+    def _proc_gnusparse_10(self, *arguments: object) -> None:
+        raise tarfile.ReadError("a member is stored with holes")
+
+
+NAMES = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+LONGEST = 1 << 20
+"""Bytes of a name, or of notes on a member."""
 
 
 @lru_cache(maxsize=64)  # of a thousand pairs, half a megabyte each

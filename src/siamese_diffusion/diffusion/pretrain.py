@@ -1,6 +1,7 @@
 """Train a small backbone from unlabelled images, for users without Stable Diffusion's weights."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +16,10 @@ from siamese_diffusion.claim import Claim, begun_earlier, require_apart
 from siamese_diffusion.config import READING, READING_IMAGES, Config, update
 from siamese_diffusion.data.arrays import Images, cache_key, map_images, remove_arrays, to_tensor
 from siamese_diffusion.data.classes import class_names, prompt_for
+from siamese_diffusion.data.clinical.unmarked import unmarked
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.hashing import note_files
-from siamese_diffusion.data.pairs import prompt_of, reading
+from siamese_diffusion.data.pairs import ImageFile, prompt_of, reading
 from siamese_diffusion.device import find_device, make_accelerator, precision_on
 from siamese_diffusion.diffusion.backbone import Backbone, require_shape, small_backbone
 from siamese_diffusion.diffusion.compiling import compile_blocks
@@ -65,7 +67,8 @@ def pretrain(
     """Train a small backbone on unlabelled images.
 
     Args:
-        images: any folder of images, or a folder of pairs (its masks are not read; with splits.json, `data.split`).
+        images: any folder of images, or a folder of pairs (its masks are not read; with splits.json, `data.split`); or
+            of DICOM or NIfTI files, every slice of which is an image.
         out: the backbone's folder, in diffusers' layout; also log, sample grids and checkpoints.
         config: settings; `data`, `backbone` and `pretrain` are read.
         resume: go on with an interrupted run.
@@ -89,16 +92,19 @@ def _pretrain(images: Path | DataFolder, out: Path, config: Config, resume: bool
     config = update(config, "pretrain", precision=precision_on(find_device(device), config.pretrain.precision))
     require_shape(config.backbone, config.data.resolution)
     folder = DataFolder.of(images, "--images", config.data)
-    seen = folder.images(config.data.split)
-    if len(seen) < 2:
-        raise InputError(f"--images {folder.path}: one image is not enough to train on")
-    paths = [image.path for image in seen]
+    clinical = unmarked(folder, config.data)
+    seen = [] if clinical is not None else _several(folder, config)
+    paths = clinical.files if clinical is not None else [image.path for image in seen]
     inputs = {"command": "pretrain", "images": len(paths), **note_files(paths), **reading(images=seen)}
     # of the data: pairs may be limited, images are not
     relevant = {"resolution", "split", "label", "prompt_dropout", "flip", *READING_IMAGES}
     depends = {"data": relevant, "backbone": None, "pretrain": None}
     claim = Claim(out, config, depends, inputs, resume, earlier=lambda: begun_earlier(out, "pretrain"))
     claim.mark()
+    slices = out / "cache" / "slices"
+    if clinical is not None:
+        seen = _several(clinical.write(slices), config)
+        paths = [image.path for image in seen]
 
     # The first stage is fitted, the rest begins at random.
     arrays = map_images(seen, config.data.resolution, out / "cache")
@@ -139,10 +145,18 @@ def _pretrain(images: Path | DataFolder, out: Path, config: Config, resume: bool
     }
     if accelerator.is_main_process:
         remove_arrays(out / "cache")
+        shutil.rmtree(slices, ignore_errors=True)
         backbone.to("cpu").save(out / "backbone")
         write_json(out / "summary.json", result)
     PartialState().wait_for_everyone()  # the others are about to read it
     return result
+
+
+def _several(folder: DataFolder, config: Config) -> list[ImageFile]:
+    seen = folder.images(config.data.split)
+    if len(seen) < 2:
+        raise InputError(f"--images {folder.path}: one image is not enough to train on")
+    return seen
 
 
 def _begin(arrays: Images, config: Config) -> tuple[Backbone, float]:

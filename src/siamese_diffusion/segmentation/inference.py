@@ -156,7 +156,7 @@ def score_set(
         if also is not None:
             also(part, masks, seen)
         if settings.score_at == "native":
-            found += [native_scores(each, pair.mask) for each, pair in zip(seen, part, strict=True)]
+            found.append(join([native_scores(each, pair.mask) for each, pair in zip(seen, part, strict=True)]))
         else:
             names = part[0].mask.decoding.class_names
             found.append(score(torch.from_numpy(seen), torch.from_numpy(masks), field=True, names=names))

@@ -170,7 +170,8 @@ def pair_by_name(folder: Path, files: Sequence[Path], kind: str) -> tuple[Listin
     if listing is None or not listing.images.keys() & listing.masks.keys():
         raise InputError(
             f"{folder}: holds {kind} files, and no mask is called like an image; expected folders of images and masks "
-            f"(imagesTr, labelsTr), or CASE and CASE_mask" + (", or segmentation objects" if kind == "DICOM" else "")
+            f"(imagesTr, labelsTr), or CASE and CASE_mask"
+            + (", or segmentation objects or structure sets" if kind == "DICOM" else "")
         )
     return listing, known
 

@@ -1,4 +1,4 @@
-"""DICOM: images with segmentation objects, or with a folder of masks that are called like them."""
+"""DICOM: images with segmentation objects or structure sets, or with a folder of masks that are called like them."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -94,24 +94,54 @@ def source(folder: Path, settings: DataConfig, options: Options, labels: Mapping
     require_library("pydicom")
     headers = scan(folder, options)
     options.left.update(headers.left)
-    if headers.segmentations:
+    if headers.segmentations or (headers.structures and not _has_mask_files(folder, headers)):
         if labels:
-            raise InputError("--labels: segmentation objects name their segments; leave it out")
+            what = "segmentation objects name their segments" if headers.segmentations else "structures have names"
+            raise InputError(f"--labels: {what}; leave it out")
         return _segmented(folder, headers, settings, options)
+    options.left["structure sets beside masks"] += len(headers.structures)
     return _beside(folder, headers, settings, options, labels)
 
 
+def unmarked(
+    folder: Path, files: Sequence[Path], settings: DataConfig, options: Options
+) -> tuple[list[str], Iterator[Pixels]]:
+    """All frames of a folder's images: whose each is, and what they show."""
+    require_library("pydicom")
+    headers = scan(folder, options)
+    options.left.update(headers.left)
+    options.left["segmentations and structure sets"] += len(headers.segmentations) + len(headers.structures)
+    ordered = _ordered(headers.images, settings, options)
+    whose = [one.image.patient or _folder_of(one.image.path, folder, None) for one in ordered.frames]
+    return whose, (picture for _, picture in ordered.pictures(ordered.frames))
+
+
+def _has_mask_files(folder: Path, headers: Headers) -> bool:
+    try:
+        _by_names(folder, headers)
+    except InputError:
+        return False
+    return True
+
+
+def _by_names(folder: Path, headers: Headers) -> tuple[Listing, dict[Path, Path]]:
+    """Images and files of masks by their names; errors as in `pair_by_name`."""
+    plain = [top / name for top, names in walk(folder) for name in names if named_as_image(top / name)]
+    return pair_by_name(folder, [*(image.path for image in headers.images), *plain], "DICOM")
+
+
 def _segmented(folder: Path, headers: Headers, settings: DataConfig, options: Options) -> Source:
-    marks = read_marks(headers.segmentations, headers.images, options)
+    wanted = () if settings.foreground == "any" else settings.foreground
+    marks = read_marks(headers.segmentations, headers.structures, headers.images, options, wanted)
     images = [image for image in headers.images if image.series in marks.series]
     options.left["images of series without segmentation"] += len(headers.images) - len(images)
     if not images:
-        raise InputError(f"{folder}: no segmentation object marks an image of the folder")
+        raise InputError(f"{folder}: no segmentation object or structure set marks an image of the folder")
     chosen = chosen_labels(settings, marks.classes)
     ordered = _ordered(images, settings, options)
 
     def read(part: Sequence[_Frame], names: Sequence[str]) -> Iterator[Drawn]:
-        labels = draw([(marks.of.get((one.image.uid, one.frame), []), one.image.size) for one in part])
+        labels = draw([(marks.of.get((one.image.uid, one.frame), []), one.image.size) for one in part], chosen)
         of = {
             one.key: (name, drawn, lesion_of(drawn, chosen))
             for one, name, drawn in zip(part, names, labels, strict=True)
@@ -121,7 +151,7 @@ def _segmented(folder: Path, headers: Headers, settings: DataConfig, options: Op
             name, drawn, lesion = of[one.key]
             yield Drawn(name, picture, np.where(lesion, drawn, np.uint8(0)))
 
-    used = [*(image.path for image in images), *headers.segmentations]
+    used = [*(image.path for image in images), *headers.segmentations, *headers.structures]
     return _source(folder, ordered, read, prepared_of(marks.classes, chosen), used)
 
 
@@ -130,8 +160,7 @@ def _beside(
 ) -> Source:
     """Masks of the images' names: plain pictures, or DICOM images in a folder that says masks."""
     by_path = {image.path: image for image in headers.images}
-    plain = [top / name for top, names in walk(folder) for name in names if named_as_image(top / name)]
-    listing, known = pair_by_name(folder, [*by_path, *plain], "DICOM")
+    listing, known = _by_names(folder, headers)
     partner_less(listing, known)
     names = [
         name for name in sorted(listing.images) if name in listing.masks and known[listing.images[name]] in by_path

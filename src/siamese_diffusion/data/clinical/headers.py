@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 _TAGS = (
     "SOPClassUID SOPInstanceUID PatientID PatientName StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID "
-    "InstanceNumber ImagePositionPatient ImageOrientationPatient NumberOfFrames Rows Columns Modality "
+    "InstanceNumber ImagePositionPatient ImageOrientationPatient PixelSpacing NumberOfFrames Rows Columns Modality "
     "BurnedInAnnotation DirectoryRecordSequence SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence "
     "MediaStorageSOPClassUID"
 )
 _SEGMENTATIONS = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})
+_STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
 _NO_IMAGES = frozenset({"1.2.840.10008.5.1.4.1.1.481.2", "1.2.840.10008.1.3.10"})
 """Classes with pixels that are no picture: RT Dose; and directories."""
 
@@ -44,6 +45,8 @@ class Instance:
     size: tuple[int, int]
     """Width and height."""
     frames: int
+    spacing: tuple[float, ...] = ()
+    """Millimetres from a pixel to the one below it, and to the one beside it; empty where unknown."""
 
     @property
     def along(self) -> float:
@@ -60,6 +63,8 @@ class Headers:
 
     images: list[Instance] = field(default_factory=list)
     segmentations: list[Path] = field(default_factory=list)
+    structures: list[Path] = field(default_factory=list)
+    """Structure sets."""
     left: Counter[str] = field(default_factory=Counter)
     """Files that are neither, by what they are."""
 
@@ -92,6 +97,8 @@ def _sort(found: Headers, path: Path, head: "Dataset", folder: Path) -> None:
             raise ValueError("it says neither what it is nor its size")
         if kind in _SEGMENTATIONS:
             found.segmentations.append(path)
+        elif kind == _STRUCTURES:
+            found.structures.append(path)
         elif kind in _NO_IMAGES or not head.get("Rows") or not head.get("Columns"):
             found.left[_called(head)] += 1
         elif str(head.get("BurnedInAnnotation", "")).upper() == "YES":
@@ -121,7 +128,17 @@ def _instance(path: Path, head: "Dataset", folder: Path) -> Instance:
         tuple(place_of(head, index) for index in range(frames)) if _has_place(head) else (),
         (int(head.Columns), int(head.Rows)),
         frames,
+        _spacing_of(head),
     )
+
+
+def _spacing_of(head: "Dataset") -> tuple[float, ...]:
+    """Of the pixels of the first frame."""
+    spacing = head.get("PixelSpacing")
+    for group in groups_of(head, 0):
+        for item in (group.get("PixelMeasuresSequence") or [])[:1]:
+            spacing = item.get("PixelSpacing") or spacing
+    return tuple(float(value) for value in spacing or ())
 
 
 def _has_place(head: "Dataset") -> bool:

@@ -4,7 +4,7 @@ Design note: slices are shown as a radiologist sees them: the front of the body 
 head), its right side on the left. Voxels are not resampled.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,8 +27,10 @@ from siamese_diffusion.data.clinical.cases import (
     require_library,
 )
 from siamese_diffusion.data.clinical.told import clinical_files, stem
-from siamese_diffusion.data.images import to_8_bit
+from siamese_diffusion.data.images import Pixels, to_8_bit
 from siamese_diffusion.data.layouts.nnunet import classes_of
+from siamese_diffusion.data.layouts.tree import where_of
+from siamese_diffusion.data.layouts.words import says_mask
 from siamese_diffusion.data.sources import MOST_LABELS, Drawn, Job, Source
 from siamese_diffusion.errors import InputError, refused
 from siamese_diffusion.progress import track
@@ -99,6 +101,40 @@ def source(folder: Path, settings: DataConfig, options: Options, labels: Mapping
     return Source(jobs, used, prepared_of(classes, chosen), groups, splits, keys=dict(zip(called, raw, strict=True)))
 
 
+def unmarked(
+    folder: Path, files: Sequence[Path], settings: DataConfig, options: Options
+) -> tuple[list[str], Iterator[Pixels]]:
+    """All slices of the volumes that are no labels, by their names or values: whose each is, and what they show."""
+    require_library("nibabel")
+    images = [path for path in files if not _named_as_labels(path.relative_to(folder))]
+    volumes = []
+    for path in track(images, "looking at volumes"):
+        volume = _open(path)
+        if len(np.unique(volume.voxels())) > FEW:
+            volumes.append((path, _plane(volume, "auto"), volume))
+    options.left["volumes of labels"] = len(files) - len(volumes)
+    whose = [
+        path.relative_to(folder).as_posix() for path, plane, one in volumes for _ in range(one.shape[PLANES[plane]])
+    ]
+
+    def read() -> Iterator[Pixels]:
+        for path, plane, volume in volumes:
+            values = volume.voxels()
+            low, high = _levels(path, values, settings)
+            for index in range(volume.shape[PLANES[plane]]):
+                yield to_8_bit(_shown(values, plane, index).astype(np.float32), low, high)
+
+    return whose, read()
+
+
+FEW = 32
+"""Values that a volume of labels holds at most, where its name does not say what it is."""
+
+
+def _named_as_labels(path: Path) -> bool:
+    return where_of(path.parts[:-1], False).role == "mask" or says_mask(stem(path))
+
+
 def _one_channel(files: list[Path], options: Options) -> dict[Path, Path]:
     """Files by what they are called without nnU-Net's number of a channel, of one channel."""
     images = [path for path in files if path.parent.name.lower().startswith("images")]
@@ -138,12 +174,18 @@ def _look(name: str, image: Path, labels: Path, axis: str) -> _Case:
         raise InputError(f"{labels}: has another shape than its image {image.name}: {shapes} voxels")
     if not np.allclose(one.affine, two.affine, rtol=1e-3, atol=1e-2):
         raise InputError(f"{labels}: lies elsewhere than its image {image.name} (their affines differ); resample one")
-    spacing = np.sqrt((one.affine[:, :3] ** 2).sum(0))
+    plane = _plane(one, axis)
+    return _Case(name, image, labels, plane, one.shape[PLANES[plane]])
+
+
+def _plane(volume: "_Volume", axis: str) -> str:
+    """Of the slices: `axis`, or, where that is auto, across the coarsest axis if one is plainly so."""
+    if axis != "auto":
+        return axis
+    spacing = np.sqrt((volume.affine[:, :3] ** 2).sum(0))
     coarsest = int(np.argmax(spacing))
-    if axis == "auto":
-        clear = spacing[coarsest] > 1.05 * np.sort(spacing)[-2]
-        axis = next(plane for plane, index in PLANES.items() if index == coarsest) if clear else "axial"
-    return _Case(name, image, labels, axis, one.shape[PLANES[axis]])
+    clear = spacing[coarsest] > 1.05 * np.sort(spacing)[-2]
+    return next(plane for plane, index in PLANES.items() if index == coarsest) if clear else "axial"
 
 
 class _Volume(NamedTuple):

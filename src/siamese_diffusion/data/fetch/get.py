@@ -100,7 +100,7 @@ def get_data(
     _accept(release, accept_licence)
     if not archives:
         for archive in release.archives:
-            if not archive.file.endswith(".zip"):
+            if not archive.file.endswith((".zip", ".tar", ".tar.gz", ".tgz")):
                 find_bsdtar(Path(archive.file))  # told now, not after the download
 
     given = list(archives)

@@ -1,21 +1,24 @@
 """Unpack an archive from outside: only plain files, only inside the target, only as much as was agreed.
 
-ZIP is read here. Anything else (CVC-ClinicDB comes as RAR) is turned into a tar stream by `bsdtar`, which writes
-nothing itself, so that the same rules hold for every kind of archive.
+ZIP and tar, also packed by gzip, bzip2 or xz, are read here. Anything else (CVC-ClinicDB comes as RAR) is turned into a
+tar stream by `bsdtar`, which writes nothing itself, so that the same rules hold for every kind of archive.
 """
 
+import bz2
 import errno
+import gzip
+import lzma
 import shutil
 import stat
 import subprocess
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from siamese_diffusion.data.tars import Header
 from siamese_diffusion.errors import InputError, brief, printable, reason, refused
@@ -54,9 +57,19 @@ def unpack(archive: Path, folder: Path, limits: Limits, shown: str | None = None
         raise InputError(f"{archive}: is a web page, not an archive; the provider answered with a form or a notice")
     elif head[:4] == b"PK\x03\x04":
         raise InputError(f"{archive}: is a ZIP file whose end is missing; fetch it again")
+    elif (opener := tar_opener(head)) is not None:
+        _unpack_packed_tar(archive, opener, guard)
     else:
         _unpack_stream(archive, guard)
     return guard.files
+
+
+def tar_opener(head: bytes) -> Callable[..., Any] | None:
+    """What opens a tar archive that begins with these bytes, 512 of them; None for other files."""
+    if head[257:262] == b"ustar":
+        return open
+    packed: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+    return next((opener for magic, opener in packed.items() if head.startswith(magic)), None)
 
 
 @contextmanager
@@ -168,6 +181,31 @@ def _unpack_zip(archive: Path, guard: _Guard) -> None:
                     guard.write(source, target, member.file_size)
 
 
+def _unpack_packed_tar(archive: Path, opener: Callable[..., Any], guard: _Guard) -> None:
+    with ExitStack() as stack:
+        with _reading(archive):
+            file = stack.enter_context(opener(archive, "rb"))
+        _unpack_tar(_Bounded(file, guard), guard)
+    if not guard.files:
+        raise InputError(f"{archive}: holds no files")
+
+
+class _Bounded:
+    """A stream that ends a bomb before it has grown: what is unpacked is at most what a guard lets in, and headers."""
+
+    def __init__(self, file: IO[bytes], guard: _Guard) -> None:
+        self.file, self.archive = file, guard.archive
+        packed = guard.archive.stat().st_size
+        self.left = min(guard.limits.size + _SMALL, max(_SMALL, _RATIO * packed)) + _SMALL
+
+    def read(self, size: int) -> bytes:
+        content = self.file.read(size)
+        self.left -= len(content)
+        if self.left < 0:
+            raise InputError(f"{self.archive}: grows more than {_RATIO} times when unpacked; nothing was kept")
+        return content
+
+
 def _unpack_stream(archive: Path, guard: _Guard) -> None:
     with tempfile.TemporaryFile() as errors:
         command = [find_bsdtar(archive), "-cf", "-", "--format", "pax", f"@{archive.resolve()}"]
@@ -188,10 +226,10 @@ def _unpack_stream(archive: Path, guard: _Guard) -> None:
         if failed or not guard.files:
             errors.seek(0)
             said = errors.read(2000).decode(errors="replace").strip().splitlines() or [why]
-            raise InputError(f"{archive}: cannot be unpacked as ZIP, nor by bsdtar ({said[0]})")
+            raise InputError(f"{archive}: cannot be unpacked as ZIP or tar, nor by bsdtar ({said[0]})")
 
 
-def _unpack_tar(stream: IO[bytes], guard: _Guard) -> None:
+def _unpack_tar(stream: Any, guard: _Guard) -> None:
     with ExitStack() as stack:
         with _reading(guard.archive):
             file = stack.enter_context(tarfile.open(fileobj=stream, mode="r|", tarinfo=Header))
@@ -223,11 +261,11 @@ def find_bsdtar(archive: Path) -> str:
         if path and b"bsdtar" in subprocess.run([path, "--version"], capture_output=True, check=False).stdout:
             return path
     raise InputError(
-        f"{archive}: is not a ZIP file, and other archives (RAR) need the program bsdtar (Debian and Ubuntu: package "
-        "libarchive-tools); or unpack it yourself and give the folder with --archive"
+        f"{archive}: is neither ZIP nor tar, and other archives (RAR) need the program bsdtar (Debian and Ubuntu: "
+        "package libarchive-tools); or unpack it yourself and give the folder with --archive"
     )
 
 
 def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(64)
+        return file.read(512)

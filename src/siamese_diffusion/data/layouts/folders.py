@@ -13,7 +13,7 @@ from siamese_diffusion.data.layouts.listing import Listing, counted
 from siamese_diffusion.data.layouts.pairing import pair_up
 from siamese_diffusion.data.layouts.tree import Found, Tree, scan
 from siamese_diffusion.data.layouts.words import says_mask
-from siamese_diffusion.data.photographs import photographs
+from siamese_diffusion.data.photographs import photographs, posterised
 from siamese_diffusion.errors import InputError
 
 FORMATS = ("png", "tif", "tiff", "bmp", "jpg", "jpeg")
@@ -157,7 +157,8 @@ def _require_masks(listing: Listing) -> None:
     Raises:
         InputError: a file that its name makes a mask looks like a photograph.
     """
-    wrong = photographs([path for mask in listing.masks.values() for path in mask.files])
+    files = [path for mask in listing.masks.values() for path in mask.files]
+    wrong = photographs(files) or posterised(files)
     if wrong:
         raise InputError(
             f"{wrong[0]}: its name says a mask, but it looks like a photograph; say with data.images and data.masks "

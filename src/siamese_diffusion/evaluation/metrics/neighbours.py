@@ -19,8 +19,8 @@ class Rows(Protocol):
     def __getitem__(self, which: Any, /) -> NDArray[Any]: ...
 
 
-QUERIES, KEYS = 2048, 8192
-"""Rows of a block: 64 MiB of distances at a time."""
+QUERIES, KEYS = 4096, 8192
+"""Rows of a block: 128 MiB of distances at a time; for each block of queries all keys are read and centred anew."""
 
 
 class Nearest(NamedTuple):
