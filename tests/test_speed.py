@@ -45,7 +45,7 @@ class Event:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(speed.time, "perf_counter", made.perf_counter)
+    monkeypatch.setattr("siamese_diffusion.speed.time.perf_counter", made.perf_counter)
     monkeypatch.setattr(speed, "_mark", lambda device: Event(max(made.now, made.queue)))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**29)
     return made
@@ -88,7 +88,7 @@ def test_a_gpu_waits_only_where_its_queue_is_empty(clock: Clock, making: float, 
 
 def test_the_user_is_told_once_that_a_gpu_waits(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr(speed.progress, "notify", told.append)
+    monkeypatch.setattr("siamese_diffusion.speed.progress.notify", told.append)
     measured = Speed(torch.device("cuda", 0), 4, 2)
     for line in range(4):
         measured.next(clock.batches(1.0))
