@@ -8,7 +8,7 @@
 # DIR gets `results.tgz` (the log and the JSON of every part, packed anew after each) and the tar files of drawn pairs.
 # What has not had its turn is had by a second call; with `--work DIR` it finds what the first one installed and trained.
 # `benchmarks/gpu-pack.sh` makes what the machine lacks: .gpu/wheels and .gpu/kvasir-256, ignored by git.
-# `--device cpu` rehearses everything at the tiniest size.
+# `--device cpu` rehearses everything at the tiniest size, with PATIENCE (10) times the limits.
 set -u
 cd "$(dirname "$0")/.."
 speed=benchmarks/speed
@@ -43,7 +43,9 @@ while [ $# -gt 0 ]; do
     shift
 done
 [ ${#chosen[@]} -gt 0 ] || read -ra chosen <<<"$order"
-limit_of() { awk -v name="$1" '$1 == name { print $2 }' <<<"$parts"; }
+[ "$device" = cpu ] && patience=${PATIENCE:-10} || patience=1
+deadline=$((${DEADLINE:-540} * patience))
+limit_of() { awk -v name="$1" -v times=$patience '$1 == name { print $2 * times }' <<<"$parts"; }
 for name in ${chosen[*]//+/ }; do
     [ -n "$(limit_of "$name")" ] || { echo "$name: no such part; see --list" >&2; exit 2; }
 done
@@ -76,7 +78,7 @@ timed() { # NAME ARGUMENTS ...: within the part's limit; what it prints goes to 
     local name=$1 start status left limit
     shift
     start=$(date +%s)
-    left=$((${DEADLINE:-540} - start + began)) limit=$(limit_of "$name")
+    left=$((deadline - start + began)) limit=$(limit_of "$name")
     [ $left -ge 15 ] || { echo "== $name: no time left"; return; }
     [ "$limit" -le $left ] || limit=$left
     timeout --kill-after=10 "$limit" python3 "$@" >"$results/$name.log" 2>&1
