@@ -77,6 +77,7 @@ with ThreadPoolExecutor() as pool:
     print(f"{len(list(pool.map(pack, sorted((source / 'images').iterdir()))))} pairs of 256 px")
 PY
 fi
-travels=$({ git ls-files -co --exclude-standard; find $to -type f; } | tr '\n' '\0' | du -cb --files0-from=- | tail -n 1 | cut -f1)
+travels=$({ git ls-files -co --exclude-standard; find $to -type f; } | tr '\n' '\0' \
+    | du -cb --files0-from=- | tail -n 1 | cut -f1)
 echo "$(du -sh $to | cut -f1) in $to; $((travels / 1048576)) MiB travel in all"
 [ "$travels" -lt $((64 * 1048576)) ] || { echo "more than 64 MiB" >&2; exit 1; }

@@ -6,9 +6,9 @@
 # Parts run in the order given, by default in order of worth, as `--list` prints it; those joined by + run side by side.
 # Each has a time limit; one that fails stops no other, and none begins in the last seconds of DEADLINE (540).
 # DIR gets `results.tgz` (the log and the JSON of every part, packed anew after each) and the tar files of drawn pairs.
-# What has not had its turn is had by a second call; with `--work DIR` it finds what the first one installed and trained.
+# A second call takes what has not had its turn; with `--work DIR` it finds what the first installed and trained.
 # `benchmarks/gpu-pack.sh` makes what the machine lacks: .gpu/wheels and .gpu/kvasir-256, ignored by git.
-# `--device cpu` rehearses everything at the tiniest size, with PATIENCE (10) times the limits.
+# `--device cpu` rehearses everything at the tiniest size, with PATIENCE (10) times the limits; nothing is compiled.
 set -u
 cd "$(dirname "$0")/.."
 speed=benchmarks/speed
@@ -65,13 +65,14 @@ fi
 export PYTHONPATH="$work/site" PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false CUBLAS_WORKSPACE_CONFIG=:4096:8
 export HF_HUB_OFFLINE=1 TORCHINDUCTOR_CACHE_DIR="$work/inductor"
 
-size=sd15 batch=48 most=64 backbone_seconds=150 arm_seconds=90 marked=(-m gpu)
+size=sd15 batch=48 most=64 steps=50 backbone_seconds=150 arm_seconds=90 marked=(-m gpu)
 settings=(--set sample.scheduler=dpm --set sample.steps=20)
 if [ "$device" = cpu ]; then
-    size=tiny batch=4 most=2 backbone_seconds=2 arm_seconds=2 marked=()
+    size=tiny batch=4 most=1 steps=2 backbone_seconds=2 arm_seconds=2 marked=()
     settings+=(--copies 1 --set data.resolution=32 --set pretrain.batch_size=4 --set train.batch_size=4
         --set "backbone.channels=[16, 32]" --set "backbone.attention=[false, true]" --set backbone.layers=1)
     settings+=(--set sample.steps=2)
+    export TORCHDYNAMO_DISABLE=1  # compiling takes a processor ten minutes
 fi
 
 timed() { # NAME ARGUMENTS ...: within the part's limit; what it prints goes to results/NAME.log
@@ -89,16 +90,17 @@ timed() { # NAME ARGUMENTS ...: within the part's limit; what it prints goes to 
 }
 
 run_part() {
-    local name=$1 to=$results/$1.json
+    local name=$1 to=$results/$1.json drawing
+    drawing=(--size $size --most $most --steps $steps --device "$device")
     case $name in
-        sampling) timed "$name" $speed/gpu_sampling.py --size $size --most $most --device "$device" --out "$to" ;;
+        sampling) timed "$name" $speed/gpu_sampling.py "${drawing[@]}" --out "$to" ;;
         busy) timed "$name" $speed/gpu_busy.py --size $size --device "$device" --out "$to" ;;
         busy-medium)
             [ $size = tiny ] || size=medium
             timed "$name" $speed/gpu_busy.py --size $size --device "$device" --out "$to" ;;
         steps) timed "$name" $speed/gpu_steps.py --size $size --batch $batch --device "$device" --out "$to" ;;
         compiled-sampling)
-            timed "$name" $speed/gpu_sampling.py --size $size --most $most --device "$device" --out "$to" --compile ;;
+            timed "$name" $speed/gpu_sampling.py "${drawing[@]}" --out "$to" --compile ;;
         compile)
             timed "$name" $speed/gpu_steps.py --size $size --batch $batch --device "$device" --out "$to" --compile ;;
         tests) timed "$name" -m pytest -v -s -n 0 -p no:cacheprovider "${marked[@]}" tests/test_gpu.py ;;
@@ -113,7 +115,9 @@ run_part() {
             cp "$work/study/$name.json" "$results"
             for file in log.jsonl speed.jsonl; do cp "$work/study/$name/$file" "$results/$name-$file"; done
             cp "$work/study/$name-pairs/grid.png" "$results/$name-grid.png"
-            for shard in "$work/study/$name-pairs"/shards/*.tar; do cp "$shard" "$out/$name-$(basename "$shard")"; done ;;
+            for shard in "$work/study/$name-pairs"/shards/*.tar; do
+                cp "$shard" "$out/$name-$(basename "$shard")"
+            done ;;
         real)
             rm -rf "$work/real"
             timed "$name" $speed/gpu_real.py --size $size --data "$data" --work "$work/real" --device "$device" \
@@ -130,5 +134,7 @@ PY
 for together in "${chosen[@]}"; do
     for name in ${together//+/ }; do run_part "$name" & done
     wait
+    python3 $speed/gpu_bars.py "$results" >"$results/bars.txt"
     tar czf "$work/results.tgz" -C "$work" results && cp "$work/results.tgz" "$out"  # whatever ends the next part
 done
+cat "$results/bars.txt"

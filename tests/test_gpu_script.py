@@ -1,5 +1,6 @@
 """`benchmarks/gpu.sh` runs for nine minutes on a machine that is not at hand: that it is whole is seen before."""
 
+import json
 import os
 import re
 import subprocess
@@ -62,7 +63,9 @@ def test_its_command_gives_what_the_program_takes(name: str) -> None:
         assert (ROOT / "tests/test_gpu.py").exists()
         return
     source = (ROOT / "benchmarks/speed" / programs[0]).read_text()
-    for flag in re.findall(r"(?<= )--[a-z-]+", command):
+    shared = re.search(r"drawing=\((.+)\)", SCRIPT.read_text())
+    assert shared is not None
+    for flag in re.findall(r"--[a-z-]+", command.replace('"${drawing[@]}"', shared[1])):
         assert f'"{flag}"' in source, f"{programs[0]} has no {flag}"
 
 
@@ -81,3 +84,40 @@ def test_what_is_packed_is_what_the_machine_lacks(tmp_path: Path) -> None:
     (tmp_path / "all").write_text("".join(f"{name}=={version}\n" for name, version in missing.items()))
     (tmp_path / "all").open("a").write("\n".join(sorted(has)))
     assert bash(PACK, "--list", HAS=str(tmp_path / "all")).stdout.strip() == ""
+
+
+def test_bars_are_told_from_what_the_parts_wrote(tmp_path: Path) -> None:
+    def bars() -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, str(ROOT / "benchmarks/speed/gpu_bars.py"), str(tmp_path)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+    none = bars()
+    assert (none.returncode, none.stdout.count("not measured")) == (0, 5)
+    rows = [
+        {"side": side, "precision": precision, "micro": 24, "kept": kept, "channels_last": False, "gate": gate, **took}
+        for side, precision, kept, took in (
+            ("plain", "bf16", "none", {"seconds": 2.5}),
+            ("ours", "bf16", "all", {"seconds": 1.0}),
+            ("plain", "fp32", "none", {"seconds": 5.0}),
+            ("ours", "fp32", "all", {"seconds": None}),  # out of memory
+        )
+        for gate in ("before the gate", "after the gate")
+    ]
+    (tmp_path / "steps.json").write_text(json.dumps({"rows": rows}))
+    drawn = [("straightforward", 0.25), ("8 UniPC steps", 30.0), ("12 DPM-Solver++ steps", 4.0)]
+    told = [{"variant": variant, "images_per_second": rate} for variant, rate in drawn]
+    (tmp_path / "sampling.json").write_text(json.dumps(told))
+    (tmp_path / "busy.json").write_text(json.dumps({"busy": 0.96}))
+    lines = [{"step": 20, "waiting": 0.5}, {"step": 40, "waiting": 0.01}]
+    (tmp_path / "siamese-speed.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = bars()
+    assert found.returncode == 1
+    told_of = [line.partition(": ")[2] for line in found.stdout.splitlines()]
+    assert told_of == [
+        "2.5, reached (bar 2)",
+        "5, reached (bar 4)",
+        "16, MISSED (bar 20)",
+        "0.96, reached (bar 0.95)",
+        "0.99, reached (bar 0.95)",
+    ]
+    assert len(json.loads((tmp_path / "bars.json").read_text())) == 5
