@@ -61,16 +61,16 @@ def test_resumed_folder_is_the_undisturbed_one(
     sample(run, pairs, tmp_path / "whole", **arguments)  # type: ignore[arg-type]
 
     calls = 0
-    write = PairWriter.write
+    add = PairWriter.add
 
     def killed(self: PairWriter, *rest: object) -> None:
         nonlocal calls
         calls += 1
         if calls == 5:
             raise RuntimeError("killed")
-        write(self, *rest)  # type: ignore[arg-type]
+        add(self, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(PairWriter, "write", killed)
+    monkeypatch.setattr(PairWriter, "add", killed)
     with pytest.raises(RuntimeError, match="killed"):
         sample(run, pairs, tmp_path / "cut", **arguments)  # type: ignore[arg-type]
     monkeypatch.undo()

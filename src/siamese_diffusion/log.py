@@ -1,4 +1,7 @@
-"""What a training loop tells of itself: `log.jsonl` and TensorBoard."""
+"""What a training loop tells of itself: `log.jsonl`, `speed.jsonl` and TensorBoard.
+
+Design note: seconds are in a file of their own, since `log.jsonl` of a resumed run is that of an undisturbed one.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,21 +77,31 @@ class Log:
     """The log of the run in `out`; what came after step `start`, from which it goes on, is cut off."""
 
     def __init__(self, out: Path, start: int) -> None:
-        self.path = out / "log.jsonl"
-        rows = read_jsonl(self.path, _Row) if self.path.exists() else []
-        kept = [dict(row) for row in rows if row["step"] <= start]
-        if kept:
-            write_jsonl(self.path, kept)
-        else:
-            write_text(self.path, "")
+        self.path, self.speed = out / "log.jsonl", out / "speed.jsonl"
+        for path in (self.path, self.speed):
+            rows = read_jsonl(path, _Row) if path.exists() else []
+            kept = [dict(row) for row in rows if row["step"] <= start]
+            if kept:
+                write_jsonl(path, kept)
+            else:
+                write_text(path, "")
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
         """Add a line; a figure that is not finite is null in it, since JSON knows no NaN."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(to_json({"step": step, **figures}) + "\n")
+        self._add(self.path, step, figures)
         for name, value in figures.items():
             self.board.add_scalar(name, value, step)
+
+    def write_speed(self, step: int, figures: Mapping[str, float]) -> None:
+        """Add a line to `speed.jsonl`."""
+        self._add(self.speed, step, figures)
+        for name, value in figures.items():
+            self.board.add_scalar(f"speed/{name}", value, step)
+
+    def _add(self, path: Path, step: int, figures: Mapping[str, float]) -> None:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(to_json({"step": step, **figures}) + "\n")
 
     def close(self) -> None:
         self.board.close()

@@ -29,6 +29,7 @@ from siamese_diffusion.optimizer import learning_rate, make_optimizer, release_g
 from siamese_diffusion.prefetch import Batch, BatchAt, prefetch
 from siamese_diffusion.randomness import mix
 from siamese_diffusion.ranks import Agreement
+from siamese_diffusion.speed import Speed
 
 Observe = Callable[[int, nn.Module], Mapping[str, float]]
 """(step, module) -> figures for the log. Called with the averaged weights in place and gradients off."""
@@ -57,7 +58,7 @@ def run(
         module: its `forward(**batch)` returns a NamedTuple of scalars, one of them `total`, the loss.
         batch_at: makes the batches.
         settings: the optimisation.
-        out: run folder; gets `log.jsonl`, TensorBoard events and `checkpoints/step-NNNNNN/`.
+        out: run folder; gets `log.jsonl`, `speed.jsonl`, TensorBoard events and `checkpoints/step-NNNNNN/`.
         resume: go on from the newest checkpoint in `out` (from the start where there is none).
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         observe: called every `sample_every` steps and after the last; what it returns goes to the log.
@@ -107,7 +108,7 @@ def run(
             # One step: forward and backward passes, the optimiser, the average.
             training.set_rates(step)
             for part in parts_of(step):
-                training.do_part(part, next(batches), len(parts_of(step)))
+                training.do_part(part, training.speed.next(batches), len(parts_of(step)))
             training.end_step()
             shown.update(task, completed=step + 1, note=training.note)
             # What is due after it: the log, the caller's look at the averaged weights, the checkpoint.
@@ -140,6 +141,7 @@ class _Training:
     means: Means = field(default_factory=Means)
 
     def __post_init__(self) -> None:
+        self.speed = Speed(self.accelerator.device, self.settings.batch_size, self.settings.workers)
         self.trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         self.optimizer: Any = make_optimizer(self.module, self.settings, self.rate)
         self.module.to(self.accelerator.device)
@@ -219,6 +221,7 @@ class _Training:
         if self.average is not None:
             self.average.step(self.trained)
         self.means.steps += 1
+        self.speed.end_step()
 
     def finish_step(self, done: int, stop: bool) -> bool:
         """What is due after a step: the log, the caller's look, the checkpoint; returns whether it was the last.
@@ -236,6 +239,7 @@ class _Training:
         if not (logging or observing or saving):
             return False
         figures = self.require_finite(done, weights=observing or saving)
+        self.speed.stop()  # what follows is no step
         if logging:
             self._write(done, figures)
         if observing:
@@ -249,10 +253,12 @@ class _Training:
         return last or stop
 
     def _write(self, done: int, figures: Mapping[str, float]) -> None:
+        speed = self.speed.figures()
         self.means.clear()
         self.note = f"loss {figures['total']:.4g}" if "total" in figures else ""
         if self.log is not None:
             self.log.write(done, figures)
+            self.log.write_speed(done, speed)
 
     def _look(self, done: int) -> None:
         """Let the caller look at the averaged weights, in the first process."""

@@ -1,4 +1,5 @@
-"""The batches of a loop in their order, made ahead of the step that needs them by processes of their own.
+"""What a device works on, made ahead: the batches of a training loop by processes of their own, other parts by a
+thread.
 
 Design note: a batch is a pure function of (step, rows), so whoever makes it makes the same.
 """
@@ -6,8 +7,9 @@ Design note: a batch is a pure function of (step, rows), so whoever makes it mak
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -20,6 +22,23 @@ Batch = dict[str, Any]
 
 BatchAt = Callable[[int, range], Batch]
 """(step, rows) -> these rows of the global batch of that step; the same for the same arguments, in any process."""
+
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+
+def one_ahead(make: Callable[[A], T], items: Iterable[A]) -> Generator[T, None, None]:
+    """Yield `make(item)` of each item, in order; a thread makes the next one while the caller works with the last."""
+    with ThreadPoolExecutor(1) as thread:
+        last: Future[T] | None = None
+        for item in items:
+            made = thread.submit(make, item)
+            if last is not None:
+                yield last.result()
+            last = made
+        if last is not None:
+            yield last.result()
 
 
 class _Batches(Dataset[Batch]):

@@ -41,8 +41,8 @@ def status(run: Path, picture: Path | None = None) -> dict[str, Any]:
     Returns:
         `run`, `command`, `state` ("running", "finished", "stopped", or "not running" where the folder does not tell),
         `process` (its number; None unless it runs on this host), and for a run that is trained `step`, `of`, `figures`
-        (the last of each), `seconds_left` (None where the log does not tell), `checkpoint` and `since` (seconds since
-        the log was written); `runs`, the same of the folders inside.
+        (the last of each), `speed` (the last line of `speed.jsonl`, or None), `seconds_left` (None where the log does
+        not tell), `checkpoint` and `since` (seconds since the log was written); `runs`, the same of the folders inside.
 
     Raises:
         InputError: there is no such folder, no command of this package wrote it, or `picture` has no curves to show.
@@ -86,10 +86,16 @@ def _one(run: Path, command: str) -> dict[str, Any]:
         "step": last,
         "of": steps,
         "figures": figures,
+        "speed": _speed(run),
         "seconds_left": _left(run, newest, last, steps) if process is not None else None,
         "checkpoint": str(newest) if newest is not None else None,
         "since": round(time.time() - log.stat().st_mtime, 1),
     }
+
+
+def _speed(run: Path) -> dict[str, Any] | None:
+    rows = read_jsonl(run / "speed.jsonl") if (run / "speed.jsonl").exists() else []
+    return {name: value for name, value in dict(rows[-1]).items() if name != "step"} if rows else None
 
 
 def _state(running: bool, done: bool, tells: bool) -> str:
@@ -134,4 +140,13 @@ def _line(one: dict[str, Any]) -> str:
         told += f", about {clock(one['seconds_left'])} left" if one["seconds_left"] is not None else ""
         figures = ", ".join(f"{name} {value:.4g}" for name, value in one["figures"].items())
         told += f"; {figures}" if figures else ""
+        told += _fast(one["speed"]) if one["speed"] else ""
+    return told
+
+
+def _fast(speed: dict[str, Any]) -> str:
+    """How fast a run is. What waiting is depends on the device: without a GPU it is the making of batches itself."""
+    told = f"; {speed['samples_a_second']:.3g} images a second"
+    if "peak_gib" in speed:
+        told += f", the device waits {100 * speed['waiting']:.0f} % of the time, {speed['peak_gib']:.1f} GiB at most"
     return told

@@ -12,17 +12,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
 from typing_extensions import TypedDict
 
 from siamese_diffusion.claim import INPUTS, mark, marked_by
-from siamese_diffusion.data.classes import AnyMask, stored_mask
+from siamese_diffusion.data.classes import AnyMask
 from siamese_diffusion.data.images import SUFFIXES, Pixels
 from siamese_diffusion.data.tars import base_name, index, member_name
-from siamese_diffusion.data.writer import made_here, writing
+from siamese_diffusion.data.writer import encoded, made_here, writing
 from siamese_diffusion.errors import InputError, printable
 from siamese_diffusion.files import decode, full_disk_named, parse_json, read_json, whole_file, write_json
-from siamese_diffusion.pictures import png
 
 FOLDER, MANIFEST = "shards", "shards.json"
 
@@ -152,21 +150,24 @@ class ShardWriter:
         Raises:
             InputError: the disk is full or cannot be written to.
         """
-        row = {"prompt": prompt, **extra}
+        self.add(name, *encoded(image, mask), {"prompt": prompt, **extra})
+
+    def add(self, name: str, image: bytes, mask: bytes, extra: dict[str, Any]) -> None:
+        """Add a pair of PNG files, as their contents; errors as in `write`."""
         with writing(f"{self.folder}: pair {name}"):
             path, archive, _ = self._open = self._open or self._next()
             with full_disk_named(path):
                 for kind, content in (
-                    ("image.png", png(Image.fromarray(image))),
-                    ("mask.png", png(Image.fromarray(stored_mask(mask)))),
-                    ("json", json.dumps(row).encode()),
+                    ("image.png", image),
+                    ("mask.png", mask),
+                    ("json", json.dumps(extra).encode()),
                 ):
                     member = tarfile.TarInfo(
                         member_name(name, kind)
                     )  # without time and owner: the same file every time
                     member.size = len(content)
                     archive.addfile(member, BytesIO(content))
-        self.rows[name] = row
+        self.rows[name] = extra
         self._held += 1
         if self._held == self.size:
             self.flush()

@@ -106,8 +106,8 @@ class PairWriter:
             InputError: the disk is full or cannot be written to, or another file has the name of one of these.
         """
         with writing(f"{self.folder}: pair {name}"):
-            pictures = [png(Image.fromarray(pixels)) for pixels in (image, stored_mask(mask))]
-        self.add(name, pictures[0], pictures[1], {"prompt": prompt, **extra})
+            pictures = encoded(image, mask)
+        self.add(name, *pictures, {"prompt": prompt, **extra})
 
     def add(self, name: str, image: bytes, mask: bytes, extra: dict[str, Any]) -> None:
         """Add a pair of PNG files, as their contents; errors as in `write`."""
@@ -152,6 +152,11 @@ class PairWriter:
     def __exit__(self, *exception: object) -> None:
         if exception[0] is None:
             self.close()
+
+
+def encoded(image: Pixels, mask: AnyMask) -> tuple[bytes, bytes]:
+    """The PNG files of a pair, image (H, W, 3) and mask (H, W), as their contents: what takes the time of writing."""
+    return png(Image.fromarray(image)), png(Image.fromarray(stored_mask(mask)))
 
 
 def written_earlier(folder: Path) -> bool:

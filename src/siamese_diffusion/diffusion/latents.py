@@ -19,7 +19,7 @@ from siamese_diffusion.config import DataConfig, LoopConfig
 from siamese_diffusion.data.arrays import Images, Masks, array_file, require_written, stored_array, to_tensor
 from siamese_diffusion.data.classes import class_names, hint_colours, present, prompt_for
 from siamese_diffusion.files import one_at_a_time
-from siamese_diffusion.prefetch import Batch
+from siamese_diffusion.prefetch import Batch, one_ahead
 from siamese_diffusion.randomness import generator, rows_of_epochs
 from siamese_diffusion.settings import MOST_CLASSES
 
@@ -136,8 +136,9 @@ def build_latents(
         moments = stored_array(cache, np.float32, shape)
         if moments is None:
             with array_file(cache, len(images)) as add:
-                for start in progress.track(range(0, len(images), ENCODED), "encoding images"):
-                    chunk = to_tensor(images[start : start + ENCODED]).to(device)
+                starts = progress.track(range(0, len(images), ENCODED), "encoding images")
+                for part in one_ahead(lambda start: to_tensor(images[start : start + ENCODED]), starts):
+                    chunk = part.to(device)
                     variants = [torch.stack(encode(chunk.flip(axes)), 1).cpu() for axes in FLIPS[flip]]
                     add(torch.stack(variants, 1).numpy())
             moments = stored_array(cache, np.float32, shape)

@@ -23,6 +23,7 @@ from siamese_diffusion.data.images import Pixels
 from siamese_diffusion.data.pairs import ImageFile
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import hash_json, write_whole
+from siamese_diffusion.prefetch import one_ahead
 
 SHARD = 2048
 """Images of a shard; a shard of Inception's features has 16 MiB a flip."""
@@ -122,10 +123,12 @@ def _shard(
     def read(image: ImageFile) -> Pixels:
         return image.squared(side)
 
+    def read_batch(start: int) -> tuple[int, NDArray[np.uint8]]:
+        return start, np.stack(list(pool.map(read, images[start : start + batch_size])))
+
     parts = []
     with ThreadPoolExecutor() as pool, torch.inference_mode():
-        for start in range(0, len(images), batch_size):
-            batch = np.stack(list(pool.map(read, images[start : start + batch_size])))
+        for start, batch in one_ahead(read_batch, range(0, len(images), batch_size)):
             pixels = torch.from_numpy(batch).movedim(3, 1)  # (B, 3, R, R)
             variants = [extractor.embed(pixels.flip(axes)).float().cpu() for axes in flips]
             parts.append(torch.stack(variants, 1).numpy())
