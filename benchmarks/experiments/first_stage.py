@@ -1,20 +1,19 @@
 """What a first stage keeps of held-out images.
 
-    python benchmarks/experiments/first_stage.py DATA [--resolution 96]
-    python benchmarks/experiments/first_stage.py DATA --resolution 128 --stages linear learned --seeds 0 1 \
+    python benchmarks/experiments/first_stage.py DATA --out DIR [--resolution 96]
+    python benchmarks/experiments/first_stage.py DATA --out DIR --resolution 128 --stages linear learned --seeds 0 1 \
         --set first_stage.steps=1000
 
-DATA has the splits train and val. Without `--stages`, the linear one for patch sizes, channels, whitening and the
+DATA has the splits train and val; a training that was interrupted goes on in DIR. Without `--stages`, the linear one for patch sizes, channels, whitening and the
 latent error that the decoder expects. With them each named one as `pretrain` makes it, fitted to train and measured on
 val, with and without an error of 0.1 in the latents, as generated ones have: dB; sharpness and edge strength (real =
 1); the distance of ImageNet features (LPIPS's, on EfficientNet-Lite0 with equal weights) at the strides that training
 compares, and at stride 16, which it does not look at; how rough the latents are (squared difference of neighbours over
-variance, white noise: 2); and the seconds of the processor that the training took, here and alone on one thread.
+variance, white noise: 2); and the seconds of the processor that this call took to make it.
 """
 
 import argparse
 import json
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor
 
 from siamese_diffusion.config import Config, load_config
-from siamese_diffusion.data.arrays import Images, load_images, to_images, to_tensor
+from siamese_diffusion.data.arrays import Images, map_images, to_images, to_tensor
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.diffusion.firststage import fit, psnr
 from siamese_diffusion.diffusion.reconstruction import STRIDES, feature_distance, train_first_stage
@@ -84,18 +83,19 @@ def measured(vae: Any, images: Tensor, error: float, seed: int = 0) -> dict[str,
     }
 
 
-def main(folder: Path, resolution: int, stages: list[str], seeds: list[int], settings: list[str], count: int) -> None:
+def main(
+    folder: Path, out: Path, resolution: int, stages: list[str], seeds: list[int], settings: list[str], count: int
+) -> None:
     """Print a line a first stage, error and seed."""
     data = DataFolder(folder)
-    train, val = (load_images(data.images(split), resolution) for split in ("train", "val"))
+    train, val = (map_images(data.images(split), resolution, out / "cache") for split in ("train", "val"))
     held_out = to_tensor(val[:count])
     if not stages:
         linear_ones(to_tensor(train), held_out)
     for stage in stages:
         for seed in seeds if stage == "learned" else [0]:
             given = [f"data.resolution={resolution}", f"backbone.first_stage={stage}", f"first_stage.seed={seed}"]
-            with tempfile.TemporaryDirectory() as place:
-                vae, seconds = made(load_config(None, [*given, *settings]), train, Path(place))
+            vae, seconds = made(load_config(None, [*given, *settings]), train, out / f"{stage}-{seed}")
             for error in (0.0, ERROR):
                 row = {"stage": stage, "seed": seed, "error": error, "seconds": round(seconds, 1)}
                 figures = {name: round(value, 4) for name, value in measured(vae, held_out, error).items()}
@@ -105,6 +105,7 @@ def main(folder: Path, resolution: int, stages: list[str], seeds: list[int], set
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DATA", help="images with the splits train and val")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--resolution", type=int, default=96, help="side in pixels")
     parser.add_argument("--stages", nargs="+", default=[], choices=["linear", "learned"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])

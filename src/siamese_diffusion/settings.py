@@ -244,7 +244,7 @@ class FirstStageConfig(LoopConfig):
     perceptual: float = Field(
         0.3, ge=0, description="weight of the distance of ImageNet features; above 0 it needs the extra imagenet"
     )
-    texture: float = Field(0.02, ge=0, description="weight of the difference of local fine-detail energy, in log units")
+    texture: float = Field(1.0, ge=0, description="weight of the difference of fine detail, by its local strength")
     noise: float = Field(0.1, ge=0, le=1, description="standard deviation of the latent error that the decoder expects")
     width: int = Field(64, ge=8, le=512, description="features at latent resolution, a multiple of 8")
     crop: int = Field(64, ge=32, description="side of the crops that it learns from, in pixels; at most the resolution")

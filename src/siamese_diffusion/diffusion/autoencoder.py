@@ -43,25 +43,26 @@ class ConvAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         super().__init__()
         self.linear = PatchAutoencoder(patch, latent_channels, block_out_channels, 1.0, in_channels, sample_size)
         cells = in_channels * patch * patch
+        to_latents = nn.Conv2d(width, latent_channels, 3, padding=1)
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(patch),
             nn.Conv2d(cells, width, 3, padding=1, padding_mode="replicate"),
             *(Residual(width) for _ in range(encoder_blocks)),
-            nn.Conv2d(width, latent_channels, 3, padding=1),
+            to_latents,
         )
         fine = max(width // 2, 8)
+        to_pixels = nn.Conv2d(fine, cells // 4, 3, padding=1)
         self.decoder = nn.Sequential(
             nn.Conv2d(latent_channels, width, 3, padding=1, padding_mode="replicate"),
             *(Residual(width) for _ in range(decoder_blocks)),
             nn.Conv2d(width, 4 * fine, 3, padding=1),
             nn.PixelShuffle(2),
             Residual(fine),
-            nn.Conv2d(fine, cells // 4, 3, padding=1),
+            to_pixels,
             nn.PixelShuffle(patch // 2),
         )
-        for last in (self.encoder[-1], self.decoder[-2]):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+        for parameter in (*to_latents.parameters(), *to_pixels.parameters()):
+            nn.init.zeros_(parameter)
 
     def encode(self, images: Tensor) -> Encoded:
         return Encoded(Exactly(self.linear.encoder(images) + self.encoder(images)))

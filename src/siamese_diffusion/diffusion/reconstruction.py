@@ -2,8 +2,8 @@
 
 Design note: the squared error alone makes the mean of all details that fit a code, which is smooth. The other two terms
 ask for what the image looks like there: the distance of ImageNet features (LPIPS, Zhang et al., arXiv 1801.03924,
-eq. 1, on EfficientNet-Lite0 and without learned weights), and the local energy of the Laplacian, by which sharpness is
-measured. The decoder sees latents with an error, as it will in generated images.
+eq. 1, on EfficientNet-Lite0 and without learned weights), and the local strength of the Laplacian, by which sharpness
+is measured. The decoder sees latents with an error, as it will in generated images.
 """
 
 from collections.abc import Sequence
@@ -32,11 +32,11 @@ STRIDES = (2, 4, 8)
 """Of the feature maps that are compared: edges, textures, small parts; what is coarser the pixels hold to."""
 
 CELL = 8
-"""Side in pixels of the squares, half of each over the next, whose fine-detail energy is compared."""
+"""Side in pixels of the squares, half of each over the next, whose fine detail is compared."""
 
 FLOOR = 1e-4
-"""Added to that energy, of pixels in [-1, 1]: half a grey level of 255 in the Laplacian's root mean square is 2e-5, and
-below a few grey levels there is nothing to see."""
+"""Added to the mean square of that, of pixels in [-1, 1], so that its root has a slope at 0; it is that of little more
+than one of 255 grey levels."""
 
 
 class ReconstructionLosses(NamedTuple):
@@ -84,10 +84,10 @@ def feature_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tenso
 
 
 def fine_detail(images: Tensor) -> Tensor:
-    """(B, 3, H, W) in [-1, 1] to the natural log of the Laplacian's energy in squares of `CELL`, (B, 1, h, w)."""
+    """(B, 3, H, W) in [-1, 1] to the root mean square of the Laplacian in squares of `CELL`, (B, 1, h, w)."""
     around = images[..., :-2, 1:-1] + images[..., 2:, 1:-1] + images[..., 1:-1, :-2] + images[..., 1:-1, 2:]
     energy = (around - 4 * images[..., 1:-1, 1:-1]).float().square().mean(1, keepdim=True)
-    return torch.log(F.avg_pool2d(energy, CELL, CELL // 2) + FLOOR)
+    return torch.sqrt(F.avg_pool2d(energy, CELL, CELL // 2) + FLOOR)
 
 
 class Crops:
@@ -154,7 +154,7 @@ def train_first_stage(
     settings, shape = config.first_stage, config.backbone
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        vae = ConvAutoencoder(
+        vae: ConvAutoencoder = ConvAutoencoder(
             patch=shape.patch,
             latent_channels=shape.latent_channels,
             width=settings.width,

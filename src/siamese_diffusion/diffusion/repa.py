@@ -76,7 +76,8 @@ class CleanFeatures:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        return self.network(images)[0].float()
+        maps: list[Tensor] = self.network(images)
+        return maps[0].float()
 
 
 def alignment_for(channels: int, data: LatentData, seed: int) -> Alignment:
