@@ -10,10 +10,11 @@ from conftest import DiscPairs
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from siamese_diffusion import imagenet
 from siamese_diffusion.config import SegmentConfig, dump_config, load_config, update
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.segmentation import networks
-from siamese_diffusion.segmentation.networks import encoder_weights, smp
+from siamese_diffusion.segmentation.networks import smp
 from siamese_diffusion.segmentation.segment import segment
 from siamese_diffusion.segmentation.trained import load_network
 from siamese_diffusion.studies.spec import load_study
@@ -274,7 +275,7 @@ class TestPackage:
     ) -> None:
         other = tmp_path / "other.pth"
         other.write_bytes(package.read_bytes()[:-1] + b"x")
-        monkeypatch.setattr(encoder_weights, "_installed", lambda name, package: other)
+        monkeypatch.setattr(imagenet, "installed", lambda name, package: other)
         with pytest.raises(InputError, match=r"other\.pth: is not the file that"):
             networks.create("smp", True, encoder=LITE, weights="imagenet")
 
@@ -285,7 +286,7 @@ class TestPackage:
         def unreachable() -> None:
             raise OSError("no route")
 
-        monkeypatch.setattr(encoder_weights, "_installed", lambda name, package: None)
+        monkeypatch.setattr(imagenet, "installed", lambda name, package: None)
         monkeypatch.setattr(huggingface_hub, "get_session", unreachable)
         create = timm.create_model
 

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from siamese_diffusion import imagenet
 from siamese_diffusion.data.pairs import ImageFile
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.evaluation import extractors
@@ -139,6 +140,24 @@ def test_local_timm_weights_with_or_without_a_classifier(tmp_path: Path) -> None
     file.write_bytes(b"nothing")
     with pytest.raises(InputError, match="cannot be read as weights"):
         extractors.create(f"timm:resnet10t@{file}", CPU)
+
+
+@pytest.mark.skipif(
+    imagenet.installed(imagenet.LITE0, imagenet.PACKAGES[imagenet.LITE0]) is None, reason="needs the extra imagenet"
+)
+def test_weights_of_an_installed_package_are_asked_of_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    create = timm.create_model
+    monkeypatch.setattr(
+        timm,
+        "create_model",
+        lambda name, pretrained=False, **more: pytest.fail("hub") if pretrained else create(name, **more),
+    )
+    extractor = extractors.create("timm:tf_efficientnet_lite0", CPU)
+    assert extractors.create("timm:tf_efficientnet_lite0", CPU).key == extractor.key  # no random weight is left in it
+    with torch.inference_mode():
+        assert extractor.embed(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape == (1, 1280)
 
 
 def test_clip_from_a_folder(tmp_path: Path) -> None:

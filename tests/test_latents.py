@@ -8,7 +8,7 @@ from torch import Tensor
 from siamese_diffusion.config import DataConfig, LoopConfig, load_config
 from siamese_diffusion.data.arrays import to_images, to_tensor
 from siamese_diffusion.data.pairs import prompt_of
-from siamese_diffusion.diffusion.latents import LatentData, build_latents, mask_hint
+from siamese_diffusion.diffusion.latents import LatentData, build_latents, mask_hint, of_flips
 
 COUNT, SIDE = 5, 8
 
@@ -82,3 +82,23 @@ def test_images_survive_the_round_trip() -> None:
     hint = mask_hint(torch.eye(4, dtype=torch.bool)[None])
     assert hint.shape == (1, 3, 4, 4)
     assert set(hint.unique().tolist()) == {0.0, 1.0}
+
+
+def test_hint_dropout_drops_its_share_and_leaves_the_rest_of_the_sample(data: LatentData) -> None:
+    train, settings = config()
+    plain = data.batch(0, range(10), train, settings)
+    assert "kept" not in plain
+    given = [data.batch(step, range(10), train, settings, hint_dropout=0.3) for step in range(60)]
+    for key, value in plain.items():
+        assert torch.equal(given[0][key], value) if key != "progress" else given[0][key] == value
+    share = float(torch.cat([batch["kept"] for batch in given]).float().mean())
+    assert share == pytest.approx(0.7, abs=0.06)
+
+
+def test_features_are_of_the_flip_that_is_drawn(data: LatentData, tmp_path: Path) -> None:
+    assert data.images is not None
+    data.features = of_flips(data.images, "both", lambda x: x[:, :, ::2, ::2], 3, tmp_path / "f.npy", "features")
+    assert data.features.shape == (COUNT, 4, 3, SIDE // 2, SIDE // 2)
+    train, settings = config()
+    batch = data.batch(0, range(10), train, settings)
+    torch.testing.assert_close(batch["features"], batch["image_hint"][:, :, ::2, ::2] * 2 - 1)

@@ -142,6 +142,12 @@ def test_keys_of_what_was_done_before_stay(plain: Path, rims: Path) -> None:
     assert not {"patience", "lesion_weight"} & settings_of(Config(), "segment").keys()
     weighed = settings_of(update(Config(), "segment", patience=3, lesion_weight=4.0), "segment")
     assert (weighed["patience"], weighed["lesion_weight"]) == (3, 4.0)
+    later = {"backbone": {"first_stage", "align", "zero_snr"}, "pretrain": {"min_snr"}, "method": {"hint_dropout"}}
+    for section, names in later.items():
+        assert not names & settings_of(Config(), section).keys()
+    assert settings_of(update(Config(), "backbone", align=0.5), "backbone")["align"] == 0.5
+    assert settings_of(update(Config(), "pretrain", min_snr=5), "pretrain")["min_snr"] == 5
+    assert settings_of(update(Config(), "method", hint_dropout=0.1), "method")["hint_dropout"] == 0.1
     assert "aspect" not in settings_of(Config(), "sample")
     assert settings_of(update(Config(), "sample", aspect="source"), "sample")["aspect"] == "source"
 

@@ -379,3 +379,52 @@ def test_the_decoder_learns_at_its_own_rate() -> None:
         decoder = group_of(name) in ("decoder", "teacher's decoder")
         expected = (1e-4 if decoder else 1e-3) if parameter.requires_grad else None
         assert rates.get(id(parameter)) == (pytest.approx(expected) if expected else None), name
+
+
+def dropped(model: SiameseDiffusion, kept: list[bool] | None) -> Losses:
+    losses: Losses = model(**tiny_batch(), progress=0.5, kept=None if kept is None else torch.tensor(kept))
+    return losses
+
+
+@pytest.mark.parametrize("name", ["siamese", "mask-only", "adc"])
+def test_hint_dropout_that_drops_none_changes_nothing(name: Literal["siamese", "mask-only", "adc"]) -> None:
+    model = tiny_siamese(MethodConfig(name=name))
+    for a, b in zip(dropped(model, None), dropped(model, [True] * 4), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("name", ["siamese", "mask-only", "adc"])
+def test_where_the_hint_is_dropped_the_network_alone_is_trained(name: Literal["siamese", "mask-only", "adc"]) -> None:
+    model, batch = tiny_siamese(MethodConfig(name=name)), tiny_batch()
+    noisy = model.schedule.add_noise(batch["latents"], batch["noise"], batch["timesteps"])
+    free = model.predict(noisy, batch["timesteps"], batch["text"])
+    losses = dropped(model, [False] * 4)
+    torch.testing.assert_close(losses.mask, (free - batch["noise"]).square().mean())
+    assert losses.consistency == 0
+    assert reached(model, dropped(model, [False] * 4).mask) == {"decoder"}
+
+
+def test_each_sample_is_dropped_by_itself() -> None:
+    model = tiny_siamese()
+    kept, all_kept, none = (dropped(model, rows) for rows in ([True, True, False, False], [True] * 4, [False] * 4))
+    halves = []
+    for part in (slice(0, 2), slice(2, 4)):
+        batch = {name: value[part] for name, value in tiny_batch().items()}
+        halves.append(model(**batch, progress=0.5, kept=torch.tensor([part.start == 0] * 2)))
+    torch.testing.assert_close(kept.mask, (halves[0].mask + halves[1].mask) / 2)
+    torch.testing.assert_close(kept.consistency, halves[0].consistency / 2)
+    torch.testing.assert_close(kept.image, all_kept.image)  # Image-Diffusion has its hints whatever is dropped
+    torch.testing.assert_close(none.image, all_kept.image)
+
+
+@pytest.mark.parametrize("name", ["siamese", "mask-only", "adc"])
+def test_min_snr_weighs_every_term_of_each_sample(name: Literal["siamese", "mask-only", "adc"]) -> None:
+    model = tiny_siamese(MethodConfig(name=name), "v_prediction")
+    singles = [model(**{key: value[i : i + 1] for key, value in tiny_batch().items()}, progress=0.5) for i in range(4)]
+    weights = model.schedule.weights(tiny_batch()["timesteps"], 5.0)
+    assert weights is not None
+    model.min_snr = 5.0
+    losses = dropped(model, None)
+    for term in ("mask", "image", "consistency", "augmentation"):
+        expected = (torch.stack([getattr(single, term) for single in singles]) * weights).mean()
+        torch.testing.assert_close(getattr(losses, term), expected, msg=term)

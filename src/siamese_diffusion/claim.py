@@ -265,7 +265,7 @@ def _holds(path: Path) -> bool:
 
 def _is_cache(folder: Path) -> bool:
     """Whether a folder holds what `arrays` and `latents` write and nothing else."""
-    kinds = {"images", "masks", "latents"}
+    kinds = {"images", "masks", "latents", "features"}
     return folder.is_dir() and all(
         path.name.startswith(".") or (path.suffix == ".npy" and path.name.partition("-")[0] in kinds)
         for path in folder.iterdir()
@@ -280,7 +280,7 @@ def _is_whole_config(path: Path) -> bool:
         raise
     except InputError:  # whatever it is, it is not ours
         return False
-    sections = set(Config.model_fields) - {"evaluate"}  # the last one to come
+    sections = set(Config.model_fields) - {"evaluate", "first_stage"}  # the last ones to come
     return isinstance(values, dict) and sections <= values.keys()
 
 

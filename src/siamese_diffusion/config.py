@@ -23,6 +23,7 @@ from siamese_diffusion.settings import Config as Config
 from siamese_diffusion.settings import DataConfig as DataConfig
 from siamese_diffusion.settings import DiffusionLoopConfig as DiffusionLoopConfig
 from siamese_diffusion.settings import EvaluateConfig as EvaluateConfig
+from siamese_diffusion.settings import FirstStageConfig as FirstStageConfig
 from siamese_diffusion.settings import LoopConfig as LoopConfig
 from siamese_diffusion.settings import MethodConfig as MethodConfig
 from siamese_diffusion.settings import SampleConfig as SampleConfig

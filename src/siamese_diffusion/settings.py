@@ -208,6 +208,29 @@ class BackboneConfig(SettingsSection):
     text_dim: int = Field(64, ge=8, description="width of the prompt embedding, a multiple of 4")
     prediction: Literal["v_prediction", "epsilon"] = Field("v_prediction", description="what the UNet predicts")
     schedule: Literal["squaredcos_cap_v2", "scaled_linear"] = Field("squaredcos_cap_v2", description="noise schedule")
+    first_stage: Literal["linear", "learned"] = Field(
+        "linear",
+        description="linear: principal components of patches, fitted in seconds; learned: a small autoencoder that "
+        "begins as these and keeps edges, trained as section first_stage says",
+    )
+    align: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the alignment of the UNet's middle block with ImageNet features of the clean image in "
+        "pretrain (REPA, which takes 0.5); 0: none; needs the extra imagenet",
+    )
+    zero_snr: bool = Field(
+        False, description="rescale the noise schedule so that its last timestep is noise alone; needs v_prediction"
+    )
+
+    @model_validator(mode="after")
+    def _noise_alone_has_no_epsilon(self) -> "BackboneConfig":
+        if self.zero_snr and self.prediction != "v_prediction":
+            raise ValueError(
+                "backbone.zero_snr needs backbone.prediction=v_prediction: where the input is noise alone, to predict "
+                "that noise teaches nothing"
+            )
+        return self
 
 
 def _precision(value: Any) -> Any:
@@ -260,7 +283,24 @@ class LoopConfig(SettingsSection):
     seed: int = Field(0, ge=0)
 
 
+class FirstStageConfig(LoopConfig):
+    """How the learned first stage is trained; nothing here is read where `backbone.first_stage` is linear."""
+
+    perceptual: float = Field(
+        0.3, ge=0, description="weight of the distance of ImageNet features; above 0 it needs the extra imagenet"
+    )
+    texture: float = Field(1.0, ge=0, description="weight of the difference of fine detail, by its local strength")
+    noise: float = Field(0.1, ge=0, le=1, description="standard deviation of the latent error that the decoder expects")
+    width: int = Field(64, ge=8, le=512, description="features at latent resolution, a multiple of 8")
+    crop: int = Field(64, ge=32, description="side of the crops that it learns from, in pixels; at most the resolution")
+
+
 class DiffusionLoopConfig(LoopConfig):
+    min_snr: float | None = Field(
+        None,
+        gt=0,
+        description="gamma of the min-SNR loss weighting (its paper takes 5); default: every timestep counts alike",
+    )
     compile: bool = Field(
         False,
         description="torch.compile of each residual and attention block: minutes at the start, then faster steps",
@@ -301,6 +341,13 @@ class MethodConfig(SettingsSection):
     augmentation: float = Field(1.0, ge=0, description="weight of the online augmentation loss L_a; adc has none")
     augmentation_start: float = Field(1 / 3, ge=0, le=1, description="progress after which L_a counts")
     augmentation_timesteps: int = Field(200, ge=0, description="largest timestep whose samples count in L_a")
+    hint_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of samples for which Mask-Diffusion learns without its mask's control, so that "
+        "sample.mask_guidance extrapolates from a branch that was trained",
+    )
 
 
 class SampleConfig(SettingsSection):
@@ -473,6 +520,9 @@ class Config(SettingsSection):
     backbone: BackboneConfig = BackboneConfig()
     pretrain: DiffusionLoopConfig = DiffusionLoopConfig(
         steps=4000, learning_rate=5e-4, schedule="cosine", warmup=100, betas=(0.9, 0.99), clip=1.0, ema=0.999
+    )
+    first_stage: FirstStageConfig = FirstStageConfig(
+        steps=1000, learning_rate=1e-3, schedule="cosine", warmup=50, betas=(0.9, 0.99), clip=1.0, keep=1
     )
     method: MethodConfig = MethodConfig()
     train: TrainConfig = TrainConfig(

@@ -181,8 +181,8 @@ def _keys(files: Iterable[ImageFile | MaskFile]) -> list[dict[str, Any]]:
 
 
 def remove_arrays(cache: Path) -> None:
-    """Remove what `map_pairs` and `map_images` wrote; maps that are open stay good."""
-    for kind in ("images", "masks"):
+    """Remove what `map_pairs` and `map_images` wrote, and features; maps that are open stay good."""
+    for kind in ("images", "masks", "features"):
         for path in cache.glob(f"{kind}-*.npy"):
             try:
                 path.unlink()

@@ -16,6 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from siamese_diffusion.config import BackboneConfig
 from siamese_diffusion.diffusion import firststage, ldm
+from siamese_diffusion.diffusion.autoencoder import ConvAutoencoder
 from siamese_diffusion.errors import InputError, refused
 from siamese_diffusion.files import whole_folder, write_json
 from siamese_diffusion.interrupt import undisguised
@@ -31,6 +32,9 @@ CLIP = "openai/clip-vit-large-patch14"
 _CLIP_BESIDES = ("text_projection.", "vision_model.", "visual_projection.")
 """What a text encoder's file may hold of the whole of CLIP."""
 
+_OWN: dict[str, Any] = {kind.__name__: kind for kind in (firststage.PatchAutoencoder, ConvAutoencoder)}
+"""First stages that are not diffusers', by the name in their configuration."""
+
 _FILES = (".ckpt", ".safetensors", ".pth", ".pt")
 _PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
 
@@ -38,7 +42,7 @@ _PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
 @dataclass
 class Backbone:
     vae: Any
-    """AutoencoderKL or PatchAutoencoder."""
+    """AutoencoderKL, PatchAutoencoder or ConvAutoencoder."""
     unet: UNet2DConditionModel
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
@@ -107,9 +111,9 @@ class Backbone:
 
     def index(self) -> dict[str, Any]:
         """The parts as diffusers lists them in `model_index.json`."""
-        own = isinstance(self.vae, firststage.PatchAutoencoder)
+        own = type(self.vae).__name__ in _OWN
         return {
-            "vae": ["siamese_diffusion.diffusion.firststage" if own else "diffusers", type(self.vae).__name__],
+            "vae": [type(self.vae).__module__ if own else "diffusers", type(self.vae).__name__],
             "unet": ["diffusers", "UNet2DConditionModel"],
             "text_encoder": ["transformers", "CLIPTextModel"],
             "tokenizer": ["transformers", "CLIPTokenizer"],
@@ -195,8 +199,8 @@ def _require_fit(parts: dict[str, Any]) -> None:
 
 def _vae_class(where: str, what: str) -> Any:
     with undisguised(), refused(what):
-        own = AutoencoderKL.load_config(where, subfolder="vae")["_class_name"] == firststage.PatchAutoencoder.__name__
-    return firststage.PatchAutoencoder if own else AutoencoderKL
+        name = AutoencoderKL.load_config(where, subfolder="vae")["_class_name"]
+    return _OWN.get(name, AutoencoderKL)
 
 
 def _from_file(path: Path) -> Backbone:
@@ -232,6 +236,10 @@ def sd15_scheduler() -> DDIMScheduler:
 
 _SAMPLING: dict[str, Any] = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
 """The original's DDIM: timesteps 981 ... 1, and the last step ends at the alpha of timestep 0, not at 1."""
+
+_NOISE_ALONE: dict[str, Any] = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+"""Zero terminal SNR (Lin et al., arXiv 2305.08891): sqrt(abar_t) is shifted and scaled so that it is 0 at the last
+timestep and what it was at the first (their algorithm 1), and sampling begins at that last one (their section 3.3)."""
 
 
 def require_shape(settings: BackboneConfig, resolution: int) -> None:
@@ -294,6 +302,7 @@ def small_backbone(settings: BackboneConfig, images: Tensor, seed: int = 0) -> B
             beta_start=0.00085,
             beta_end=0.012,
             prediction_type=settings.prediction,
+            **(_NOISE_ALONE if settings.zero_snr else {}),
             **_SAMPLING,
         ),
     )

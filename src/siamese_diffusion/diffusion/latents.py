@@ -52,6 +52,7 @@ class LatentData:
         embeddings: (P + 1, L, D) of the distinct prompts; the last is that of the empty one.
         prompts: (N,) index of each sample's embedding.
         images, masks: for the hints, in memory or mapped; None for unlabelled images.
+        features: (N, flips, D, h', w') of the images, for the alignment of a hidden state with them.
     """
 
     moments: NDArray[np.float32]
@@ -63,12 +64,21 @@ class LatentData:
     """Index of the embedding of each set's prompt, with `data.class_dropout`; None without."""
     own: Sequence[bool] = ()
     """With `of_classes`: which samples have prompts of their own, which stay."""
+    features: NDArray[np.float32] | None = None
 
-    def batch(self, step: int, rows: range, settings: LoopConfig, data: DataConfig, timesteps: int = 1000) -> Batch:
+    def batch(
+        self,
+        step: int,
+        rows: range,
+        settings: LoopConfig,
+        data: DataConfig,
+        timesteps: int = 1000,
+        hint_dropout: float = 0.0,
+    ) -> Batch:
         """Rows of a step as arguments of `SiameseDiffusion.forward` (without hints for unlabelled images)."""
         samples = rows_of_epochs(step, rows, settings.batch_size, len(self.moments), settings.seed)
         drawn = [
-            self._sample(index, generator(settings.seed, 3, step, row), data, timesteps)
+            self._sample(index, generator(settings.seed, 3, step, row), data, timesteps, hint_dropout)
             for index, row in zip(samples, rows, strict=True)
         ]
         batch: Batch = {key: torch.stack([sample[key] for sample in drawn]) for key in drawn[0]}
@@ -76,7 +86,9 @@ class LatentData:
             batch["progress"] = step / settings.steps
         return batch
 
-    def _sample(self, index: int, random: torch.Generator, data: DataConfig, timesteps: int) -> dict[str, Tensor]:
+    def _sample(
+        self, index: int, random: torch.Generator, data: DataConfig, timesteps: int, hint_dropout: float
+    ) -> dict[str, Tensor]:
         flips = FLIPS[data.flip]
         flip = int(torch.randint(len(flips), (), generator=random))
         mean, spread = torch.from_numpy(np.array(self.moments[index, flip]))
@@ -97,6 +109,10 @@ class LatentData:
             image = torch.from_numpy(np.array(self.images[index])).permute(2, 0, 1).float() / 255
             sample["mask_hint"] = mask_hint(mask[None])[0].flip(flips[flip])
             sample["image_hint"] = image.flip(flips[flip])
+            if hint_dropout > 0:  # drawn last, so that the rest of the sample is what it is without
+                sample["kept"] = torch.rand((), generator=random) >= hint_dropout
+        if self.features is not None:
+            sample["features"] = torch.from_numpy(np.array(self.features[index, flip]))
         return sample
 
     def _without_some(self, mask: Tensor, data: DataConfig, random: torch.Generator) -> Tensor:
@@ -131,21 +147,11 @@ def build_latents(
         more: the prompts of every set of classes, with `data.class_dropout`.
         own: with `more`: which samples have prompts of their own.
     """
-    shape = (len(images), len(FLIPS[flip]), 2, None, None, None)
-    with one_at_a_time(cache.parent):
-        moments = stored_array(cache, np.float32, shape)
-        if moments is None:
-            with array_file(cache, len(images)) as add:
-                starts = progress.track(range(0, len(images), ENCODED), "encoding images")
-                for part in one_ahead(lambda start: to_tensor(images[start : start + ENCODED]), starts):
-                    chunk = part.to(device)
-                    variants = [torch.stack(encode(chunk.flip(axes)), 1).cpu() for axes in FLIPS[flip]]
-                    add(torch.stack(variants, 1).numpy())
-            moments = stored_array(cache, np.float32, shape)
+    moments = of_flips(images, flip, lambda chunk: torch.stack(encode(chunk), 1), 4, cache, "encoding images", device)
     distinct = sorted({*prompts, *more})
     texts = [*distinct, ""]
     return LatentData(
-        moments=require_written(moments, cache),
+        moments=moments,
         embeddings=torch.cat([embed(texts[i : i + EMBEDDED]).cpu() for i in range(0, len(texts), EMBEDDED)]),
         prompts=[distinct.index(prompt) for prompt in prompts],
         images=images if masks is not None else None,
@@ -153,3 +159,37 @@ def build_latents(
         of_classes={prompt: distinct.index(prompt) for prompt in more} if more else None,
         own=own,
     )
+
+
+def of_flips(
+    images: Images,
+    flip: Literal["none", "horizontal", "both"],
+    make: Callable[[Tensor], Tensor],
+    dimensions: int,
+    cache: Path,
+    description: str,
+    device: Any = "cpu",
+) -> NDArray[np.float32]:
+    """(N, flips, ...): what `make` gives of every image in each flip, made once; read from `cache` where it is there.
+
+    Args:
+        images: (N, R, R, 3), in memory or mapped.
+        flip: which flips.
+        make: (B, 3, R, R) in [-1, 1] to (B, ...).
+        dimensions: how many it gives of each image.
+        cache: its file.
+        description: for the progress bar.
+        device: where `make` runs.
+    """
+    shape = (len(images), len(FLIPS[flip]), *[None] * dimensions)
+    with one_at_a_time(cache.parent):
+        found = stored_array(cache, np.float32, shape)
+        if found is None:
+            with array_file(cache, len(images)) as add:
+                starts = progress.track(range(0, len(images), ENCODED), description)
+                for part in one_ahead(lambda start: to_tensor(images[start : start + ENCODED]), starts):
+                    chunk = part.to(device)
+                    variants = [make(chunk.flip(axes)).cpu() for axes in FLIPS[flip]]
+                    add(torch.stack(variants, 1).numpy())
+            found = stored_array(cache, np.float32, shape)
+    return require_written(found, cache)

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,11 @@ from siamese_diffusion.diffusion.backbone import Backbone, require_shape, small_
 from siamese_diffusion.diffusion.compiling import compile_blocks
 from siamese_diffusion.diffusion.firststage import psnr
 from siamese_diffusion.diffusion.grids import save_grid
-from siamese_diffusion.diffusion.latents import LatentData, build_latents
+from siamese_diffusion.diffusion.latents import LatentData, build_latents, of_flips
+from siamese_diffusion.diffusion.passes import decode, encode
+from siamese_diffusion.diffusion.recompute import run_part
+from siamese_diffusion.diffusion.reconstruction import require_features, train_first_stage
+from siamese_diffusion.diffusion.repa import Alignment, CleanFeatures, alignment_for, stride_near
 from siamese_diffusion.diffusion.sampler import denoise
 from siamese_diffusion.diffusion.schedule import Schedule
 from siamese_diffusion.errors import InputError
@@ -44,21 +49,57 @@ class BackboneLosses(NamedTuple):
     total: Tensor
 
 
-class Denoiser(nn.Module):
-    """The backbone's own objective: the mean squared error of its prediction."""
+class AlignedLosses(NamedTuple):
+    """The error of the prediction, the alignment, unweighted, and their weighted sum."""
 
-    def __init__(self, unet: UNet2DConditionModel, schedule: Schedule) -> None:
+    prediction: Tensor
+    alignment: Tensor
+    total: Tensor
+
+
+class Denoiser(nn.Module):
+    """The backbone's own objective: the mean squared error of its prediction.
+
+    Args:
+        unet: what is trained.
+        schedule: the noise schedule, and what the UNet predicts.
+        min_snr: gamma of the losses' weights, see `Schedule.weights`; None: all timesteps count alike.
+        alignment: of the UNet's middle block with features of the clean images; None: none.
+        align: its weight, lambda of L = L_prediction + lambda L_REPA (arXiv 2410.06940).
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        schedule: Schedule,
+        min_snr: float | None = None,
+        alignment: Alignment | None = None,
+        align: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.unet, self.schedule = unet, schedule
+        self.unet, self.schedule, self.alignment = unet, schedule, alignment
+        self.min_snr, self.align = min_snr, align
 
     def predict(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
         prediction: Tensor = self.unet(noisy, timesteps, text).sample
         return prediction
 
-    def forward(self, latents: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor) -> BackboneLosses:
+    def forward(
+        self, latents: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor, features: Tensor | None = None
+    ) -> BackboneLosses | AlignedLosses:
         noisy = self.schedule.add_noise(latents, noise, timesteps)
         target = self.schedule.target(latents, noise, timesteps)
-        return BackboneLosses((self.predict(noisy, timesteps, text).float() - target).square().mean())
+        if self.alignment is None or features is None:
+            return BackboneLosses(self._error(self.predict(noisy, timesteps, text), target, timesteps))
+        encoded = encode(self.unet, self.unet.conv_in(noisy), timesteps, text)  # in parts, for its middle
+        error = self._error(decode(self.unet, encoded, text, partial(run_part, None, False)), target, timesteps)
+        alignment = self.alignment(encoded.middle, features)
+        return AlignedLosses(error, alignment, error + self.align * alignment)
+
+    def _error(self, prediction: Tensor, target: Tensor, timesteps: Tensor) -> Tensor:
+        squares = (prediction.float() - target).square()
+        weights = self.schedule.weights(timesteps, self.min_snr)
+        return squares.mean() if weights is None else (weights * squares.mean((1, 2, 3))).mean()
 
 
 def pretrain(
@@ -70,7 +111,7 @@ def pretrain(
         images: any folder of images, or a folder of pairs (its masks are not read; with splits.json, `data.split`); or
             of DICOM or NIfTI files, every slice of which is an image.
         out: the backbone's folder, in diffusers' layout; also log, sample grids and checkpoints.
-        config: settings; `data`, `backbone` and `pretrain` are read.
+        config: settings; `data`, `backbone`, `first_stage` and `pretrain` are read.
         resume: go on with an interrupted run.
         device: "auto", "cpu", "cuda" ...
 
@@ -79,8 +120,8 @@ def pretrain(
         (which the first stage was not fitted to).
 
     Raises:
-        InputError: no images, settings that do not fit, or an `out` that holds a run already or another command is
-            writing.
+        InputError: no images, settings that do not fit or need an extra that is not installed, or an `out` that holds a
+            run already or another command is writing.
         KeyboardInterrupt: interrupted; the state is saved first.
     """
     require_apart(out, images=images)
@@ -91,6 +132,7 @@ def pretrain(
 def _pretrain(images: Path | DataFolder, out: Path, config: Config, resume: bool, device: str) -> dict[str, Any]:
     config = update(config, "pretrain", precision=precision_on(find_device(device), config.pretrain.precision))
     require_shape(config.backbone, config.data.resolution)
+    require_features(config)
     folder = DataFolder.of(images, "--images", config.data)
     clinical = unmarked(folder, config.data)
     seen = [] if clinical is not None else _several(folder, config)
@@ -99,6 +141,8 @@ def _pretrain(images: Path | DataFolder, out: Path, config: Config, resume: bool
     # of the data: pairs may be limited, images are not
     relevant = {"resolution", "split", "label", "prompt_dropout", "flip", *READING_IMAGES}
     depends = {"data": relevant, "backbone": None, "pretrain": None}
+    if config.backbone.first_stage == "learned":
+        depends["first_stage"] = None
     claim = Claim(out, config, depends, inputs, resume, earlier=lambda: begun_earlier(out, "pretrain"))
     claim.mark()
     slices = out / "cache" / "slices"
@@ -106,24 +150,23 @@ def _pretrain(images: Path | DataFolder, out: Path, config: Config, resume: bool
         seen = _several(clinical.write(slices), config)
         paths = [image.path for image in seen]
 
-    # The first stage is fitted, the rest begins at random.
+    # The first stage is fitted, or trained; the rest begins at random.
     arrays = map_images(seen, config.data.resolution, out / "cache")
-    backbone, quality = _begin(arrays, config)
     claim.write()
+    backbone, quality = _begin(arrays, config, out / "first-stage", device)
     accelerator = make_accelerator(config.pretrain.precision, device)
     backbone.to(accelerator.device)
 
     # What the UNet learns from: latents, encoded once.
     how = config.data.model_dump(exclude={*READING, "class_dropout"}) | reading(images=seen)
-    key = cache_key(paths, how, config.backbone.model_dump(), config.pretrain.seed)
+    learned = [config.first_stage.model_dump()] if config.backbone.first_stage == "learned" else []
+    key = cache_key(paths, how, config.backbone.model_dump(), config.pretrain.seed, *learned)
     prompts = [_prompt(config)] * len(arrays)
     cache = out / "cache" / f"latents-{key}.npy"
     latents = build_latents(
         arrays, prompts, backbone.encode, backbone.embed, config.data.flip, cache, device=accelerator.device
     )
-    model = Denoiser(
-        backbone.unet, Schedule(backbone.scheduler.alphas_cumprod, backbone.scheduler.config.prediction_type)
-    )
+    model = _denoiser(backbone, latents, arrays, config, cache.with_name(f"features-{key}.npy"), accelerator.device)
     if config.pretrain.compile:
         compile_blocks(model)
 
@@ -159,12 +202,34 @@ def _several(folder: DataFolder, config: Config) -> list[ImageFile]:
     return seen
 
 
-def _begin(arrays: Images, config: Config) -> tuple[Backbone, float]:
-    """The backbone as training begins, and its first stage's PSNR in dB, on images that it was not fitted to."""
+def _begin(arrays: Images, config: Config, out: Path, device: str) -> tuple[Backbone, float]:
+    """The backbone as training begins, and its first stage's PSNR in dB, on images that it was not fitted to.
+
+    Args:
+        arrays: the images.
+        config: the settings.
+        out: run folder of a learned first stage.
+        device: where that is trained.
+    """
     held_out = np.arange(len(arrays)) % 10 == 9 if len(arrays) >= 20 else np.zeros(len(arrays), bool)
     fitted, measured = np.flatnonzero(~held_out), np.flatnonzero(held_out if held_out.any() else ~held_out)
     backbone = small_backbone(config.backbone, _some(arrays, fitted), config.pretrain.seed)
+    if config.backbone.first_stage == "learned":
+        backbone.vae = train_first_stage(backbone.vae, arrays, fitted, out, config, device)
     return backbone, psnr(backbone.vae, _some(arrays, measured))
+
+
+def _denoiser(
+    backbone: Backbone, latents: LatentData, arrays: Images, config: Config, cache: Path, device: torch.device
+) -> Denoiser:
+    """What is trained; where it is aligned, `latents` get the clean images' features, through the file `cache`."""
+    alignment = None
+    if config.backbone.align:
+        make = CleanFeatures(stride_near(backbone.divisor), device)
+        latents.features = of_flips(arrays, config.data.flip, make, 3, cache, "features of the images", device)
+        alignment = alignment_for(config.backbone.channels[-1], latents, config.pretrain.seed)
+    schedule = Schedule(backbone.scheduler.alphas_cumprod, backbone.scheduler.config.prediction_type)
+    return Denoiser(backbone.unet, schedule, config.pretrain.min_snr, alignment, config.backbone.align)
 
 
 def _some(images: Images, chosen: NDArray[np.intp]) -> Tensor:

@@ -45,11 +45,13 @@ def make_solver(schedule: DDIMScheduler, scheduler: str) -> Any:
     Args:
         schedule: the backbone's.
         scheduler: "ddim" (eta 0), "dpm" (DPM-Solver++, arXiv:2211.01095) or "unipc" (arXiv:2302.04867), both of second
-            order, begun at the last timestep that holds signal: a cosine schedule ends in noise without any.
+            order, begun at the last timestep that holds signal: a cosine schedule ends in noise without any, and so
+            does one of zero terminal SNR.
     """
     if scheduler == "ddim":
         return DDIMScheduler.from_config(schedule.config)
-    least = -5.1 if schedule.config.beta_schedule == "squaredcos_cap_v2" else -float("inf")  # half the log SNR
+    ends_in_noise = schedule.config.beta_schedule == "squaredcos_cap_v2" or schedule.config.rescale_betas_zero_snr
+    least = -5.1 if ends_in_noise else -float("inf")  # half the log SNR
     common: dict[str, Any] = {"solver_order": 2, "timestep_spacing": "trailing", "steps_offset": 0}
     if scheduler == "dpm":
         common |= {"algorithm_type": "dpmsolver++", "lambda_min_clipped": least}
@@ -57,6 +59,7 @@ def make_solver(schedule: DDIMScheduler, scheduler: str) -> Any:
     # UniPC has no such bound; a schedule that is cut there is the same
     last = int((schedule.alphas_cumprod.logit() / 2 >= least).sum())
     common |= {"trained_betas": schedule.betas[:last].tolist(), "num_train_timesteps": last}
+    common["rescale_betas_zero_snr"] = False  # these are rescaled already
     return UniPCMultistepScheduler.from_config(schedule.config, **common)
 
 

@@ -1,5 +1,6 @@
 """The forward process of a diffusion, and conversions between predictions: the noise, or v (Salimans & Ho 2022)."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -49,3 +50,20 @@ class Schedule(nn.Module):
             return prediction
         signal, spread = self.scales(timesteps)
         return signal * prediction + spread * noisy
+
+    def weights(self, timesteps: Tensor, min_snr: float | None) -> Tensor | None:
+        """(B,) weights of the losses by min-SNR (Hang et al., arXiv 2303.09556); None where all count alike.
+
+        With SNR(t) = abar_t / (1 - abar_t) the estimate of z0 is weighted by min(SNR, gamma). That is
+        min(SNR, gamma) / SNR for an error in the noise, and min(SNR, gamma) / (SNR + 1) for one in v.
+
+        Args:
+            timesteps: (B,) integers.
+            min_snr: gamma; None for none.
+        """
+        if min_snr is None:
+            return None
+        alphas = self.alphas_cumprod[timesteps]
+        # Times (1 - abar): without a division by 0 at either end of the schedule.
+        clipped = torch.minimum(alphas, min_snr * (1 - alphas))
+        return clipped / alphas if self.prediction == "epsilon" else clipped

@@ -106,6 +106,8 @@ class SiameseDiffusion(nn.Module):
         self.single_pass = False
         """Augmented rows pass the ControlNet together with the others, for which it first runs without them: each
         weight is used once, so its gradient is whole as soon as the backward pass comes by it. Dearer by that run."""
+        self.min_snr: float | None = None
+        """gamma of the losses' weights, see `Schedule.weights`; None: all timesteps count alike."""
         unet.requires_grad_(False)
         for part in (unet.up_blocks, unet.conv_norm_out, unet.conv_out, controlnet):
             part.requires_grad_(True)
@@ -213,6 +215,7 @@ class SiameseDiffusion(nn.Module):
         image_hint: Tensor,
         progress: float,
         augmented_rows: Sequence[int] | None = None,
+        kept: Tensor | None = None,
     ) -> Losses:
         """The losses of one batch.
 
@@ -226,13 +229,17 @@ class SiameseDiffusion(nn.Module):
             progress: step / max_steps, in [0, 1].
             augmented_rows: those with t <= augmentation_timesteps, where the caller knows them already: then nothing
                 here waits for the device.
+            kept: (B,) bool; where it is false Mask-Diffusion predicts without its mask's control, eps_m = D(E(z_t)),
+                as classifier-free guidance learns its other branch (Ho & Salimans, arXiv 2207.12598, algorithm 1), and
+                that sample adds 0 to L_c. None: all.
 
         Returns:
             L_m = |eps - eps_m|^2, L_i = |eps - eps_mix|^2, L_c = |eps_m - sg(eps_mix)|^2 and
             L_a = |eps - D(E(z_t'), CN(z_t', mask))|^2 with z0' = sg of Image-Diffusion's one-step estimate; total is
             L_m + L_i + consistency L_c + [progress > augmentation_start] augmentation L_a. Means over C, H, W, then
             over the batch; a sample with t > augmentation_timesteps adds 0 to L_a and stays in its mean.
-            With ADC, L_c is weighted per pixel and there is no L_a; see `_adc`.
+            With ADC, L_c is weighted per pixel and there is no L_a; see `_adc`. With `min_snr` each sample's error in
+            each term has the weight of its timestep.
         """
         method = self.method
         noisy = self.schedule.add_noise(latents, noise, timesteps)  # z_t
@@ -240,9 +247,10 @@ class SiameseDiffusion(nn.Module):
         mask, image = Inputs(noisy, timesteps, text, mask_hint), Inputs(noisy, timesteps, text, image_hint)
         encoded = self.encode(noisy, timesteps, text)  # E(z_t), for every branch
         if method.name == "mask-only":
-            return self._mask_only(mask, encoded, target)
+            return self._mask_only(mask, encoded, target, kept)
         if self.teacher is not None:
-            return self._adc(self.teacher, mask, image, encoded, target, progress)
+            return self._adc(self.teacher, mask, image, encoded, target, progress, kept)
+        weights = self.schedule.weights(timesteps, self.min_snr)
         rows = self._augmented(timesteps, progress, augmented_rows)  # those that L_a counts
 
         # c_m = CN(z_t, t, text, mask), c_i = CN(z_t, t, text, image).
@@ -252,7 +260,7 @@ class SiameseDiffusion(nn.Module):
         # L_i = |eps - eps_mix|^2, which trains CN through c_i alone.
         def image_diffusion(from_image: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
             prediction = self.decode(encoded, text, self._mix(from_mask, from_image, progress), constant=True)
-            return _error(prediction, target).mean(), prediction
+            return _mean(_error(prediction, target), weights), prediction
 
         early = early_backward(image_diffusion, from_image)
         by_mixed = early.prediction  # sg(eps_mix)
@@ -262,26 +270,37 @@ class SiameseDiffusion(nn.Module):
         if rows:
             redrawn, aim = self._redraw(_rows(mask, rows), _pick(by_mixed, rows), _pick(noise, rows))
             from_mask, from_image, from_redrawn = self._controls_of_all(mask, image, redrawn, from_mask, from_image)
-            by_mask, by_redrawn = self._decode_both(encoded, text, from_mask, redrawn, from_redrawn)
+            by_mask, by_redrawn = self._decode_both(encoded, text, _keep(from_mask, kept), redrawn, from_redrawn)
         else:
-            by_mask = self.decode(encoded, text, from_mask)
+            by_mask = self.decode(encoded, text, _keep(from_mask, kept))
 
         # L = L_m + L_i + L_c + L_a, weighted.
         image_loss = early.of(from_image)
-        mask_loss = _error(by_mask, target).mean()  # L_m = |eps - eps_m|^2
-        consistency = _error(by_mask, by_mixed).mean()  # L_c = |eps_m - sg(eps_mix)|^2
-        augmentation = _error(by_redrawn, aim).sum() / len(timesteps) if rows else target.new_zeros(())  # L_a
+        mask_loss = _mean(_error(by_mask, target), weights)  # L_m = |eps - eps_m|^2
+        consistency = _mean(_error(by_mask, by_mixed), weights, kept)  # L_c = |eps_m - sg(eps_mix)|^2
+        augmentation = target.new_zeros(())
+        if rows:  # L_a
+            errors = _error(by_redrawn, aim)
+            augmentation = (errors if weights is None else errors * _pick(weights, rows)).sum() / len(timesteps)
         total = mask_loss + image_loss + method.consistency * consistency + method.augmentation * augmentation
         return Losses(mask_loss, image_loss, consistency, augmentation, total)
 
-    def _mask_only(self, mask: Inputs, encoded: Encoded, target: Tensor) -> Losses:
+    def _mask_only(self, mask: Inputs, encoded: Encoded, target: Tensor, kept: Tensor | None) -> Losses:
         """The baseline: L_m alone."""
-        loss = _error(self.decode(encoded, mask.text, self.control(*mask)), target).mean()
+        weights = self.schedule.weights(mask.timesteps, self.min_snr)
+        loss = _mean(_error(self.decode(encoded, mask.text, _keep(self.control(*mask), kept)), target), weights)
         zero = target.new_zeros(())
         return Losses(mask=loss, image=zero, consistency=zero, augmentation=zero, total=loss)
 
     def _adc(
-        self, teacher: Teacher, mask: Inputs, image: Inputs, encoded: Encoded, target: Tensor, progress: float
+        self,
+        teacher: Teacher,
+        mask: Inputs,
+        image: Inputs,
+        encoded: Encoded,
+        target: Tensor,
+        progress: float,
+        kept: Tensor | None,
     ) -> Losses:
         """ADC: the mixed control carries gradients to both ControlNets, and the distillation error of each pixel is
         weighted by mask (1 - r) + (1 - mask) r, r the lesion's share, all at latent resolution."""
@@ -291,15 +310,18 @@ class SiameseDiffusion(nn.Module):
         from_image = residuals(teacher.controlnet, *image[:3], features)
         weight = self.image_weight(progress)
         mixed = [method.mask_weight * m + weight * i for m, i in zip(from_mask, from_image, strict=True)]
-        by_mask = self.decode(encoded, text, from_mask)
+        by_mask = self.decode(encoded, text, _keep(from_mask, kept))
         by_mixed = self.decode(encoded, text, mixed, decoder=teacher)
 
         lesion = F.interpolate(mask.hint[:, :1], size=mask.noisy.shape[-2:], mode="nearest")  # (B, 1, h, w)
         share = lesion.mean((2, 3), keepdim=True)
         pixels = lesion * (1 - share) + (1 - lesion) * share
-        mask_loss = _error(by_mask, target).mean()
-        image_loss = _error(by_mixed, target).mean()
-        distillation = (pixels * (by_mask.float() - by_mixed.detach().float()).square()).mean()
+        weights = self.schedule.weights(mask.timesteps, self.min_snr)
+        mask_loss = _mean(_error(by_mask, target), weights)
+        image_loss = _mean(_error(by_mixed, target), weights)
+        difference = pixels * (by_mask.float() - by_mixed.detach().float()).square()
+        plain = weights is None and kept is None
+        distillation = difference.mean() if plain else _mean(difference.mean((1, 2, 3)), weights, kept)
         total = mask_loss + image_loss + method.consistency * distillation
         return Losses(mask_loss, image_loss, distillation, target.new_zeros(()), total)
 
@@ -367,3 +389,17 @@ def _rows(inputs: Inputs, rows: Sequence[int]) -> Inputs:
 def _error(prediction: Tensor, target: Tensor) -> Tensor:
     """Squared error of each sample, (B,), its mean over C, H, W."""
     return (prediction.float() - target.float()).square().mean((1, 2, 3))
+
+
+def _mean(errors: Tensor, weights: Tensor | None, kept: Tensor | None = None) -> Tensor:
+    """The batch's mean of the errors (B,), each times its weight; those that are not kept count as 0."""
+    if weights is not None:
+        errors = errors * weights
+    return (errors if kept is None else errors * kept).mean()
+
+
+def _keep(control: Sequence[Tensor], kept: Tensor | None) -> Sequence[Tensor]:
+    """A control that is 0 in the rows that are not kept."""
+    if kept is None:
+        return control
+    return [residual * kept[:, None, None, None].to(residual.dtype) for residual in control]

@@ -38,6 +38,7 @@ from siamese_diffusion.diffusion.judging import judge_training, write_page
 from siamese_diffusion.diffusion.latents import LatentData, build_latents, mask_hint
 from siamese_diffusion.diffusion.pretrain import pretrain
 from siamese_diffusion.diffusion.probe import IMAGES, Probe
+from siamese_diffusion.diffusion.reconstruction import require_features
 from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion, is_decoder, is_hint
 from siamese_diffusion.files import read_json, write_json
@@ -104,6 +105,7 @@ def _train(
     small = backbone == "small"
     if small:
         require_shape(config.backbone, config.data.resolution)
+        require_features(config)
         backbone = str(out / "pretrain")
     base = None if small else load_base(backbone, config.data.resolution)
     images, masks = _read(claim, folder, pairs, config.data.resolution)
@@ -252,6 +254,7 @@ def _model(base: Backbone, config: Config) -> SiameseDiffusion:
     if settings.compile:
         compile_blocks(model)
     model.single_pass = settings.release_gradients
+    model.min_snr = settings.min_snr
     return model
 
 
@@ -263,7 +266,7 @@ def _sizes(model: nn.Module) -> dict[str, int]:
 
 
 def _batch(latents: LatentData, config: Config, timesteps: int, step: int, rows: range) -> Batch:
-    batch = latents.batch(step, rows, config.train, config.data, timesteps)
+    batch = latents.batch(step, rows, config.train, config.data, timesteps, config.method.hint_dropout)
     limit = config.method.augmentation_timesteps
     batch["augmented_rows"] = [
         row for row, t in enumerate(batch["timesteps"].tolist()) if t <= limit
@@ -273,7 +276,7 @@ def _batch(latents: LatentData, config: Config, timesteps: int, step: int, rows:
 
 def _heaviest(latents: LatentData, config: Config, timesteps: int, rows: range) -> Batch:
     """A batch of the last step whose rows are all augmented."""
-    batch = latents.batch(config.train.steps - 1, rows, config.train, config.data, timesteps)
+    batch = _batch(latents, config, timesteps, config.train.steps - 1, rows)
     early = torch.zeros_like(batch["timesteps"])
     return batch | {"timesteps": early, "progress": 1.0, "augmented_rows": list(range(len(rows)))}
 

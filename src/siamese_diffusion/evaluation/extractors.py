@@ -3,7 +3,8 @@
 - `inception`: Inception-v3 of the original FID, pool3 (2048), weights of torch-fidelity.
 - `clip`: CLIP ViT-L/14 at 336 px, projected image embeddings (768); `clip:FOLDER` for a copy on disk.
 - `dinov2`: DINOv2 ViT-L/14 at 224 px (1024), from timm.
-- `timm:NAME`: any model of timm with its pretrained weights; `timm:NAME@FILE.safetensors` with local ones.
+- `timm:NAME`: any model of timm with its pretrained weights, from an installed package of weights where one has them
+  (`timm:tf_efficientnet_lite0`, extra `imagenet`); `timm:NAME@FILE.safetensors` with local ones.
 
 The extractor `judge`, features of a segmentation network trained on the user's real images, needs no weights from
 outside; it is made by `judge.embedder`, since networks of `segmentation` are not this room's.
@@ -24,6 +25,7 @@ from torch.nn import functional as F
 from siamese_diffusion.device import autocast
 from siamese_diffusion.errors import InputError, reason
 from siamese_diffusion.evaluation.features import Extractor
+from siamese_diffusion.imagenet import PACKAGES, installed, weights
 from siamese_diffusion.interrupt import undisguised
 from siamese_diffusion.pretrained import load_network
 from siamese_diffusion.tensors import read_state
@@ -31,7 +33,10 @@ from siamese_diffusion.tensors import read_state
 CLIP = "openai/clip-vit-large-patch14-336"
 DINOV2 = "vit_large_patch14_dinov2.lvd142m"
 KNOWN = "judge, inception, clip, clip:FOLDER, dinov2, timm:NAME, timm:NAME@FILE.safetensors, lpips"
-OFFLINE = "--features judge works offline, and so do clip:FOLDER and timm:NAME@FILE.safetensors"
+OFFLINE = (
+    "--features judge works offline, and so do clip:FOLDER, timm:NAME@FILE.safetensors and, with the extra imagenet, "
+    "timm:tf_efficientnet_lite0"
+)
 
 
 def create(name: str, device: torch.device) -> Extractor:
@@ -136,8 +141,12 @@ def _timm(name: str, model: str, file: Path | None, device: torch.device, argume
         raise InputError(f"--features {name}: timm has no model {model}; `timm.list_models()` lists them")
     if file is not None and not file.is_file():
         raise InputError(f"--features {name}: {file} is not a file")
+    packages = {package.model: (each, package) for each, package in PACKAGES.items() if installed(each, package)}
     with weights_of(name):
-        module = timm.create_model(model, pretrained=file is None, num_classes=0, **arguments)
+        hub = file is None and model not in packages
+        module = timm.create_model(model, pretrained=hub, num_classes=0, **arguments)
+    if file is None and not hub:
+        module.load_state_dict(weights(*packages[model], f"--features {name}"), strict=False)  # but the classifier
     if file is not None:
         _load(module, file, name)
     settings = timm.data.resolve_model_data_config(module)

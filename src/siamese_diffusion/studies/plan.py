@@ -254,6 +254,7 @@ class _Planner:
     def _backbone(self, cell: Cell, values: Values) -> Stage:
         config = self._config(values)
         images = cell.images
+        learned = config.backbone.first_stage == "learned"
         folds = cell.fold is not None and cell.source.images == cell.source.train
         return self._stage(
             "backbone",
@@ -263,6 +264,7 @@ class _Planner:
                 "data": settings_of(config, "data", "split", "limit", "limit_seed"),
                 "backbone": settings_of(config, "backbone"),
                 "pretrain": settings_of(config, "pretrain", "sample_every"),
+                **({"first_stage": settings_of(config, "first_stage", "sample_every")} if learned else {}),
             },
             arguments={"images": self._real(cell) if folds else cell.source.images},
             values=values,

@@ -155,6 +155,16 @@ class FileHashes:
         return self.named([(path.relative_to(folder).as_posix(), path) for path in found])
 
 
+_LATER: dict[str, dict[str, Any]] = {
+    "segment": {"patience": None, "lesion_weight": 1.0},
+    "backbone": {"first_stage": "linear", "align": 0.0, "zero_snr": False},
+    "pretrain": {"min_snr": None},
+    "train": {"min_snr": None},
+    "method": {"hint_dropout": 0.0},
+}
+"""Settings that came after stages had been named by the others, and the values that were so before."""
+
+
 def settings_of(config: Config, section: str, *leave_out: str) -> dict[str, Any]:
     """The settings of a section that a result depends on, as JSON holds them."""
     exclude = {*HARMLESS, *leave_out}
@@ -169,8 +179,8 @@ def settings_of(config: Config, section: str, *leave_out: str) -> dict[str, Any]
         exclude |= set(OF_SMP)
     if dumped.get("aspect") == "square":
         exclude.add("aspect")
-    if section == "segment":  # as above: what was so before they could be set
-        exclude |= {name for name, value in (("patience", None), ("lesion_weight", 1.0)) if dumped[name] == value}
+    # as above: what was so before they could be set
+    exclude |= {name for name, value in _LATER.get(section, {}).items() if dumped[name] == value}
     if "precision" in dumped and dumped["precision"] in (
         "auto",
         "fp32",

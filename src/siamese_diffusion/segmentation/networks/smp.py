@@ -17,7 +17,8 @@ import timm
 from torch import Tensor, nn
 
 from siamese_diffusion.errors import InputError, brief, reason
-from siamese_diffusion.segmentation.networks.encoder_weights import PACKAGES, load_weights, note_of, source_of
+from siamese_diffusion.imagenet import PACKAGES
+from siamese_diffusion.segmentation.networks.encoder_weights import load_weights, note_of, source_of
 from siamese_diffusion.segmentation.networks.hub import fast_failure, tensors_only
 from siamese_diffusion.segmentation.networks.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 
