@@ -3,16 +3,20 @@
 Each kind of run has its own formats and its own room; here it is only told apart.
 """
 
-from pathlib import Path
 from typing import Any
 
+from siamese_diffusion.arguments import StrPath, to_path, to_path_or_none
 from siamese_diffusion.errors import InputError
 
 OF_CHECKPOINTS, OF_NETWORKS = ("diffusers", "original"), ("onnx", "torchscript", "safetensors")
 
 
 def export(
-    checkpoint: Path | None, out: Path, to: str | None = None, network: Path | None = None, pixels: str = "float32"
+    checkpoint: StrPath | None,
+    out: StrPath,
+    to: str | None = None,
+    network: StrPath | None = None,
+    pixels: str = "float32",
 ) -> dict[str, Any]:
     """Write a run in a form that other programs load.
 
@@ -30,6 +34,7 @@ def export(
     Raises:
         InputError: neither or both are given, a format that the run has not, or as in the two functions.
     """
+    out, network = to_path(out), to_path_or_none(network, "--network")
     if (checkpoint is None) == (network is None):
         raise InputError("export: give either --checkpoint (a run of train or import) or --network (a run of segment)")
     if network is not None:
@@ -38,7 +43,7 @@ def export(
         from siamese_diffusion.segmentation.export import export_network
 
         return export_network(network, out, to or "onnx", pixels)
-    assert checkpoint is not None
+    assert checkpoint is not None  # one of the two is given
     if to in OF_NETWORKS:
         raise InputError(f"--to {to}: is for --network; of --checkpoint choose from {', '.join(OF_CHECKPOINTS)}")
     if pixels != "float32":

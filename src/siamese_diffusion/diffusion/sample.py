@@ -17,10 +17,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from siamese_diffusion import progress
+from siamese_diffusion.arguments import Settings, StrPath, to_config, to_path
 from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.config import Config, DataConfig, SampleConfig, update
 from siamese_diffusion.data.arrays import Images, Masks, to_images, to_tensor
 from siamese_diffusion.data.classes import AnyMask, class_names
+from siamese_diffusion.data.fetch.hub import local
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.hashing import note_files
 from siamese_diffusion.data.images import Pixels, unsquare
@@ -75,9 +77,9 @@ class Ready:
 
 
 def sample(
-    checkpoint: Path,
-    masks: Path | DataFolder,
-    out: Path,
+    checkpoint: StrPath,
+    masks: StrPath | DataFolder,
+    out: StrPath,
     per_mask: int = 1,
     random_masks: str | None = None,
     scheduler: str | None = None,
@@ -85,17 +87,18 @@ def sample(
     guidance: float | None = None,
     mask_guidance: float | None = None,
     seed: int | None = None,
-    config: Config | None = None,
+    config: Settings = None,
     resume: bool = False,
     device: str = "auto",
     format: str = "folder",
-    into: Path | DataFolder | None = None,
+    into: StrPath | DataFolder | None = None,
 ) -> dict[str, Any]:
     """Draw images for masks and write them as a folder of pairs; with `into`, lesions into existing images.
 
     Args:
-        checkpoint: a finished run of `train`.
-        masks: a folder of pairs, whose masks are taken (`data.split`, `data.limit`), or of mask images.
+        checkpoint: a finished run of `train`; see `load_trained` for what else.
+        masks: a folder of pairs, whose masks are taken (`data.split`, `data.limit`), or of mask images; or the hub id
+            of a data set.
         out: folder of pairs to write; also `grid.png`, the first pairs, and the settings, `config.yaml`.
         per_mask: images for each mask.
         random_masks: recipe of `data.masks` that varies each mask first.
@@ -118,6 +121,7 @@ def sample(
     """
     if format not in FORMATS:
         raise InputError(f"--format {format}: unknown; choose {' or '.join(FORMATS)}")
+    out, masks = to_path(out), local(masks, "--masks")
     require_apart(out, masks=masks, into=into)
     trained = load_trained(checkpoint)
     overrides = {
@@ -127,7 +131,7 @@ def sample(
         "mask_guidance": mask_guidance,
         "seed": seed,
     }
-    config = update(config or trained.config, "sample", **overrides)
+    config = update(to_config(config, lambda: trained.config), "sample", **overrides)
     fit = trained.config.data.fit  # the network knows images that were squared in this way
     config = update(config, "data", fit=fit)
     if config.sample.aspect == "source" and fit == "crop":
@@ -171,7 +175,7 @@ def sample(
         return result
 
 
-def _backgrounds(into: Path | DataFolder, trained: Trained, config: Config) -> Backgrounds:
+def _backgrounds(into: StrPath | DataFolder, trained: Trained, config: Config) -> Backgrounds:
     if config.sample.aspect == "source":
         raise InputError("sample.aspect = source: with --into a pair has the shape of the run's squares; use square")
     folder = DataFolder.of(into, "--into", config.data).require_real()
@@ -439,7 +443,7 @@ def _require_own_rows(rows: Rows, wanted: Sequence[Wanted], origin: dict[str, An
 
 
 def _wanted(
-    masks: Path | DataFolder, per_mask: int, recipe: str | None, config: Config, trained: Trained
+    masks: StrPath | DataFolder, per_mask: int, recipe: str | None, config: Config, trained: Trained
 ) -> list[Wanted]:
     if per_mask < 1:
         raise InputError(f"--per-mask {per_mask}: must be at least 1")

@@ -1,8 +1,10 @@
 """Train Siamese-Diffusion, or the mask-only baseline, on image-mask pairs."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from os import fspath
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
 from siamese_diffusion import progress
+from siamese_diffusion.arguments import Settings, StrPath, to_config, to_path
 from siamese_diffusion.claim import Claim, begun_earlier, require_apart
 from siamese_diffusion.config import READING, Config, TrainConfig, default_config, update
 from siamese_diffusion.data.arrays import (
@@ -54,11 +57,11 @@ UNSEEN = 1e-3
 
 
 def train(
-    data: Path | DataFolder,
-    out: Path,
-    backbone: str = "small",
+    data: StrPath | DataFolder,
+    out: StrPath,
+    backbone: StrPath = "small",
     method: str | None = None,
-    config: Config | None = None,
+    config: Settings = None,
     resume: bool = False,
     device: str = "auto",
 ) -> dict[str, Any]:
@@ -84,13 +87,15 @@ def train(
             another command is writing.
         KeyboardInterrupt: interrupted; the state is saved first.
     """
+    out, backbone = to_path(out), fspath(backbone)
     require_apart(out, data=data)
+    settings = to_config(config, partial(default_config, backbone))
     with hold(out):
-        return _train(data, out, backbone, method, config or default_config(backbone), resume, device)
+        return _train(data, out, backbone, method, settings, resume, device)
 
 
 def _train(
-    data: Path | DataFolder, out: Path, backbone: str, method: str | None, config: Config, resume: bool, device: str
+    data: StrPath | DataFolder, out: Path, backbone: str, method: str | None, config: Config, resume: bool, device: str
 ) -> dict[str, Any]:
     if method is not None:
         config = update(config, "method", name=method)
@@ -124,6 +129,8 @@ def _train(
 
     # The two diffusions over it, trained.
     model = _model(base, config)
+    if accelerator.is_main_process:
+        _say_where(out, config)
     run(
         model,
         partial(_batch, latents, config, probe.timesteps),
@@ -260,6 +267,14 @@ def _sizes(model: nn.Module) -> dict[str, int]:
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "parameters": sum(p.numel() for p in model.parameters()),
     }
+
+
+def _say_where(out: Path, config: Config) -> None:
+    """Where to look while it trains."""
+    every = min(config.train.sample_every, config.train.steps)
+    progress.notify(f"pictures: {out / 'samples'} gets what it draws for training masks, every {every} steps")
+    folder = shlex.quote(str(out))
+    progress.notify(f"curves: tensorboard --logdir {folder}, or siamese-diffusion status {folder}")
 
 
 def _batch(latents: LatentData, config: Config, timesteps: int, step: int, rows: range) -> Batch:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
+from siamese_diffusion.arguments import Settings, StrPath, to_config, to_path, to_path_or_none
 from siamese_diffusion.claim import Claim, begun_earlier, holds_run, require_apart, visible
 from siamese_diffusion.config import READING, Config, EvaluateConfig, update
 from siamese_diffusion.data.arrays import load_images
@@ -53,15 +54,15 @@ MOST_LOOKED_AT = 2000
 
 
 def evaluate(
-    real: Path | DataFolder,
-    synthetic: Path | DataFolder,
-    out: Path,
-    config: Config | None = None,
-    judge: Path | None = None,
+    real: StrPath | DataFolder,
+    synthetic: StrPath | DataFolder,
+    out: StrPath,
+    config: Settings = None,
+    judge: StrPath | None = None,
     resume: bool = False,
     device: str = "auto",
     features: str | None = None,
-    cache: Path | None = None,
+    cache: StrPath | None = None,
 ) -> dict[str, Any]:
     """Score synthetic pairs: are the images good, do they obey their masks, and are they new?
 
@@ -98,7 +99,8 @@ def evaluate(
         InputError: bad input, too few pairs, weights that cannot be had, or `out` holds results and `resume` is false,
             or other results than these, or anything else.
     """
-    config = update(config or Config(), "evaluate", features=features)
+    out, judge, cache = to_path(out), to_path_or_none(judge, "--judge"), to_path_or_none(cache, "--cache")
+    config = update(to_config(config), "evaluate", features=features)
     real = DataFolder.of(real, "--real", config.data).require_real()
     config = real.resolved(config)
     require_apart(out, real=real, synthetic=synthetic)

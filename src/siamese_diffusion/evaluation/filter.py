@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from siamese_diffusion import progress
+from siamese_diffusion.arguments import StrPath, to_path, to_path_or_none
 from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.data.folder import open_as_written
 from siamese_diffusion.data.hashing import note_files
@@ -23,12 +24,12 @@ FEW = 0.2
 
 
 def filter_(
-    scores: Path,
-    out: Path,
+    scores: StrPath,
+    out: StrPath,
     min_dice: float | None = None,
     max_boundary: float | None = None,
     drop_flagged: bool = False,
-    synthetic: Path | None = None,
+    synthetic: StrPath | None = None,
     resume: bool = False,
     anyway: bool = False,
     worst_class: bool = False,
@@ -58,6 +59,8 @@ def filter_(
             is no better than chance, no pair is left, or `out` holds pairs already, or others than these, or anything
             else.
     """
+    scores, out = to_path(scores, "--scores"), to_path(out)
+    synthetic = to_path_or_none(synthetic, "--synthetic")
     for option, value in (("min-dice", min_dice), ("max-boundary", max_boundary)):
         if value is not None and not 0 <= value <= 1:
             raise InputError(f"--{option} {value}: must be between 0 and 1")
