@@ -294,6 +294,8 @@ def test_no_command_advises_an_option_that_it_lacks(
     assert known.keys() == CALLS.keys()
     function, arguments = CALLS[command]
     monkeypatch.setattr("siamese_diffusion.studies.spec.load_study", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").mkdir()  # what every command is called with is there
     for end, status in ((interrupted, 130), (full, 2)):
         monkeypatch.setattr(f"siamese_diffusion.{function}", end)
         result = call_here(*command.split(), *arguments)

@@ -1204,33 +1204,30 @@ def test_an_arm_may_draw_into_the_rows_own_real_images(
 class TestExample:
     """The file that `study --example` prints."""
 
-    def test_it_is_a_study_of_the_data_at_hand(self, pairs: Path, tmp_path: Path) -> None:
-        for folder in (pairs, tmp_path / "it's {here}"):
-            if folder != pairs:
-                shutil.copytree(pairs, folder)
-            text = example({"mine": folder})
-            (tmp_path / "study.yaml").write_text(text)
-            loaded = load_study(tmp_path / "study.yaml")
-            assert loaded.file.data["mine"].train == folder
-            assert loaded.file.folds == 5  # there is no test list
-            assert {arm.kind for arm in loaded.arms} == {"real", "copy-paste", "mask-only", "siamese"}
-            assert make_plan(loaded, tmp_path / "out").runs
+    def test_it_is_a_study_of_the_data_at_hand(self, disc_pairs: DiscPairs, tmp_path: Path) -> None:
+        folder = disc_pairs(24, name="it's {here}")
+        (tmp_path / "study.yaml").write_text(example({"mine": folder}))
+        loaded = load_study(tmp_path / "study.yaml")
+        assert loaded.file.data["mine"].train == folder
+        assert loaded.file.folds == 5  # there is no test list
+        assert {arm.kind for arm in loaded.arms} == {"real", "copy-paste", "mask-only", "siamese"}
+        assert make_plan(loaded, tmp_path / "out").runs
 
     def test_without_data_a_placeholder_stands_there(self, tmp_path: Path) -> None:
         (tmp_path / "study.yaml").write_text(example())
         assert "PATH/TO/PAIRS" in str(load_study(tmp_path / "study.yaml").file.data["mine"].train)
 
-    def test_a_folder_with_test_pairs_needs_no_folds(self, pairs: Path, tmp_path: Path) -> None:
-        folder = tmp_path / "pairs"
-        shutil.copytree(pairs, folder)
+    def test_a_folder_with_test_pairs_needs_no_folds(self, disc_pairs: DiscPairs, tmp_path: Path) -> None:
+        bare, folder = (disc_pairs(50, name=name) for name in ("bare", "parted"))
         names = sorted(path.stem for path in (folder / "images").iterdir())
         (folder / "splits.json").write_text(json.dumps({"train": names[4:], "test": names[:4]}))
         (tmp_path / "study.yaml").write_text(example({"mine": folder}))
-        assert load_study(tmp_path / "study.yaml").file.folds is None
+        loaded = load_study(tmp_path / "study.yaml")
+        assert (loaded.file.folds, loaded.file.pairs) == (None, [23, "all"])
         with pytest.raises(InputError, match="has no list of test pairs, and others have"):
-            example({"mine": folder, "bare": pairs})
+            example({"mine": folder, "bare": bare})
 
-    def test_too_few_pairs_are_told(self, disc_pairs: Any, tmp_path: Path) -> None:
+    def test_too_few_pairs_are_told(self, disc_pairs: DiscPairs) -> None:
         folder = disc_pairs(6)
         with pytest.raises(InputError, match="6 training pairs; a study takes at least 20"):
             example({"few": folder})

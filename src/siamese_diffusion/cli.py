@@ -288,6 +288,7 @@ def evaluate(
         Option(help="judge, inception, clip, dinov2, timm:NAME, timm:NAME@FILE, lpips; several with commas."),
     ] = None,
     cache: Annotated[Path | None, Option(help="Folder of features to share between evaluations.")] = None,
+    run: Annotated[Path | None, Option(help="Run that drew the pairs: what is found goes into its card.")] = None,
     config: ConfigFile = None,
     settings: Setting = None,
     resume: Resume = False,
@@ -295,7 +296,7 @@ def evaluate(
 ) -> Shown:
     """Are the images good, do they obey their masks, and are they new?"""
     chosen = load_settings(config, settings, evaluate={"features": features})
-    require_there(real=real, synthetic=synthetic, judge=judge)
+    require_there(real=real, synthetic=synthetic, judge=judge, run=run)
     quiet()
     from siamese_diffusion.evaluation.verdict import render
 
@@ -306,6 +307,7 @@ def evaluate(
         judge=judge,
         features=features,
         cache=cache,
+        run=run,
         config=chosen,
         resume=resume,
         device=device,
@@ -504,18 +506,41 @@ def import_(
 
 @command(app, goes_on=True)
 def export(
-    out: Annotated[Path, Option(help="Folder to write; a file for original.", parser=to_write, metavar="PATH")],
-    checkpoint: Annotated[Path | None, Option(help="A finished run of `train` or `import`.")] = None,
+    out: Annotated[
+        Path | None, Option(help="Folder to write; a file for original.", parser=to_write, metavar="PATH")
+    ] = None,
+    checkpoint: Annotated[str | None, Option(help="A finished run of `train` or `import`.", metavar="RUN")] = None,
     network: Annotated[Path | None, Option(help="Or a finished run of `segment`.")] = None,
     to: Annotated[
         str | None,
         Option(help="Of a checkpoint: diffusers or original. Of a network: onnx, torchscript or safetensors."),
     ] = None,
     pixels: Annotated[str, Option(help="Of a network: its images are float32 in [0, 1], or uint8.")] = "float32",
+    pairs: Annotated[Path | None, Option(help="With --push: a folder of drawn pairs, as a data set.")] = None,
+    push: Annotated[
+        str | None, Option(help="OWNER/NAME on the Hugging Face hub, to upload to; private.", metavar="REPO")
+    ] = None,
+    public: Annotated[bool, Option("--public", help="With --push: everybody may read it.")] = False,
+    allow_flagged: Annotated[
+        bool, Option("--allow-flagged", help="With --push: even with images that look like copies of training images.")
+    ] = False,
 ) -> Result:
-    """Write a run for other programs: a generator for diffusers, or a segmentation network as ONNX."""
+    """Write a run for other programs, or push it or drawn pairs to the hub."""
+    if checkpoint is not None:
+        require_source(checkpoint, "--checkpoint")
+    require_there(network=network, pairs=pairs)
     quiet()
-    return api.export(checkpoint=checkpoint, out=out, to=to, network=network, pixels=pixels)
+    return api.export(
+        checkpoint=checkpoint,
+        out=out,
+        to=to,
+        network=network,
+        pixels=pixels,
+        pairs=pairs,
+        push=push,
+        public=public,
+        allow_flagged=allow_flagged,
+    )
 
 
 @command(app, "export-nnunet", goes_on=True)

@@ -135,9 +135,11 @@ def fetch_weights(source: str, option: str) -> Path | None:
     with fast_failure(), _told(f"{option} {source}"), undisguised():
         if file is None:
             names = HfApi(endpoint=endpoint).list_repo_files(repo)
-            found = [name for name in names if Path(name).suffix in WEIGHTS]
+            parts = [name for name in names if name.endswith((".safetensors", ".bin")) and "model." in name]
+            found = [name for name in names if Path(name).suffix in WEIGHTS and name not in parts]
             if len(found) != 1:
                 what = f"name one of them as {repo}/FILE: {', '.join(found)}" if found else "it has none"
+                what += "; it is a pipeline, which `sample --checkpoint` takes" if parts and not found else ""
                 raise InputError(f"{option} {source}: takes one file of weights ({', '.join(WEIGHTS)}); {what}")
             file = found[0]
         notify(f"{option}: {file} of {repo}, from the hub")
@@ -205,11 +207,15 @@ def _told(what: str) -> Iterator[None]:
     except errors.LocalEntryNotFoundError:
         raise InputError(f"{what}: the hub cannot be reached, and its cache does not hold it") from None
     except errors.HfHubHTTPError as error:
+        told = {
+            401: "nobody is logged in to the hub; `hf auth login`, or set HF_TOKEN",
+            403: "whoever is logged in to the hub may not do that; `hf auth whoami` says who",
+        }
         status = getattr(error.response, "status_code", None)
-        hint = " (`hf auth login`, or HF_TOKEN)" if status in (401, 403) else ""
-        raise InputError(f"{what}: the hub says no: {reason(error)}{hint}") from None
+        raise InputError(f"{what}: {told.get(status or 0, f'the hub says no: {reason(error)}')}") from None
     except Exception as error:  # the HTTP library, and with it the exception, differs by version of the hub's client
-        raise InputError(f"{what}: the hub cannot be reached or has not what it should ({reason(error)})") from error
+        told_by = f"{what}: the hub cannot be reached, or does not answer as it should"
+        raise InputError(f"{told_by} ({reason(error)})") from error
 
 
 @contextmanager

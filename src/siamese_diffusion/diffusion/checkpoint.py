@@ -1,6 +1,6 @@
 """A trained model on disk: `RUN/pipeline/`, a folder that this package and diffusers both load."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from siamese_diffusion.diffusion.control import DenseControlNet, controlnet_for
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 from siamese_diffusion.durable import restore
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import whole_folder, write_json
+from siamese_diffusion.files import read_json, whole_folder, write_json
 from siamese_diffusion.hub import fetch, repository
 from siamese_diffusion.pretrained import load_network
 from siamese_diffusion.tensors import require_finite
@@ -29,6 +29,10 @@ class Trained:
     config: Config
     hash: str
     """Of the weights; every synthetic pair carries it."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """What the run says of its data, as far as it does: `data`, `pairs`."""
+    notes: Path | None = None
+    """Folder of its `config.yaml`, `summary.json` and `evaluation.json`."""
 
 
 def assemble(backbone: Backbone, config: Config, controlnet: DenseControlNet | None = None) -> SiameseDiffusion:
@@ -79,7 +83,9 @@ def load_trained(run: StrPath) -> Trained:
     config = load_config(settings)
     # Sampling is Mask-Diffusion's alone: ADC's teacher, which the pipeline does not hold, need not be built.
     model = assemble(backbone, update(config, "method", name="mask-only"), controlnet).eval()
-    return Trained(backbone, model, config, hash_weights(pipeline))
+    summary = settings.with_name("summary.json")
+    about = read_json(summary, dict[str, Any]) if summary.exists() else {}
+    return Trained(backbone, model, config, hash_weights(pipeline), about, settings.parent)
 
 
 def _locate(source: StrPath) -> tuple[Path, Path]:

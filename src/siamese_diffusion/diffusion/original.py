@@ -1,5 +1,6 @@
 """The authors' checkpoints: in (`load_original`, `import_`), and a run out again (`export`)."""
 
+import shutil
 from collections.abc import Mapping
 from functools import partial
 from os import fspath
@@ -12,9 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from siamese_diffusion.arguments import Settings, StrPath, to_config, to_path
+from siamese_diffusion.cards import EVALUATION, model_card, write_model_card
 from siamese_diffusion.claim import Claim
-from siamese_diffusion.config import Config, load_config
-from siamese_diffusion.data.hashing import hash_files
+from siamese_diffusion.config import Config, dump_config, load_config
+from siamese_diffusion.data.hashing import hash_files, hash_weights
 from siamese_diffusion.diffusion import ldm
 from siamese_diffusion.diffusion.backbone import Backbone, load_parts, load_tokenizer, sd15_scheduler
 from siamese_diffusion.diffusion.checkpoint import Trained, load_trained, save_pipeline
@@ -136,7 +138,9 @@ def import_(
         claim.write()
         save_pipeline(model, whole, out / "pipeline")
         result = {"run": str(out), "parameters": sum(p.numel() for p in model.parameters())}
-        write_json(out / "summary.json", result | {"imported": str(source), "sha256": inputs["sha256"]})
+        about = {"checkpoint": hash_weights(out / "pipeline"), "imported": str(source), "sha256": inputs["sha256"]}
+        write_json(out / "summary.json", result | about)
+        write_model_card(out)
         return result
 
 
@@ -182,7 +186,11 @@ def _export_pipeline(trained: Trained, out: Path) -> None:
     )
     with whole_folder(out) as folder:
         save_pipeline(trained.model, trained.backbone, folder)
-        write_text(folder / "README.md", text)
+        write_text(folder / "config.yaml", dump_config(settings))
+        for name in ("summary.json", EVALUATION):
+            if trained.notes is not None and (trained.notes / name).exists():
+                shutil.copyfile(trained.notes / name, folder / name)
+        write_text(folder / "README.md", model_card(folder) if (folder / "summary.json").exists() else text)
 
 
 def _export_original(trained: Trained, checkpoint: StrPath, out: Path) -> None:

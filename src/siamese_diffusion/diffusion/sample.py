@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from siamese_diffusion import progress
 from siamese_diffusion.arguments import Settings, StrPath, to_config, to_path
+from siamese_diffusion.cards import ABOUT, write_data_card
 from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.config import Config, DataConfig, SampleConfig, update
 from siamese_diffusion.data.arrays import Images, Masks, to_images, to_tensor
@@ -39,7 +40,7 @@ from siamese_diffusion.diffusion.into import Backgrounds, Scene, keep_outside
 from siamese_diffusion.diffusion.latents import mask_hint
 from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import hash_json
+from siamese_diffusion.files import hash_json, write_json
 from siamese_diffusion.lock import hold
 from siamese_diffusion.memory import MOST_TOGETHER, fitting, free_bytes, powers_of_two
 from siamese_diffusion.randomness import generator
@@ -99,7 +100,8 @@ def sample(
         checkpoint: a finished run of `train`; see `load_trained` for what else.
         masks: a folder of pairs, whose masks are taken (`data.split`, `data.limit`), or of mask images; or the hub id
             of a data set.
-        out: folder of pairs to write; also `grid.png`, the first pairs, and the settings, `config.yaml`.
+        out: folder of pairs to write; also `grid.png`, the first pairs, the settings, `config.yaml`, a card of the
+            data, `README.md`, and `metadata.jsonl`, by which Hugging Face `datasets` loads the folder.
         per_mask: images for each mask.
         random_masks: recipe of `data.masks` that varies each mask first.
         scheduler, steps, guidance, mask_guidance, seed: override `sample` of the settings.
@@ -165,14 +167,36 @@ def sample(
             writer.flush()
             engine.wait_for_everyone()
         drawn = int(engine.reduce(torch.tensor(drawn, device=engine.device), "sum"))
-        result = {"out": str(out), "pairs": len(wanted), "drawn": drawn, "checkpoint": trained.hash}
+        result: dict[str, Any] = {"out": str(out), "pairs": len(wanted), "drawn": drawn, "checkpoint": trained.hash}
         if backgrounds is not None:
             left_out = int(engine.reduce(torch.tensor(drawing.left_out, device=engine.device), "sum"))
             result |= {"pairs": len(wanted) - left_out, "left_out": left_out}
             _tell_left_out(left_out, len(wanted), out)
         if engine.is_main_process:
             _picture(out, drawing)
+            _card(out, trained, config, masks, options, result["pairs"])
         return result
+
+
+def _card(
+    out: Path, trained: Trained, config: Config, masks: StrPath | DataFolder, options: dict[str, Any], pairs: int
+) -> None:
+    """The card of the data, and what it is made of."""
+    about = {
+        "checkpoint": trained.hash,
+        "method": trained.config.method.name,
+        "data": trained.about.get("data", {}),
+        "trained_on": trained.about.get("pairs"),
+        "masks": Path(masks).resolve().name,
+        "random_masks": options["--random-masks"],
+        "into": "into" in options,
+        "pairs": pairs,
+        "label": config.data.label,
+        "sampler": _origin(trained, config.sample)["sampler"],
+        "seed": config.sample.seed,
+    }
+    write_json(out / ABOUT, about)
+    write_data_card(out)
 
 
 def _backgrounds(into: StrPath | DataFolder, trained: Trained, config: Config) -> Backgrounds:

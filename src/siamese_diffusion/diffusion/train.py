@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from siamese_diffusion import progress
 from siamese_diffusion.arguments import Settings, StrPath, to_config, to_path
+from siamese_diffusion.cards import write_model_card
 from siamese_diffusion.claim import Claim, begun_earlier, require_apart
 from siamese_diffusion.config import READING, Config, TrainConfig, default_config, update
 from siamese_diffusion.data.arrays import (
@@ -28,8 +29,9 @@ from siamese_diffusion.data.arrays import (
 )
 from siamese_diffusion.data.classes import class_names, every_prompt
 from siamese_diffusion.data.decoding import announce
+from siamese_diffusion.data.described import describe
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.hashing import note_files
+from siamese_diffusion.data.hashing import hash_weights, note_files
 from siamese_diffusion.data.pairs import Pair, prompt_of_mask, reading
 from siamese_diffusion.data.splits import share_apart, validation_list
 from siamese_diffusion.device import find_device, make_accelerator, precision_on
@@ -69,8 +71,8 @@ def train(
 
     Args:
         data: folder of pairs, in any layout that `check` knows.
-        out: run folder; gets `config.yaml`, `log.jsonl`, `samples/`, `checkpoints/` and, when done, `pipeline/` and
-            `report.html`.
+        out: run folder; gets `config.yaml`, `log.jsonl`, `samples/`, `checkpoints/` and, when done, `pipeline/`, with a
+            card of the model, and `report.html`.
         backbone: "small" (trained first, on the images of `data`), "sd15", a folder from `pretrain`, any folder in
             diffusers' layout, or a hub id.
         method: "siamese", "mask-only" or "adc"; default: `method.name`.
@@ -80,7 +82,8 @@ def train(
 
     Returns:
         `run`, its folder; `method`; `pairs` trained on, and `held_out`, looked at to tell when those are learned by
-        heart; `steps`; `trained_parameters` and `parameters`; and `verdicts`, see `judging.judge_training`.
+        heart; `steps`; `trained_parameters` and `parameters`; `data` {name, licence, source}, as far as the folder says
+        so; `backbone`; `verdicts`, see `judging.judge_training`; and `checkpoint`, the hash of the weights.
 
     Raises:
         InputError: bad pairs, no such backbone, settings that do not fit, or an `out` that holds a run already or
@@ -106,7 +109,7 @@ def _train(
     claim = _claim(out, backbone, config, pairs, resume)
 
     # The backbone: the one named, or a small one, trained first. Bad settings and images should be known before that.
-    small = backbone == "small"
+    named, small = backbone, backbone == "small"
     if small:
         require_shape(config.backbone, config.data.resolution)
         backbone = str(out / "pretrain")
@@ -144,7 +147,8 @@ def _train(
         heaviest=partial(_heaviest, latents, config, probe.timesteps),
         lighten=partial(model.enable_gradient_checkpointing, True) if config.train.checkpointing == "auto" else None,
     )
-    return _finish(model, base, probe, out, config, accelerator)
+    about = {"data": describe(folder), "backbone": named}
+    return _finish(model, base, probe, out, config, accelerator, about)
 
 
 def _hold_out(folder: DataFolder, config: Config) -> tuple[list[Pair], list[Pair]]:
@@ -223,7 +227,13 @@ def _latents(
 
 
 def _finish(
-    model: SiameseDiffusion, base: Backbone, probe: Probe, out: Path, config: Config, accelerator: Accelerator
+    model: SiameseDiffusion,
+    base: Backbone,
+    probe: Probe,
+    out: Path,
+    config: Config,
+    accelerator: Accelerator,
+    about: dict[str, Any],
 ) -> dict[str, Any]:
     """Write what `sample` takes, and say what it is and whether it is any good; of several processes the first one
     writes."""
@@ -234,6 +244,7 @@ def _finish(
         "held_out": 0 if probe.held is None else len(probe.held.moments),
         "steps": config.train.steps,
         **_sizes(model),
+        **about,
     }
     if accelerator.is_main_process:
         verdicts = judge_training(probe, model.to(accelerator.device), out / "log.jsonl", accelerator.device)
@@ -243,7 +254,9 @@ def _finish(
     if accelerator.is_main_process:
         remove_arrays(out / "cache")
         save_pipeline(model, base.to("cpu"), out / "pipeline")
+        result["checkpoint"] = hash_weights(out / "pipeline")
         write_json(out / "summary.json", result)
+        write_model_card(out)
     PartialState().wait_for_everyone()
     return result if accelerator.is_main_process else read_json(out / "summary.json", dict[str, Any])
 

@@ -13,6 +13,7 @@ from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.data.prepared import write_classes
 from siamese_diffusion.data.writer import PairWriter, read_rows, written_earlier
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.evaluation.carded import hand_on
 from siamese_diffusion.evaluation.metrics.class_fit import WORST
 from siamese_diffusion.evaluation.scores import read_evaluation, read_fits
 from siamese_diffusion.files import hash_json
@@ -110,6 +111,10 @@ def filter_(
                 if pair.name not in writer.done:
                     image, mask = pair.read()
                     writer.write(pair.name, image, mask, pair.prompt or "", pair.extra)
+        asked = {"mask fit (Dice) from": min_dice, "boundary distance to": max_boundary}
+        how = [f"{what} {value:g}" for what, value in asked.items() if value is not None]
+        how += ["no flagged copies"] if drop_flagged else []
+        hand_on(scores, scored.folder, out, f"{len(kept)} of {len(scored.pairs)}: {', '.join(how)}")
         return {
             "out": str(out),
             "pairs": len(scored.pairs),
