@@ -1,4 +1,4 @@
-"""What a training loop tells of itself: `log.jsonl` and TensorBoard."""
+"""What a training loop tells of itself: `log.jsonl`, and TensorBoard's events where that is installed."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from typing_extensions import TypedDict
 
+from siamese_diffusion.extras import has_tensorboard
 from siamese_diffusion.files import read_jsonl, to_json, write_jsonl, write_text
 
 
@@ -81,14 +81,19 @@ class Log:
             write_jsonl(self.path, kept)
         else:
             write_text(self.path, "")
-        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
+        self.board: Any = None
+        if has_tensorboard():
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
         """Add a line; a figure that is not finite is null in it, since JSON knows no NaN."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(to_json({"step": step, **figures}) + "\n")
-        for name, value in figures.items():
+        for name, value in figures.items() if self.board is not None else ():
             self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self.board.close()
+        if self.board is not None:
+            self.board.close()

@@ -45,6 +45,7 @@ from siamese_diffusion.diffusion.pretrain import pretrain
 from siamese_diffusion.diffusion.probe import IMAGES, Probe
 from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion, is_decoder, is_hint
+from siamese_diffusion.extras import has_tensorboard
 from siamese_diffusion.files import read_json, write_json
 from siamese_diffusion.lock import hold
 from siamese_diffusion.loop import run
@@ -287,7 +288,8 @@ def _say_where(out: Path, config: Config) -> None:
     every = min(config.train.sample_every, config.train.steps)
     progress.notify(f"pictures: {out / 'samples'} gets what it draws for training masks, every {every} steps")
     folder = shlex.quote(str(out))
-    progress.notify(f"curves: tensorboard --logdir {folder}, or siamese-diffusion status {folder}")
+    board = f"tensorboard --logdir {folder}" if has_tensorboard() else "pip install tensorboard shows them in a browser"
+    progress.notify(f"curves: siamese-diffusion status {folder}, or {board}")
 
 
 def _batch(latents: LatentData, config: Config, timesteps: int, step: int, rows: range) -> Batch:
