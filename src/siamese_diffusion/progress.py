@@ -6,9 +6,11 @@ a long stage is.
 
 import time
 from collections.abc import Iterable, Iterator, Sized
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress, Task
 
 T = TypeVar("T")
@@ -39,7 +41,7 @@ def bar() -> "Progress":
     )
 
     console = Console(stderr=True)
-    return _kind(lines=not (console.is_terminal or console.is_jupyter))(
+    return _kind(lines=not (console.is_terminal or _draws_in_notebook(console)))(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -50,6 +52,11 @@ def bar() -> "Progress":
         console=console,
         speed_estimate_period=60,
     )
+
+
+def _draws_in_notebook(console: "Console") -> bool:
+    """Whether a bar moves in place below the cell of a notebook, which takes ipywidgets; without, rich shows none."""
+    return console.is_jupyter and find_spec("ipywidgets") is not None
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
