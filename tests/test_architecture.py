@@ -14,6 +14,7 @@ ABOVE = {
     "studies",
     "demonstration",
     "exporting",
+    "pushing",
     "job",
     "job_estimate",
     "job_page",

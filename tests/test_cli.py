@@ -92,7 +92,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["train", "--data", "{pairs}", "--out", "{out}", "--set", "train.steps=-1"], ["train.steps", "-1"]),
         (["train", "--data", "{pairs}", "--out", "{out}", "--set", "steps"], ["--set steps"]),
         (["train", "--data", "{pairs}", "--out", "{out}", "--config", "{missing}"], ["--config"]),
-        (["train", "--data", "{pairs}", "--out", "{out}", "--method", "magic"], ["method.name", "magic"]),
+        (["train", "--data", "{pairs}", "--out", "{out}", "--method", "magic"], ["--method magic", "siamese"]),
         (["train", "--data", "{pairs}", "--out", "{out}", "--backbone", "{empty}"], ["--backbone"]),
         (["train", "--data", "{pairs}", "--out", "{out}", "--device", "cuda:7"], ["--device cuda:7"]),
         (["train", "--data", "{pairs}", "--out", "{out}", "--set", "data.resolution=50"], ["data.resolution"]),
@@ -170,23 +170,57 @@ def test_a_process_of_several_leaves_their_group_at_its_end(folders: dict[str, P
             torch.distributed.destroy_process_group()
 
 
-def test_a_wrong_setting_is_told_before_the_libraries_are_loaded(folders: dict[str, Path]) -> None:
-    code = "import atexit, sys; from siamese_diffusion.cli import main; "
-    code += "atexit.register(lambda: print([m for m in ('torch', 'diffusers') if m in sys.modules])); main()"
-    pairs, out = str(folders["pairs"]), str(folders["out"])
-    for command in (
-        ["pretrain", "--images", pairs],
-        ["train", "--data", pairs],
-        ["sample", "--checkpoint", pairs, "--masks", pairs, "--config", "small"],
-        ["evaluate", "--real", pairs, "--synthetic", pairs],
-        ["segment", "--train", pairs],
-        ["import", pairs],
-    ):
-        arguments = [*command, "--out", out, "--set", "train.stpes=3"]
-        result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
-        assert result.returncode == 2
-        assert "unknown setting train.stpes" in result.stderr
-        assert result.stdout == "[]\n"
+WRONG: tuple[tuple[list[str], str], ...] = (
+    *(
+        ([*command, "--out", "{out}", "--set", "train.stpes=3"], "--set: unknown setting train.stpes")
+        for command in (
+            ["pretrain", "--images", "{pairs}"],
+            ["train", "--data", "{pairs}"],
+            ["sample", "--checkpoint", "{pairs}", "--masks", "{pairs}", "--config", "small"],
+            ["evaluate", "--real", "{pairs}", "--synthetic", "{pairs}"],
+            ["segment", "--train", "{pairs}"],
+            ["import", "{pairs}"],
+            ["run", "--data", "{pairs}"],
+        )
+    ),
+    (
+        ["train", "--data", "{pairs}", "--out", "{out}", "--backbone", "smal"],
+        "--backbone smal: no such folder; did you",
+    ),
+    (
+        ["run", "--data", "{pairs}", "--out", "{out}", "--backbone", "sd-15"],
+        "--backbone sd-15: no such folder; did you",
+    ),
+    (["train", "--data", "{pairs}", "--out", "{out}", "--backbone", "{pears}"], "did you mean {pairs}?"),
+    (["train", "--data", "{pears}", "--out", "{out}"], "--data {pears}: no such file or folder; did you mean {pairs}?"),
+    (["train", "--data", "{pairs}", "--out", "{out}", "--method", "siames"], "--method siames: "),
+    (["segment", "--data", "{pairs}", "--out", "{out}", "--network", "sanett"], "did you mean sanet?"),
+    (["sample", "--checkpoint", "{pairs}", "--masks", "{pairs}", "--out", "{out}", "--steps", "0"], "--steps 0: "),
+    (["sample", "--checkpoint", "{pears}", "--masks", "{pairs}", "--out", "{out}"], "--checkpoint {pears}: no such"),
+    (["study", "--out", "{out}"], "study --example"),
+)
+"""Commands with something misspelt, and what is said."""
+
+
+def test_what_is_misspelt_is_told_before_the_libraries_are_loaded(folders: dict[str, Path]) -> None:
+    code = """if True:
+        import json, sys
+        from siamese_diffusion.cli import main
+        for command in json.loads(sys.argv[1]):
+            sys.argv = ["siamese-diffusion", *command]
+            try:
+                main()
+            except SystemExit as ended:
+                print(ended.code, [m for m in ("torch", "diffusers", "huggingface_hub") if m in sys.modules])
+    """
+    places = {**folders, "pears": folders["pairs"].with_name("pears")}
+    commands = [[argument.format(**places) for argument in arguments] for arguments, _ in WRONG]
+    told = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(commands)], capture_output=True, text=True, check=True
+    )
+    assert told.stdout == "2 []\n" * len(WRONG)
+    for line, (_, words) in zip(told.stderr.splitlines(), WRONG, strict=True):
+        assert words.format(**places) in line
 
 
 def test_a_reader_that_has_read_enough_ends_a_command_quietly(folders: dict[str, Path]) -> None:
@@ -260,6 +294,8 @@ def test_no_command_advises_an_option_that_it_lacks(
     assert known.keys() == CALLS.keys()
     function, arguments = CALLS[command]
     monkeypatch.setattr("siamese_diffusion.studies.spec.load_study", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").mkdir()  # what every command is called with is there
     for end, status in ((interrupted, 130), (full, 2)):
         monkeypatch.setattr(f"siamese_diffusion.{function}", end)
         result = call_here(*command.split(), *arguments)

@@ -73,6 +73,13 @@ def test_later_settings_win(tmp_path: Path) -> None:
         ("", "trian.steps=3", "unknown setting trian .did you mean train"),
         ("", "train.steps=0", "train.steps = 0"),
         ("", "data.flip=sideways", "data.flip = 'sideways'"),
+        ("train.steps: 3\ntrain: {steps: 4}", "", "train.steps is given twice"),
+        ("train: {steps: 4}\ntrain: {batch_size: 3}", "", "line 2: the key 'train' is there twice"),
+        ("train:\n\tsteps: 4", "", "line 2: it has a tab"),
+        ("train:\n  steps: 4\n\tbatch_size: 4", "", "line 3: it has a tab"),
+        ("train.stesp: 4", "", "unknown setting train.stesp .did you mean train.steps"),
+        ("method.name: siames", "", "did you mean siamese"),
+        ("", "segment.network=sanett", "no such network.*did you mean sanet"),
     ],
 )
 def test_wrong_settings_are_named(tmp_path: Path, text: str, override: str, words: str) -> None:
@@ -80,6 +87,51 @@ def test_wrong_settings_are_named(tmp_path: Path, text: str, override: str, word
     with pytest.raises(InputError, match=words) as caught:
         load_config(tmp_path / "mine.yaml", [override] if override else [])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "blamed"),
+    [
+        ("train: {steps: 4}", "train.stesp=3", "--set: "),
+        ("train: {stesp: 4}", "train.steps=3", "{file}: "),
+        ("train: {steps: 4}", "train.steps=0", "--set: "),
+        ("train: {steps: 0}", "train.batch_size=3", "{file}: "),
+        ("data: {window: '40,400', image_range: '0,9'}", "data.limit=3", "{file}: "),
+        ("data: {window: '40,400'}", "data.image_range=0,9", "--set: "),
+    ],
+)
+def test_the_line_names_what_was_wrong(tmp_path: Path, text: str, override: str, blamed: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_config(tmp_path / "mine.yaml", [override])
+    assert str(caught.value).startswith(blamed.format(file=tmp_path / "mine.yaml"))
+
+
+def test_a_later_value_mends_an_earlier_one(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("train.steps: 0")
+    assert load_config(tmp_path / "mine.yaml", ["train.steps=3"]).train.steps == 3
+
+
+def test_dotted_keys_are_sections(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("train.steps: 5\ntrain: {batch_size: 2}\ndata.flip: none\n")
+    config = load_config(tmp_path / "mine.yaml")
+    assert (config.train.steps, config.train.batch_size, config.data.flip) == (5, 2, "none")
+    assert load_config({"train.steps": 5, "train": {"batch_size": 2}, "data.flip": "none"}) == config
+    assert load_config(config) is config
+    assert load_config(config, {"train.steps": 6}).train.steps == 6
+
+
+@pytest.mark.parametrize(
+    ("section", "entries", "words"),
+    [
+        ("method", {"name": "siames"}, "--method siames: .*did you mean siamese"),
+        ("sample", {"mask_guidance": -1.0}, "--mask-guidance -1.0: "),
+        ("segment", {"network": "sanett"}, "--network sanett: no such network"),
+    ],
+)
+def test_a_wrong_option_is_called_by_its_name(section: str, entries: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=f"^{words}"):
+        update(Config(), section, **entries)
 
 
 def test_unknown_preset_lists_them() -> None:

@@ -1,6 +1,7 @@
 """What the package exports, and when it is imported."""
 
 import ast
+import rlcompleter
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,13 @@ from siamese_diffusion.cli import app
 STUB = ast.parse(Path(siamese_diffusion.__file__).with_suffix(".pyi").read_text())
 EXPORTED = {alias.asname for node in STUB.body if isinstance(node, ast.ImportFrom) for alias in node.names}
 
+LISTED = next(
+    ast.literal_eval(node.value)
+    for node in STUB.body
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__"
+)
+
 OF_COMMANDS = {
-    "phantoms": "make_phantoms",
-    "filter": "filter_",
     "import": "import_",
     "data list": "list_data",
     "data get": "get_data",
@@ -38,7 +43,19 @@ def commands(app: typer.Typer, prefix: str = "") -> set[str]:
 
 def test_what_type_checkers_see_is_what_there_is() -> None:
     assert {*siamese_diffusion.__all__} == {*EXPORTED, "__version__"}
-    assert {*siamese_diffusion.__all__, "__file__"} <= {*dir(siamese_diffusion)}
+    assert {*siamese_diffusion.__all__} == {*LISTED, "__version__"}  # what a checker takes as exported
+
+
+def test_tab_shows_the_functions_and_nothing_else() -> None:
+    shown = {name for name in dir(siamese_diffusion) if not name.startswith("__")}
+    assert shown == {*EXPORTED}
+    completer = rlcompleter.Completer({"siamese_diffusion": siamese_diffusion})
+    assert str(completer.complete("siamese_diffusion.list_d", 0)).startswith("siamese_diffusion.list_data(")
+
+
+def test_earlier_names_still_work() -> None:
+    assert getattr(siamese_diffusion, "filter_") is siamese_diffusion.filter  # noqa: B009
+    assert getattr(siamese_diffusion, "make_phantoms") is siamese_diffusion.phantoms  # noqa: B009
 
 
 @pytest.mark.parametrize("name", siamese_diffusion.__all__)
@@ -50,7 +67,9 @@ def test_every_command_has_a_function_and_every_function_a_command() -> None:
     functions = {OF_COMMANDS.get(name, name) for name in commands(app)}
     assert len(functions) == 21
     assert functions == {*siamese_diffusion.__all__} - {
+        "Config",
         "SiameseDiffusion",
+        "load_config",
         "load_network",
         "load_original",
         "__version__",

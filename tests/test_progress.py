@@ -68,3 +68,29 @@ def test_a_terminal_has_a_bar_and_no_lines(clock: Clock, monkeypatch: pytest.Mon
             shown.update(task, completed=step + 1, note="loss 0.25")
     assert "gone" not in file.getvalue()
     assert "loss 0.25" in file.getvalue()
+
+
+class TestPace:
+    """How long a stage takes, once its first steps are done."""
+
+    def told(self, seconds_a_step: float, total: int, start: int = 0) -> list[tuple[int, str]]:
+        pace, said, now = progress.Pace("siamese", start, total), [], 500.0
+        for done in range(start + 1, total + 1):
+            now += 100 if done == start + 1 else seconds_a_step  # the first one compiles
+            if pace.asks(done) and (text := pace.note(done, now)):
+                said.append((done, text))
+        return said
+
+    def test_it_is_told_once_and_the_first_step_does_not_count(self) -> None:
+        ((step, text),) = self.told(2.0, 1210)
+        assert step == 10
+        assert text.startswith("siamese: 1200 more steps take about 0:40:00 here, until ")
+
+    def test_a_resumed_stage_tells_what_is_left(self) -> None:
+        ((step, text),) = self.told(2.0, 1210, start=600)
+        assert step == 610
+        assert "600 more steps take about 0:20:00" in text
+
+    def test_a_short_one_says_nothing(self) -> None:
+        assert self.told(0.05, 1000) == []
+        assert self.told(100, 9) == []

@@ -42,6 +42,8 @@ from siamese_diffusion.evaluation.metrics.mask_fit import interval
 from siamese_diffusion.studies import curves, drawn
 from siamese_diffusion.studies import study as module
 from siamese_diffusion.studies.dose import DOSES, dose_response
+from siamese_diffusion.studies.estimate import render
+from siamese_diffusion.studies.example import example
 from siamese_diffusion.studies.lock import StageLock
 from siamese_diffusion.studies.page import write_pictures
 from siamese_diffusion.studies.place import tables_folder
@@ -775,21 +777,23 @@ def test_stages_are_commands_that_the_command_line_understands(write: Callable[.
     assert threads(10 * cores) == 1
 
 
-def test_dry_run_writes_nothing_and_says_what_is_left(
-    write: Callable[..., Path], calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_dry_run_writes_nothing_and_says_what_is_left(write: Callable[..., Path], calls: Calls, tmp_path: Path) -> None:
     root = tmp_path / "out"
     before = study(write(), root, dry_run=True)
     assert not root.exists()
     assert calls == []
     assert (before["done"], before["to_run"]) == (0, len(before["stages"]))
+    assert sum(row["stages"] for row in before["plan"]) == before["to_run"]
+    assert before["hours"] == sum(row["hours"] for row in before["plan"]) > 0
+    assert f"0 of {before['to_run']} stages are done" in render(before)
     study(write(), root)
     shutil.rmtree(next(root.glob("stages/backbone-*")))  # what is built on it is done: nobody needs it
     after = study(write(), root, dry_run=True)
     assert (after["to_run"], after["not_needed"]) == (0, 1)
     shutil.rmtree(next(root.glob("stages/segment-*")))
-    assert study(write(), root, dry_run=True)["to_run"] == 1
-    assert "to run" in capsys.readouterr().err
+    last = study(write(), root, dry_run=True)
+    assert last["to_run"] == 1
+    assert [(row["kind"], row["stages"]) for row in last["plan"]] == [("segment", 1)]
 
 
 def test_a_begun_stage_keeps_its_settings_and_forgets_moved_folders(
@@ -1195,3 +1199,35 @@ def test_an_arm_may_draw_into_the_rows_own_real_images(
     assert names < set(SPLITS["train"])
     with pytest.raises(InputError, match="into makes no difference to kind copy-paste"):
         load_study(write(arms={"real": None, "copy-paste": {"into": True}}))
+
+
+class TestExample:
+    """The file that `study --example` prints."""
+
+    def test_it_is_a_study_of_the_data_at_hand(self, disc_pairs: DiscPairs, tmp_path: Path) -> None:
+        folder = disc_pairs(24, name="it's {here}")
+        (tmp_path / "study.yaml").write_text(example({"mine": folder}))
+        loaded = load_study(tmp_path / "study.yaml")
+        assert loaded.file.data["mine"].train == folder
+        assert loaded.file.folds == 5  # there is no test list
+        assert {arm.kind for arm in loaded.arms} == {"real", "copy-paste", "mask-only", "siamese"}
+        assert make_plan(loaded, tmp_path / "out").runs
+
+    def test_without_data_a_placeholder_stands_there(self, tmp_path: Path) -> None:
+        (tmp_path / "study.yaml").write_text(example())
+        assert "PATH/TO/PAIRS" in str(load_study(tmp_path / "study.yaml").file.data["mine"].train)
+
+    def test_a_folder_with_test_pairs_needs_no_folds(self, disc_pairs: DiscPairs, tmp_path: Path) -> None:
+        bare, folder = (disc_pairs(50, name=name) for name in ("bare", "parted"))
+        names = sorted(path.stem for path in (folder / "images").iterdir())
+        (folder / "splits.json").write_text(json.dumps({"train": names[4:], "test": names[:4]}))
+        (tmp_path / "study.yaml").write_text(example({"mine": folder}))
+        loaded = load_study(tmp_path / "study.yaml")
+        assert (loaded.file.folds, loaded.file.pairs) == (None, [23, "all"])
+        with pytest.raises(InputError, match="has no list of test pairs, and others have"):
+            example({"mine": folder, "bare": bare})
+
+    def test_too_few_pairs_are_told(self, disc_pairs: DiscPairs) -> None:
+        folder = disc_pairs(6)
+        with pytest.raises(InputError, match="6 training pairs; a study takes at least 20"):
+            example({"few": folder})

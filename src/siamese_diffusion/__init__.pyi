@@ -1,7 +1,9 @@
+from siamese_diffusion.config import Config as Config
+from siamese_diffusion.config import load_config as load_config
 from siamese_diffusion.data.check import check as check
 from siamese_diffusion.data.fetch.get import get_data as get_data
 from siamese_diffusion.data.fetch.get import list_data as list_data
-from siamese_diffusion.data.phantom import make_phantoms as make_phantoms
+from siamese_diffusion.data.phantom import make_phantoms as phantoms
 from siamese_diffusion.data.prepare import prepare as prepare
 from siamese_diffusion.demonstration import demo as demo
 from siamese_diffusion.diffusion.original import import_ as import_
@@ -11,7 +13,7 @@ from siamese_diffusion.diffusion.sample import sample as sample
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion as SiameseDiffusion
 from siamese_diffusion.diffusion.train import train as train
 from siamese_diffusion.evaluation.evaluate import evaluate as evaluate
-from siamese_diffusion.evaluation.filter import filter_ as filter_
+from siamese_diffusion.evaluation.filter import filter_ as filter
 from siamese_diffusion.exporting import export as export
 from siamese_diffusion.job import run as run
 from siamese_diffusion.reader_study.rating import export_ratings as export_ratings
@@ -23,5 +25,32 @@ from siamese_diffusion.segmentation.segment import segment as segment
 from siamese_diffusion.segmentation.trained import load_network as load_network
 from siamese_diffusion.studies.study import study as study
 
-__all__: list[str]
+__all__ = [
+    "Config",
+    "SiameseDiffusion",
+    "check",
+    "demo",
+    "evaluate",
+    "export",
+    "export_nnunet",
+    "export_ratings",
+    "filter",
+    "get_data",
+    "import_",
+    "list_data",
+    "load_config",
+    "load_network",
+    "load_original",
+    "phantoms",
+    "predict",
+    "prepare",
+    "pretrain",
+    "run",
+    "sample",
+    "score_ratings",
+    "segment",
+    "status",
+    "study",
+    "train",
+]
 __version__: str

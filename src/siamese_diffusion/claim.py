@@ -11,10 +11,10 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from siamese_diffusion.arguments import StrPath, to_paths
 from siamese_diffusion.config import HARMLESS, Config, dump_config, load_config
 from siamese_diffusion.durable import clear_all
 from siamese_diffusion.errors import InputError, WithheldError
@@ -40,7 +40,7 @@ Depends = Mapping[str, Collection[str] | None]
 """Sections of the settings that a run's result depends on: some settings of each, or None for all."""
 
 
-def require_apart(out: Path, setting: str = "--out", **read: PathLike[str] | Iterable[PathLike[str]] | None) -> None:
+def require_apart(out: Path, setting: str = "--out", **read: StrPath | Iterable[StrPath] | None) -> None:
     """A folder that is written is none that is read, and lies inside none, by whatever path either is named.
 
     Args:
@@ -53,7 +53,7 @@ def require_apart(out: Path, setting: str = "--out", **read: PathLike[str] | Ite
     """
     itself, above = _identities(out)
     for option, given in read.items():
-        for folder in map(Path, [given] if isinstance(given, PathLike) else given or ()):
+        for folder in to_paths(given, f"--{option}"):
             name = f"--{option.replace('_', '-')} {folder}"
             places = set(_places(folder))
             if places & itself:

@@ -15,18 +15,24 @@ from siamese_diffusion.console import (
     Data,
     Device,
     Out,
+    OutOrNone,
     Resume,
     Setting,
     Shown,
     command,
     load_settings,
     quiet,
+    require_there,
     to_write,
 )
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.hub import require_source
 from siamese_diffusion.interrupt import undisguised
 
 Result = dict[str, Any]
+
+BACKBONES = ("small", "sd15")
+"""What `--backbone` may be besides a folder, a file and a hub id."""
 
 app = Typer(
     help="New image-mask pairs from a few annotated medical images, and proof of whether they help segmentation.",
@@ -82,8 +88,10 @@ def run(
     device: Device = "auto",
 ) -> Shown:
     """Everything: check, train, sample, evaluate, filter, and segment with and without the new pairs; one page."""
+    require_source(backbone, "--backbone", BACKBONES)
     default = "sd15-paper" if backbone == "sd15" else None
     chosen = load_settings(config or default, settings)
+    require_there(data=data)
     quiet()
     result = api.run(
         data=data,
@@ -175,7 +183,7 @@ def phantoms(
     kinds: Annotated[int, Option(help="2: polyps of two classes in one mask, smooth and lobed.")] = 1,
 ) -> Result:
     """Make a folder of made-up endoscopy pairs."""
-    api.make_phantoms(out=out, count=count, resolution=resolution, seed=seed, kinds=kinds)
+    api.phantoms(out=out, count=count, resolution=resolution, seed=seed, kinds=kinds)
     return {"out": str(out), "pairs": count}
 
 
@@ -190,6 +198,7 @@ def pretrain(
 ) -> Result:
     """Train a small backbone from unlabelled images."""
     chosen = load_settings(config, settings)
+    require_there(images=images)
     quiet()
     return api.pretrain(images=images, out=out, config=chosen, resume=resume, device=device)
 
@@ -206,8 +215,10 @@ def train(
     device: Device = "auto",
 ) -> Shown:
     """Train Siamese-Diffusion on image-mask pairs."""
+    require_source(backbone, "--backbone", BACKBONES)
     default = "sd15-paper" if backbone == "sd15" else None
-    chosen = load_settings(config or default, settings)
+    chosen = load_settings(config or default, settings, method={"name": method})
+    require_there(data=data)
     quiet()
     result = api.train(
         data=data, out=out, backbone=backbone, method=method, config=chosen, resume=resume, device=device
@@ -219,8 +230,8 @@ def train(
 
 @command(app)
 def sample(
-    checkpoint: Annotated[Path, Option(help="A finished run of `train`.")],
-    masks: Annotated[Path, Option(help="Folder of masks, or of pairs.")],
+    checkpoint: Annotated[str, Option(help="A finished run of `train` or `run`, or a hub id.", metavar="RUN")],
+    masks: Annotated[str, Option(help="Folder of masks, or of pairs; or a hub id.", metavar="FOLDER")],
     out: Out,
     per_mask: Annotated[int, Option(help="Images for each mask.")] = 1,
     random_masks: Annotated[str | None, Option(help="Vary each mask by this recipe first.")] = None,
@@ -239,9 +250,15 @@ def sample(
     device: Device = "auto",
 ) -> Result:
     """Draw images for masks, or lesions into existing images: a folder of new pairs."""
-    own = str(checkpoint / "config.yaml")
-    chosen = load_settings(config or own, settings) if config or settings else None
+    from siamese_diffusion.config import read_overrides
+
+    solver = {"scheduler": scheduler, "steps": steps, "guidance": guidance, "mask_guidance": mask_guidance}
+    base = load_settings(config, settings, sample={**solver, "seed": seed})
+    for option, source in (("--checkpoint", checkpoint), ("--masks", masks)):
+        require_source(source, option)
+    require_there(into=into)
     quiet()
+    chosen = base if config else read_overrides(settings or []) or None  # over the settings of the run
     return api.sample(
         checkpoint=checkpoint,
         masks=masks,
@@ -263,7 +280,7 @@ def sample(
 
 @command(app)
 def evaluate(
-    real: Annotated[Path, Option(help="Folder of real pairs.")],
+    real: Annotated[Path, Option("--real", "--data", help="Folder of real pairs.")],
     synthetic: Annotated[Path, Option(help="Folder of synthetic pairs.")],
     out: Out,
     judge: Annotated[Path | None, Option(help="A run of `segment` on real pairs; default: trained here.")] = None,
@@ -272,16 +289,18 @@ def evaluate(
         Option(help="judge, inception, clip, dinov2, timm:NAME, timm:NAME@FILE, lpips; several with commas."),
     ] = None,
     cache: Annotated[Path | None, Option(help="Folder of features to share between evaluations.")] = None,
+    run: Annotated[Path | None, Option(help="Run that drew the pairs: what is found goes into its card.")] = None,
     config: ConfigFile = None,
     settings: Setting = None,
     resume: Resume = False,
     device: Device = "auto",
 ) -> Shown:
     """Are the images good, do they obey their masks, and are they new?"""
+    chosen = load_settings(config, settings, evaluate={"features": features})
+    require_there(real=real, synthetic=synthetic, judge=judge, run=run)
+    quiet()
     from siamese_diffusion.evaluation.verdict import render
 
-    chosen = load_settings(config, settings)
-    quiet()
     metrics = api.evaluate(
         real=real,
         synthetic=synthetic,
@@ -289,6 +308,7 @@ def evaluate(
         judge=judge,
         features=features,
         cache=cache,
+        run=run,
         config=chosen,
         resume=resume,
         device=device,
@@ -313,7 +333,7 @@ def filter_(
     resume: Resume = False,
 ) -> Result:
     """Keep the synthetic pairs that `evaluate` found good enough."""
-    return api.filter_(
+    return api.filter(
         scores=scores,
         out=out,
         min_dice=min_dice,
@@ -328,7 +348,7 @@ def filter_(
 
 @command(app)
 def segment(
-    train: Annotated[Path, Option(help="Folder of real pairs.")],
+    train: Annotated[Path, Option("--train", "--data", help="Folder of real pairs.")],
     out: Out,
     test: Annotated[list[Path] | None, Option(help="Folder of test pairs; may be repeated.")] = None,
     synthetic: Annotated[list[Path] | None, Option(help="Folder of synthetic pairs; may be repeated.")] = None,
@@ -348,7 +368,8 @@ def segment(
     device: Device = "auto",
 ) -> Shown:
     """Train a segmentation network and test it; with synthetic pairs, say whether they help."""
-    chosen = load_settings(config, settings)
+    chosen = load_settings(config, settings, segment={"network": network})
+    require_there(train=train, test=test, synthetic=synthetic)
     result = api.segment(
         train=train,
         out=out,
@@ -419,37 +440,66 @@ def status(
 
 @command(app, goes_on=True)
 def study(
-    config: Annotated[Path, Option(help="YAML file: data, arms, networks, seeds. See docs/study.md.")],
-    out: Out,
+    config: Annotated[
+        Path | None, Option(help="YAML file: data, arms, networks, seeds. See docs/study.md, or --example.")
+    ] = None,
+    out: OutOrNone = None,
     data: Annotated[list[str] | None, Option(metavar="NAME=DIR", help="Folder of a data set of the file.")] = None,
     workers: Annotated[int | None, Option(help="Stages run side by side.")] = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="Only say what is done and what would be run.")] = False,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Only say what is left, and how many hours it takes here.")
+    ] = False,
+    example: Annotated[
+        bool, Option("--example", help="Print a study file with comments, of --data where they are given.")
+    ] = False,
     device: Device = "auto",
 ) -> Result | Shown:
     """The paper's table on your own data; the same command goes on where an earlier one stopped."""
-    from siamese_diffusion.studies.spec import load_study
-
     folders = {}
     for entry in data or []:
         name, equals, folder = entry.partition("=")
         if not (name and equals and folder):
-            raise InputError(f"--data {entry}: expected NAME=DIR, with a data set of {config}")
+            raise InputError(f"--data {entry}: expected NAME=DIR, with a data set of {config or 'the study'}")
         folders[name] = Path(folder)
+    require_there(data=list(folders.values()))
+    if example:
+        if config is not None or out is not None:
+            raise InputError("study --example: prints a file; take --config and --out away")
+        from siamese_diffusion.studies.example import example as example_of
+
+        text = example_of(folders)
+        return Shown({"study": text}, text.rstrip("\n"))
+    if config is None or out is None:
+        raise InputError(
+            "study: give --config STUDY.yaml and --out FOLDER; `siamese-diffusion study --example` prints such a file"
+        )
+    from siamese_diffusion.studies.spec import load_study
+
     load_study(config, folders, workers)  # a mistake in the file is told before the libraries are loaded
     quiet()
     result = api.study(config=config, out=out, data=folders, workers=workers, dry_run=dry_run, device=device)
-    return Shown(result, "") if dry_run else result
+    if not dry_run:
+        return result
+    from siamese_diffusion.studies.estimate import render
+
+    return Shown(result, render(result))
 
 
 @command(app, "import", goes_on=True)
 def import_(
-    source: Annotated[Path, Argument(help="A checkpoint of the authors' code: .ckpt, .pth or .safetensors.")],
+    source: Annotated[
+        str,
+        Argument(help="A checkpoint of the authors' code: a .ckpt, .pth or .safetensors file, or a hub id."),
+    ],
     out: Out,
     backbone: Annotated[str | None, Option(help="Folder or hub id for the parts that the file lacks.")] = None,
     config: ConfigFile = None,
     settings: Setting = None,
 ) -> Result:
     """Turn a checkpoint of the authors' code into a run that `sample` takes."""
+    require_source(source, "SOURCE", what="file")
+    if backbone is not None:
+        require_source(backbone, "--backbone")
     chosen = load_settings(config or "sd15-paper", settings)
     quiet()
     return api.import_(source=source, out=out, backbone=backbone, config=chosen)
@@ -457,18 +507,41 @@ def import_(
 
 @command(app, goes_on=True)
 def export(
-    out: Annotated[Path, Option(help="Folder to write; a file for original.", parser=to_write, metavar="PATH")],
-    checkpoint: Annotated[Path | None, Option(help="A finished run of `train` or `import`.")] = None,
+    out: Annotated[
+        Path | None, Option(help="Folder to write; a file for original.", parser=to_write, metavar="PATH")
+    ] = None,
+    checkpoint: Annotated[str | None, Option(help="A finished run of `train` or `import`.", metavar="RUN")] = None,
     network: Annotated[Path | None, Option(help="Or a finished run of `segment`.")] = None,
     to: Annotated[
         str | None,
         Option(help="Of a checkpoint: diffusers or original. Of a network: onnx, torchscript or safetensors."),
     ] = None,
     pixels: Annotated[str, Option(help="Of a network: its images are float32 in [0, 1], or uint8.")] = "float32",
+    pairs: Annotated[Path | None, Option(help="With --push: a folder of drawn pairs, as a data set.")] = None,
+    push: Annotated[
+        str | None, Option(help="OWNER/NAME on the Hugging Face hub, to upload to; private.", metavar="REPO")
+    ] = None,
+    public: Annotated[bool, Option("--public", help="With --push: everybody may read it.")] = False,
+    allow_flagged: Annotated[
+        bool, Option("--allow-flagged", help="With --push: even with images that look like copies of training images.")
+    ] = False,
 ) -> Result:
-    """Write a run for other programs: a generator for diffusers, or a segmentation network as ONNX."""
+    """Write a run for other programs, or push it or drawn pairs to the hub."""
+    if checkpoint is not None:
+        require_source(checkpoint, "--checkpoint")
+    require_there(network=network, pairs=pairs)
     quiet()
-    return api.export(checkpoint=checkpoint, out=out, to=to, network=network, pixels=pixels)
+    return api.export(
+        checkpoint=checkpoint,
+        out=out,
+        to=to,
+        network=network,
+        pixels=pixels,
+        pairs=pairs,
+        push=push,
+        public=public,
+        allow_flagged=allow_flagged,
+    )
 
 
 @command(app, "export-nnunet", goes_on=True)

@@ -5,8 +5,11 @@ the preset or file given with `--config`, `--set section.key=value`, a command's
 run are in its `config.yaml`.
 """
 
-from collections.abc import Iterable
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -40,24 +43,42 @@ _DEFAULTS: Values = {**Config().model_dump(), "segment": {}}
 """The bottom layer. Those of `segment` are left to `SegmentConfig`, which puts the network's recipe over them."""
 
 
-def load_config(source: str | Path | None = None, overrides: list[str] | None = None) -> Config:
+def load_config(
+    source: "str | PathLike[str] | Mapping[str, Any] | Config | None" = None,
+    overrides: Sequence[str] | Mapping[str, Any] | None = None,
+) -> Config:
     """Resolve settings.
 
     Args:
-        source: a preset's name, a YAML file, or None for the defaults.
-        overrides: `section.key=value` strings; values are YAML.
+        source: a preset's name, a YAML file, a mapping, or None for the defaults; a `Config` is taken as it is. A
+            mapping and a file have sections (`train: {steps: 5}`) or dotted keys (`train.steps: 5`).
+        overrides: what wins over it: `section.key=value` strings, whose values are YAML, or a mapping.
 
     Raises:
-        InputError: no such preset or file, bad YAML, an unknown setting or a value out of range.
+        InputError: no such preset or file, bad YAML, an unknown setting, one that is given twice, or a value out of
+            range; the line names the file or `--set`, whichever holds it.
+
+    Example:
+        >>> load_config("sd15-paper", {"train.steps": 500}).train.steps
+        500
     """
-    values = _read(source) if source is not None else {}
-    origin = str(source) if source is not None else "--set"
-    for override in overrides or []:
-        section, name, value = _parse(override)
-        if not isinstance(values.get(section, {}), dict):
-            raise InputError(f"{origin}: section {section!r} must be a mapping")
-        values = merge(values, {section: {name: value}})
-    return build_config(values, origin)
+    if isinstance(source, Config):
+        if not overrides:
+            return source
+        layers = [("settings", _whole(source))]
+    elif isinstance(source, Mapping):
+        layers = [("config", nested(source, "config"))]
+    else:
+        layers = [(str(source), _read(source))] if source is not None else []
+    if isinstance(overrides, Mapping):
+        layers.append(("config", nested(overrides, "config")))
+    elif overrides:
+        layers.append(("--set", read_overrides(overrides)))
+        for origin, known in layers[:-1]:
+            for section in layers[-1][1]:
+                if not isinstance(known.get(section, {}), dict):
+                    raise InputError(f"{origin}: section {section!r} must be a mapping")
+    return _validated(layers or [("settings", {})])
 
 
 def build_config(values: Values, origin: str) -> Config:
@@ -66,16 +87,41 @@ def build_config(values: Values, origin: str) -> Config:
     Raises:
         InputError: an unknown setting or a value out of range; the line names `origin` and the setting.
     """
+    return _validated([(origin, values)])
+
+
+def _validated(layers: Sequence[tuple[str, Values]]) -> Config:
+    """The settings of all layers, each with where it comes from, over the defaults."""
     try:
-        return Config.model_validate(merge(_DEFAULTS, values))
+        return Config.model_validate(merge(_DEFAULTS, *(values for _, values in layers)))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise InputError(f"{origin}: unknown setting {where}{_suggest(where)}") from None
-        if first["type"] == "value_error" and where in Config.model_fields:  # settings that do not go together
-            raise InputError(f"{origin}: {first['ctx']['error']}") from None
-        raise InputError(f"{origin}: {where} = {brief(repr(first['input']))}: {first['msg']}") from None
+    origin = _at_fault(layers, first["loc"])
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        raise InputError(f"{origin}: unknown setting {where}{_suggest(where)}")
+    if first["type"] == "value_error" and where in Config.model_fields:  # settings that do not go together
+        raise InputError(f"{origin}: {first['ctx']['error']}")
+    raise InputError(f"{origin}: {where} = {brief(repr(first['input']))}: {_said(first)}")
+
+
+def _at_fault(layers: Sequence[tuple[str, Values]], place: tuple[str | int, ...]) -> str:
+    """Where the setting comes from that is wrong at `place`: the first layer with which it is."""
+    for number, (origin, _) in enumerate(layers):
+        try:
+            Config.model_validate(merge(_DEFAULTS, *(values for _, values in layers[: number + 1])))
+        except ValidationError as error:
+            if any(each["loc"] == place for each in error.errors()):
+                return origin
+    return layers[-1][0]
+
+
+def _said(error: Any) -> str:
+    """What is wrong with a value, and for a misspelt word which one may be meant."""
+    message = str(error["msg"]).removeprefix("Value error, ")
+    known = re.findall(r"'([^']+)'", message) if error["type"] == "literal_error" else []
+    close = difflib.get_close_matches(str(error["input"]), known, n=1)
+    return f"{message}{f' (did you mean {close[0]}?)' if close else ''}"
 
 
 def default_config(backbone: str) -> Config:
@@ -84,10 +130,54 @@ def default_config(backbone: str) -> Config:
 
 
 def update(config: Config, section: str, **entries: Any) -> Config:
-    """A copy of `config` with `entries` (those that are not None) set in `section`, validated."""
-    values = {**config.model_dump(), "segment": config.segment.given()}
+    """A copy of `config` with `entries` (those that are not None) set in `section`, validated.
+
+    Raises:
+        InputError: a value out of range; the line names the option that brought it.
+    """
     changes = {name: value for name, value in entries.items() if value is not None}
-    return build_config(merge(values, {section: changes}), "option")
+    try:
+        return Config.model_validate(merge(_DEFAULTS, _whole(config), {section: changes}))
+    except ValidationError as error:
+        first = error.errors()[0]
+    blamed = {name: value for name, value in changes.items() if name in first["loc"]} or changes
+    options = [
+        f"--{_OPTIONS.get((section, name), name.replace('_', '-'))} {brief(str(value))}"
+        for name, value in blamed.items()
+    ]
+    raise InputError(f"{', '.join(options)}: {_said(first)}")
+
+
+_OPTIONS = {("method", "name"): "method"}
+"""Options that are not called as their setting is."""
+
+
+def _whole(config: Config) -> Values:
+    """All settings of a `Config`, but for what follows from the segmentation network."""
+    return {**config.model_dump(), "segment": config.segment.given()}
+
+
+def nested(flat: Mapping[str, Any], origin: str) -> Values:
+    """`{"train.steps": 5}` as `{"train": {"steps": 5}}`; sections are taken as they are.
+
+    Raises:
+        InputError: a setting is given twice, or a key is neither `section.key` nor a section.
+    """
+    result: Values = {}
+    for key, value in flat.items():
+        section, dot, name = str(key).partition(".")
+        if not dot and not isinstance(value, Mapping):
+            result.setdefault(section, value)  # whoever validates says what is wrong with it
+            continue
+        known = result.setdefault(section, {})
+        entries = {name: value} if dot else value
+        if not isinstance(known, dict):
+            raise InputError(f"{origin}: section {section!r} must be a mapping")
+        twice = sorted(str(each) for each in known.keys() & entries.keys())
+        if twice:
+            raise InputError(f"{origin}: {section}.{twice[0]} is given twice")
+        known.update(entries)
+    return result
 
 
 def merge(*layers: Values) -> Values:
@@ -142,10 +232,25 @@ def read_yaml(path: Path, expected: Iterable[str], otherwise: str = "") -> Value
     return values
 
 
-def _read(source: str | Path) -> Values:
+def _read(source: str | PathLike[str]) -> Values:
     if str(source) in preset_names():
         return read_preset(str(source))
-    return read_yaml(Path(source), Config.model_fields, f" or preset (presets: {', '.join(preset_names())})")
+    close = difflib.get_close_matches(str(source), preset_names(), n=1)
+    otherwise = f" or preset (presets: {', '.join(preset_names())}{f'; did you mean {close[0]}?' if close else ''})"
+    return nested(read_yaml(Path(source), Config.model_fields, otherwise), str(source))
+
+
+def read_overrides(overrides: Sequence[str]) -> Values:
+    """The settings of `section.key=value` strings, of which the later one wins.
+
+    Raises:
+        InputError: one is not written so, or its value is not YAML.
+    """
+    values: Values = {}
+    for override in overrides:
+        section, name, value = _parse(override)
+        values = merge(values, {section: {name: value}})
+    return values
 
 
 def _parse(override: str) -> tuple[str, str, Any]:
@@ -158,8 +263,6 @@ def _parse(override: str) -> tuple[str, str, Any]:
 
 
 def _suggest(where: str) -> str:
-    import difflib
-
     known = [f"{section}.{name}" for section, model in sections().items() for name in model.model_fields]
     close = difflib.get_close_matches(where, [*known, *sections()], n=1)
     return f" (did you mean {close[0]}?)" if close else ""

@@ -35,6 +35,8 @@ def to_write(value: str | Path) -> Path:
 
 Out = Annotated[Path, typer.Option(help="Folder to write.", parser=to_write, metavar="PATH")]
 
+OutOrNone = Annotated[Path | None, typer.Option(help="Folder to write.", parser=to_write, metavar="PATH")]
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -131,11 +133,31 @@ def lost_process(error: RuntimeError) -> bool:
     return isinstance(error, distributed.DistError) or any(word in str(error) for word in words)
 
 
-def load_settings(source: str | None, settings: list[str] | None) -> "Config":
-    """The settings of `--config` and `--set`."""
-    from siamese_diffusion.config import load_config
+def load_settings(source: str | None, settings: list[str] | None, **options: dict[str, Any]) -> "Config":
+    """The settings of `--config` and `--set`, with a command's own options put over them, by section.
 
-    return load_config(source, settings)
+    All are checked here, before anything heavy is imported.
+    """
+    from siamese_diffusion.config import load_config, update
+
+    config = load_config(source, settings)
+    for section, entries in options.items():
+        config = update(config, section, **entries)
+    return config
+
+
+def require_there(**read: Path | list[Path] | None) -> None:
+    """Refuse a file or folder that is to be read and is not there, before anything heavy is imported.
+
+    Raises:
+        InputError: one is not there; the line names its option, and what lies there of a similar name.
+    """
+    from siamese_diffusion.hub import missing
+
+    for option, given in read.items():
+        for path in [given] if isinstance(given, Path) else given or []:
+            if not os.path.lexists(path):
+                raise missing(str(path), f"--{option.replace('_', '-')}")
 
 
 def quiet() -> None:

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from siamese_diffusion.arguments import StrPath, to_path
 from siamese_diffusion.claim import mark
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.phantom import make_phantoms
@@ -33,7 +34,7 @@ SIZES = {"smallest": Counts(16, 4, 12), "default": Counts(64, 16, 64)}
 """Each has its study file, `studies/demo-SIZE.yaml`."""
 
 
-def demo(out: Path = Path("demo"), size: str = "default", device: str = "auto", kinds: int = 1) -> dict[str, Any]:
+def demo(out: StrPath = "demo", size: str = "default", device: str = "auto", kinds: int = 1) -> dict[str, Any]:
     """Run the study that ships with the package: both methods on phantoms, pairs drawn, judged, filtered, segmented.
 
     Args:
@@ -50,6 +51,7 @@ def demo(out: Path = Path("demo"), size: str = "default", device: str = "auto", 
     Raises:
         InputError: an unknown size, or `out` is in use.
     """
+    out = to_path(out)
     if size not in SIZES:
         raise InputError(f"--size {size}: unknown; sizes: {', '.join(SIZES)}")
     if kinds not in (1, 2):

@@ -57,6 +57,14 @@ def precision_on(device: torch.device, precision: str, fastest: str = "bf16") ->
     return precision
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done what it was given, so that a clock tells how long that took."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def set_tf32(device: torch.device, precision: str) -> None:
     """Whether products and convolutions of 32-bit floats run in TF32: on a GPU, unless `precision` is fp32."""
     allowed = device.type == "cuda" and precision != "fp32"

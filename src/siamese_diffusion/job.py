@@ -9,9 +9,12 @@ the real pairs alone.
 import os
 import time
 from collections.abc import Callable
+from functools import partial
+from os import fspath
 from pathlib import Path
 from typing import Any
 
+from siamese_diffusion.arguments import Settings, StrPath, to_config, to_path
 from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.config import Config, default_config, update
 from siamese_diffusion.data.check import check
@@ -43,11 +46,11 @@ SUMMARY = "summary.json"
 
 
 def run(
-    data: Path,
-    out: Path,
-    backbone: str = "small",
+    data: StrPath,
+    out: StrPath,
+    backbone: StrPath = "small",
     per_mask: int = 1,
-    config: Config | None = None,
+    config: Settings = None,
     dry_run: bool = False,
     resume: bool = False,
     device: str = "auto",
@@ -74,10 +77,11 @@ def run(
         InputError: what a stage says, `data` cannot be used or holds fewer than `LEAST` pairs, or `out` is in use.
         KeyboardInterrupt: interrupted; the stage has saved its state.
     """
+    data, out, backbone = to_path(data, "--data"), to_path(out), fspath(backbone)
     require_apart(out, data=data)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("run: is one process; on several devices launch its stages (docs/scale-out.md)")
-    config = _settings(config or default_config(backbone))
+    config = _settings(to_config(config, partial(default_config, backbone)))
     if config.data.split is None:
         raise InputError("data.split = null: trains on all pairs, and `run` tests on those that it did not train on")
     folder = DataFolder(data, "--data", config.data).require_real()

@@ -1,4 +1,7 @@
-"""What `run` would do, and how long it takes on this machine: a few steps of each kind are timed."""
+"""What `run` would do, and how long it takes on this machine: a few steps of each kind are timed.
+
+`studies.estimate` does the same for a study, by the same steps.
+"""
 
 import time
 from collections.abc import Callable
@@ -10,7 +13,7 @@ from siamese_diffusion.config import Config
 from siamese_diffusion.data.classes import class_names
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.splits import own_test_pairs
-from siamese_diffusion.device import find_device
+from siamese_diffusion.device import find_device, synchronize
 from siamese_diffusion.diffusion.backbone import Backbone, small_backbone
 from siamese_diffusion.diffusion.checkpoint import assemble
 from siamese_diffusion.diffusion.pretrain import Denoiser
@@ -34,7 +37,7 @@ def estimate(folder: DataFolder, backbone: str, per_mask: int, config: Config, d
     count = len(folder.pairs(config.data.split)) if own else round(0.7 * len(folder.pairs()))
     drawn = count * per_mask
     small = backbone == "small"
-    base = _small(config) if small else load_base(backbone, config.data.resolution)
+    base = untrained(config) if small else load_base(backbone, config.data.resolution)
     base.to(place)
     stages: dict[str, dict[str, Any]] = {}
 
@@ -45,17 +48,16 @@ def estimate(folder: DataFolder, backbone: str, per_mask: int, config: Config, d
         add("prepare", f"{len(folder.pairs())} pairs into training, validation and test", 0)
     if small:
         steps, size = config.pretrain.steps, config.pretrain.batch_size
-        add("backbone", f"{steps} steps of {size} on {count} images", steps * _pretraining(base, config, place))
-    forward, step = _training(base, config, place)
+        add("backbone", f"{steps} steps of {size} on {count} images", steps * pretraining(base, config, place))
+    forward, step = training(base, config, place)
     settings = config.train
     add(
         "train",
         f"{config.method.name}, {settings.steps} steps of {settings.batch_size} on {count} pairs",
         settings.steps * step,
     )
-    passes = config.sample.steps * (1.5 if config.sample.mask_guidance != 1 else 1)
-    add("sample", f"{drawn} images", drawn * passes * forward)
-    once = _segmenting(config, place)
+    add("sample", f"{drawn} images", drawn * passes(config) * forward)
+    once = segmenting(config, place)
     judge = config.evaluate.fit_steps * once
     add("evaluate", f"a judge of {config.evaluate.fit_steps} steps, then {drawn} images", judge)
     runs = 2 * SEEDS
@@ -67,7 +69,13 @@ def estimate(folder: DataFolder, backbone: str, per_mask: int, config: Config, d
     return {"stages": stages, "hours": sum(each["hours"] for each in stages.values())}
 
 
-def _small(config: Config) -> Backbone:
+def passes(config: Config) -> float:
+    """How often one image goes through the networks as it is drawn."""
+    return config.sample.steps * (1.5 if config.sample.mask_guidance != 1 else 1)
+
+
+def untrained(config: Config) -> Backbone:
+    """A small backbone as it begins, on made-up images."""
     side = config.data.resolution
     images = torch.rand(16, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
     return small_backbone(config.backbone, images)
@@ -79,8 +87,7 @@ def _timed(step: Callable[[], Any], place: torch.device) -> float:
     begun = time.perf_counter()
     for _ in range(TIMED):
         step()
-    if place.type == "cuda":
-        torch.cuda.synchronize(place)
+    synchronize(place)
     return (time.perf_counter() - begun) / TIMED
 
 
@@ -94,14 +101,15 @@ def _batch(base: Backbone, count: int, side: int, place: torch.device) -> dict[s
     }
 
 
-def _pretraining(base: Backbone, config: Config, place: torch.device) -> float:
+def pretraining(base: Backbone, config: Config, place: torch.device) -> float:
+    """Seconds of a step."""
     schedule = Schedule(base.scheduler.alphas_cumprod, base.scheduler.config.prediction_type)
     model = Denoiser(base.unet, schedule).to(place)
     batch = _batch(base, config.pretrain.batch_size, config.data.resolution, place)
     return _timed(lambda: model(**batch).total.backward(), place)
 
 
-def _training(base: Backbone, config: Config, place: torch.device) -> tuple[float, float]:
+def training(base: Backbone, config: Config, place: torch.device) -> tuple[float, float]:
     """Seconds of one image's pass without gradients, and of a step."""
     model = assemble(base, config).to(place)
     count, side = config.train.batch_size, config.data.resolution
@@ -110,15 +118,16 @@ def _training(base: Backbone, config: Config, place: torch.device) -> tuple[floa
     step = _timed(lambda: model(**batch, **hints, progress=0.5).total.backward(), place)
     text, t = batch["text"], batch["timesteps"]
 
-    def passes() -> None:
+    def without_gradients() -> None:
         with torch.no_grad():
             control = model.control(batch["noise"], t, text, hints["mask_hint"])
             model.predict(batch["noise"], t, text, control)
 
-    return _timed(passes, place) / count, step
+    return _timed(without_gradients, place) / count, step
 
 
-def _segmenting(config: Config, place: torch.device) -> float:
+def segmenting(config: Config, place: torch.device) -> float:
+    """Seconds of a step."""
     settings = config.segment
     classes = max(1, len(class_names(config.data)))
     module = Segmenter(networks.of(settings, classes=classes), settings.loss, classes=classes).to(place).train()

@@ -1,4 +1,4 @@
-"""What a training loop tells of itself: `log.jsonl`, `speed.jsonl` and TensorBoard.
+"""What a training loop tells of itself: `log.jsonl`, `speed.jsonl`, and TensorBoard's events where that is installed.
 
 Design note: seconds are in a file of their own, since `log.jsonl` of a resumed run is that of an undisturbed one.
 """
@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from typing_extensions import TypedDict
 
+from siamese_diffusion.extras import has_tensorboard
 from siamese_diffusion.files import read_jsonl, to_json, write_jsonl, write_text
 
 
@@ -85,18 +85,22 @@ class Log:
                 write_jsonl(path, kept)
             else:
                 write_text(path, "")
-        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
+        self.board: Any = None
+        if has_tensorboard():
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
         """Add a line; a figure that is not finite is null in it, since JSON knows no NaN."""
         self._add(self.path, step, figures)
-        for name, value in figures.items():
+        for name, value in figures.items() if self.board is not None else ():
             self.board.add_scalar(name, value, step)
 
     def write_speed(self, step: int, figures: Mapping[str, float]) -> None:
         """Add a line to `speed.jsonl`."""
         self._add(self.speed, step, figures)
-        for name, value in figures.items():
+        for name, value in figures.items() if self.board is not None else ():
             self.board.add_scalar(f"speed/{name}", value, step)
 
     def _add(self, path: Path, step: int, figures: Mapping[str, float]) -> None:
@@ -104,4 +108,5 @@ class Log:
             file.write(to_json({"step": step, **figures}) + "\n")
 
     def close(self) -> None:
-        self.board.close()
+        if self.board is not None:
+            self.board.close()

@@ -6,6 +6,7 @@ a resumed run is the same run bit for bit, and N processes draw the batches that
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from torch import nn
 from siamese_diffusion import progress
 from siamese_diffusion.checkpoints import diverged, latest_checkpoint, load_checkpoint, remove_old, save_checkpoint
 from siamese_diffusion.config import Config, LoopConfig
-from siamese_diffusion.device import SIXTEEN_BITS, make_accelerator, precision_on
+from siamese_diffusion.device import SIXTEEN_BITS, make_accelerator, precision_on, synchronize
 from siamese_diffusion.division import Division, Step, divide, earlier_division, fitting_division, to_device
 from siamese_diffusion.errors import InputError, refused
 from siamese_diffusion.interrupt import after_the_step
@@ -101,6 +102,7 @@ def run(
     agreed = Agreement(accelerator)
     training.log = Log(out, start) if accelerator.is_main_process else None
 
+    pace = progress.Pace(description, start, settings.steps)
     module.train()
     with progress.bar() as shown, after_the_step() as stopping, making as batches:
         task = shown.add_task(description, total=settings.steps, completed=start, visible=accelerator.is_main_process)
@@ -111,6 +113,10 @@ def run(
                 training.do_part(part, training.speed.next(batches), len(parts_of(step)))
             training.end_step()
             shown.update(task, completed=step + 1, note=training.note)
+            if accelerator.is_main_process and pace.asks(step + 1):
+                synchronize(accelerator.device)
+                if told := pace.note(step + 1, time.monotonic()):
+                    progress.notify(told)
             # What is due after it: the log, the caller's look at the averaged weights, the checkpoint.
             if training.finish_step(step + 1, stop=agreed.after_step(stopping)):
                 break

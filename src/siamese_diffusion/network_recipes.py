@@ -8,6 +8,9 @@ package's own recipe.
 
 from typing import Any
 
+NETWORKS = ("unet", "segformer", "unet_plain", "sanet", "polyp_pvt", "ctnet", "smp")
+"""The networks of `siamese_diffusion.segmentation.networks`, a file each."""
+
 _PRANET: dict[str, Any] = {
     "resolution": 352,
     "schedule": "constant",

@@ -57,6 +57,10 @@ def parse_yaml(text: str, what: str) -> Any:
     except RecursionError:
         raise InputError(f"{what}: not valid YAML (it is nested too deeply)") from None
     except yaml.MarkedYAMLError as error:
+        if "'\\t'" in str(error.problem):
+            raise InputError(
+                f"{what}: not valid YAML{_place(error.problem_mark)}: it has a tab; YAML is indented with spaces"
+            ) from None
         raise InputError(f"{what}: not valid YAML{_place(error.problem_mark)} ({brief(str(error.problem))})") from None
     except Exception as error:  # a date that is none, a number of 5000 digits
         raise InputError(f"{what}: not valid YAML ({reason(error)})") from None

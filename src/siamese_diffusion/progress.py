@@ -6,9 +6,11 @@ a long stage is.
 
 import time
 from collections.abc import Iterable, Iterator, Sized
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress, Task
 
 T = TypeVar("T")
@@ -39,7 +41,7 @@ def bar() -> "Progress":
     )
 
     console = Console(stderr=True)
-    return _kind(lines=not (console.is_terminal or console.is_jupyter))(
+    return _kind(lines=not (console.is_terminal or _draws_in_notebook(console)))(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -50,6 +52,11 @@ def bar() -> "Progress":
         console=console,
         speed_estimate_period=60,
     )
+
+
+def _draws_in_notebook(console: "Console") -> bool:
+    """Whether a bar moves in place below the cell of a notebook, which takes ipywidgets; without, rich shows none."""
+    return console.is_jupyter and find_spec("ipywidgets") is not None
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
@@ -100,6 +107,48 @@ def line(task: "Task") -> str:
     parts += [f"{clock(left)} left"] if left is not None else []
     note = task.fields.get("note")
     return ", ".join([*parts, *([note] if note else [])])
+
+
+class Pace:
+    """How long a stage of equal steps takes here, told once its first steps are done.
+
+    The first of them does not count: it compiles, allocates and waits for its batch.
+
+    Args:
+        description: of the stage.
+        start: steps done before.
+        total: steps in all.
+    """
+
+    LOOKED_AT = 10
+    """Steps."""
+    WORTH = 60.0
+    """Seconds that a stage takes at least to be told."""
+
+    def __init__(self, description: str, start: int, total: int) -> None:
+        self.description, self.total = description, total
+        self._first, self._last = start + 1, start + self.LOOKED_AT
+        self._begun = 0.0
+
+    def asks(self, done: int) -> bool:
+        """Whether `note` wants to know when this step was done: then the device has to be waited for."""
+        return done in (self._first, self._last)
+
+    def note(self, done: int, now: float) -> str | None:
+        """What to tell after a step, if anything.
+
+        Args:
+            done: steps done.
+            now: seconds of any clock that goes evenly.
+        """
+        if done == self._first:
+            self._begun = now
+            return None
+        left = (now - self._begun) / (self._last - self._first) * (self.total - done)
+        if done != self._last or left < self.WORTH:
+            return None
+        end = time.strftime("%H:%M" if left < 12 * 3600 else "%a %d %b %H:%M", time.localtime(time.time() + left))
+        return f"{self.description}: {self.total - done} more steps take about {clock(left)} here, until {end}"
 
 
 def clock(seconds: float) -> str:

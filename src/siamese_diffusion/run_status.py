@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from siamese_diffusion.arguments import StrPath, to_path, to_path_or_none
 from siamese_diffusion.checkpoints import latest_checkpoint
 from siamese_diffusion.claim import marked_by
 from siamese_diffusion.config import Config, load_config
@@ -31,7 +32,7 @@ SHOWN = ("total", "held_out", "seen", "val_dice", "val_iou", "hint")
 """Figures of the log that are shown, and drawn."""
 
 
-def status(run: Path, picture: Path | None = None) -> dict[str, Any]:
+def status(run: StrPath, picture: StrPath | None = None) -> dict[str, Any]:
     """What a run folder is doing, how far it is and what its last figures are.
 
     Args:
@@ -47,6 +48,7 @@ def status(run: Path, picture: Path | None = None) -> dict[str, Any]:
     Raises:
         InputError: there is no such folder, no command of this package wrote it, or `picture` has no curves to show.
     """
+    run, picture = to_path(run, "RUN"), to_path_or_none(picture, "--picture")
     if not run.is_dir():
         raise InputError(f"{run}: no such folder")
     command = marked_by(run)

@@ -1,5 +1,6 @@
 """Every setting of every command: typed, validated, with its unit and default. `config.py` reads and merges them."""
 
+import difflib
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
-from siamese_diffusion.network_recipes import NETWORK_RECIPES
+from siamese_diffusion.network_recipes import NETWORK_RECIPES, NETWORKS
 
 
 class SettingsSection(BaseModel):
@@ -379,6 +380,14 @@ class SampleConfig(SettingsSection):
     )
 
 
+def _known_network(name: str) -> str:
+    if name not in NETWORKS:
+        close = difflib.get_close_matches(name, NETWORKS, n=1)
+        meant = f" (did you mean {close[0]}?)" if close else ""
+        raise ValueError(f"no such network; choose from {', '.join(NETWORKS)}{meant}")
+    return name
+
+
 class SegmentConfig(LoopConfig):
     """The defaults are those of `unet` and `segformer`; another network's own are in `network_recipes.py`.
 
@@ -387,7 +396,9 @@ class SegmentConfig(LoopConfig):
     equal all the same.
     """
 
-    network: str = Field("unet", description="name in segmentation.networks; smp where encoder or architecture is set")
+    network: Annotated[str, AfterValidator(_known_network)] = Field(
+        "unet", description="name in segmentation.networks; smp where encoder or architecture is set"
+    )
     encoder: str | None = Field(
         None, description="of smp: a name of segmentation-models-pytorch, or tu- and one of timm; default: resnet34"
     )
@@ -498,7 +509,9 @@ def _of_smp(values: dict[str, Any]) -> dict[str, Any]:
 
 
 class EvaluateConfig(SettingsSection):
-    fit_network: str = Field("unet", description="network that judges whether an image obeys its mask")
+    fit_network: Annotated[str, AfterValidator(_known_network)] = Field(
+        "unet", description="network that judges whether an image obeys its mask"
+    )
     fit_steps: int = Field(600, ge=1, description="optimiser steps of that network, on real pairs only")
     features: str = Field("judge", description="extractors, separated by commas; the first one searches for copies too")
     false_alarms: float = Field(

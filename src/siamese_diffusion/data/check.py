@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from siamese_diffusion.arguments import Settings, StrPath, to_config, to_path, to_path_or_none
 from siamese_diffusion.config import DataConfig
 from siamese_diffusion.data.checked import Item, Report
 from siamese_diffusion.data.decoding import Decoding, spread
@@ -39,19 +39,20 @@ LAID = {
 }
 
 
-def check(data: Path, settings: DataConfig | None = None, report: Path | None = None) -> Report:
+def check(data: StrPath, settings: Settings | DataConfig = None, report: StrPath | None = None) -> Report:
     """Read every file of a data folder and list what is wrong; a bad file never stops it.
 
     Args:
         data: the folder.
-        settings: `data` of the settings, as training would have them; default: the defaults.
+        settings: as training would have them, or their section `data` alone; default: the defaults.
         report: an HTML page to write besides, with pictures.
 
     Raises:
         InputError: there is no such folder, nothing in it is a pair of any layout, or `report` is in the folder or a
             file that this command did not write.
     """
-    settings = settings or DataConfig()
+    data, report = to_path(data, "DATA"), to_path_or_none(report, "--report")
+    settings = settings if isinstance(settings, DataConfig) else to_config(settings).data
     if report is not None:
         from siamese_diffusion.data.check_page import require_free
 

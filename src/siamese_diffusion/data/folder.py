@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from siamese_diffusion.arguments import StrPath, to_path
 from siamese_diffusion.config import Config, DataConfig, update
 from siamese_diffusion.data.clinical.told import told
 from siamese_diffusion.data.decided import read_decided
@@ -72,10 +73,10 @@ class DataFolder:
 
     @classmethod
     def of(
-        cls, source: "Path | DataFolder", option: str = "data folder", settings: DataConfig | None = None
+        cls, source: "StrPath | DataFolder", option: str = "data folder", settings: DataConfig | None = None
     ) -> "DataFolder":
         """`source` as it is where it is open already, else opened."""
-        return source if isinstance(source, DataFolder) else cls(source, option, settings)
+        return source if isinstance(source, DataFolder) else cls(to_path(source, option), option, settings)
 
     def __fspath__(self) -> str:
         return str(self.path)

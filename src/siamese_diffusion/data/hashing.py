@@ -22,6 +22,12 @@ def hash_files(paths: Iterable[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
+def hash_weights(pipeline: Path) -> str:
+    """The hash of a generator's weights that every pair drawn by it carries; `pipeline` is in diffusers' layout."""
+    weights = [pipeline / part / "diffusion_pytorch_model.safetensors" for part in ("controlnet", "unet", "vae")]
+    return hash_files(path for path in weights if path.exists())
+
+
 def note_files(paths: Collection[Path]) -> dict[str, str]:
     """What a claim notes of the files that a command works from: `files`, their names and sizes, and `contents`.
 

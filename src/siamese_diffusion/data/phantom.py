@@ -4,7 +4,6 @@ A picture is laid out on the square [-1, 1]² and only then sampled, so it is ab
 """
 
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from siamese_diffusion import progress
+from siamese_diffusion.arguments import StrPath, to_path
 from siamese_diffusion.claim import Claim
 from siamese_diffusion.data.classes import AnyMask, present, prompt_for
 from siamese_diffusion.data.images import Pixels
@@ -54,7 +54,7 @@ class Surface(NamedTuple):
     slope_y: Field
 
 
-def make_phantoms(out: Path, count: int, resolution: int = 128, seed: int = 0, kinds: int = 1) -> None:
+def make_phantoms(out: StrPath, count: int, resolution: int = 128, seed: int = 0, kinds: int = 1) -> None:
     """Write `count` pairs named phantom-00000, ... into the new folder `out`.
 
     Args:
@@ -69,6 +69,7 @@ def make_phantoms(out: Path, count: int, resolution: int = 128, seed: int = 0, k
     Raises:
         InputError: a number is out of range, or `out` holds anything else or cannot be written to.
     """
+    out = to_path(out)
     for option, value, least in (("count", count, 1), ("resolution", resolution, 16), ("seed", seed, 0)):
         if value < least:
             raise InputError(f"--{option} {value}: must be at least {least}")

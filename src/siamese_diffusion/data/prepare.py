@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from siamese_diffusion import progress
+from siamese_diffusion.arguments import Settings, StrPath, to_config, to_path
 from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.config import READING, Config, update
 from siamese_diffusion.data import allotment, prepared
@@ -62,9 +63,9 @@ class _Encoded(NamedTuple):
 
 
 def prepare(
-    data: Path,
-    out: Path,
-    config: Config | None = None,
+    data: StrPath,
+    out: StrPath,
+    config: Settings = None,
     group_by: str | None = None,
     split: str | None = None,
     labels: str | None = None,
@@ -122,7 +123,7 @@ def prepare(
         raise InputError(f"--seed {seed}: must be at least 0")
     options = Options(axis, every, lesion_only, channel, keep_names, skip_damaged)
     options.require_good()
-    config = config or Config()
+    data, out, config = to_path(data, "DATA"), to_path(out), to_config(config)
     if foreground is not None:
         config = update(config, "data", foreground=foreground)
     if window is not None:

@@ -18,6 +18,9 @@ from siamese_diffusion.files import read_jsonl, write_jsonl, write_whole
 from siamese_diffusion.pictures import png
 
 MANIFEST = "pairs.jsonl"
+METADATA = "metadata.jsonl"
+"""The same for `datasets.load_dataset("imagefolder", ...)` of Hugging Face, which makes an image of what a key in
+`_file_name` names. Here nothing reads it: a folder with `MANIFEST` is read by that."""
 KINDS = ("images", "masks")
 
 
@@ -132,7 +135,7 @@ class PairWriter:
         """Nothing is held back: a pair is there when `write` returns. (`ShardWriter` has something to do here.)"""
 
     def close(self) -> None:
-        """Sort the manifest by name, and bring the other processes' lines into it.
+        """Sort the manifest by name, bring the other processes' lines into it, and write `metadata.jsonl` after it.
 
         Raises:
             InputError: the disk is full or cannot be written to.
@@ -141,7 +144,9 @@ class PairWriter:
             return
         with writing(str(self.manifest)):
             self.rows |= read_rows(self.folder)
-            write_jsonl(self.manifest, [self.rows[name] for name in sorted(self.rows)])
+            rows = [self.rows[name] for name in sorted(self.rows)]
+            write_jsonl(self.manifest, rows)
+            write_jsonl(self.folder / METADATA, map(_metadata, rows))
             self._forget_parts()
             for path in self.folder.glob(".pairs.*.begun"):
                 path.unlink()
@@ -157,6 +162,16 @@ class PairWriter:
 def encoded(image: Pixels, mask: AnyMask) -> tuple[bytes, bytes]:
     """The PNG files of a pair, image (H, W, 3) and mask (H, W), as their contents: what takes the time of writing."""
     return png(Image.fromarray(image)), png(Image.fromarray(stored_mask(mask)))
+
+
+def _metadata(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of `metadata.jsonl`. All have the same keys, as a table has."""
+    return {
+        "file_name": row["image"],
+        "mask_file_name": row["mask"],
+        "prompt": row.get("prompt"),
+        "synthetic": bool(row.get("synthetic", False)),
+    }
 
 
 def written_earlier(folder: Path) -> bool:

@@ -19,6 +19,7 @@ from siamese_diffusion.diffusion import firststage, ldm
 from siamese_diffusion.diffusion.autoencoder import ConvAutoencoder
 from siamese_diffusion.errors import InputError, refused
 from siamese_diffusion.files import whole_folder, write_json
+from siamese_diffusion.hub import fetch, repository
 from siamese_diffusion.interrupt import undisguised
 from siamese_diffusion.pretrained import load_network, load_pretrained
 from siamese_diffusion.tensors import require_finite
@@ -151,7 +152,9 @@ def load_parts(source: str | Path, parts: Sequence[str], option: str = "--backbo
     Raises:
         InputError: they are not there.
     """
-    where = SD15 if source == "sd15" else str(source)
+    named = SD15 if source == "sd15" else str(source)
+    repo = repository(named)
+    where = str(fetch(repo, option)) if repo is not None else named
     what = f"{option} {source}: no backbone could be loaded from there"
     weights: dict[str, Any] = {"use_safetensors": True}
     loaders = {

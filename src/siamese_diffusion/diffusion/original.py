@@ -1,6 +1,9 @@
 """The authors' checkpoints: in (`load_original`, `import_`), and a run out again (`export`)."""
 
+import shutil
 from collections.abc import Mapping
+from functools import partial
+from os import fspath
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +12,11 @@ from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 from torch import Tensor
 
+from siamese_diffusion.arguments import Settings, StrPath, to_config, to_path
+from siamese_diffusion.cards import EVALUATION, model_card, write_model_card
 from siamese_diffusion.claim import Claim
-from siamese_diffusion.config import Config, load_config
-from siamese_diffusion.data.hashing import hash_files
+from siamese_diffusion.config import Config, dump_config, load_config
+from siamese_diffusion.data.hashing import hash_files, hash_weights
 from siamese_diffusion.diffusion import ldm
 from siamese_diffusion.diffusion.backbone import Backbone, load_parts, load_tokenizer, sd15_scheduler
 from siamese_diffusion.diffusion.checkpoint import Trained, load_trained, save_pipeline
@@ -20,6 +25,7 @@ from siamese_diffusion.diffusion.siamese import SiameseDiffusion
 from siamese_diffusion.durable import clear
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import whole_folder, write_json, write_text, write_whole
+from siamese_diffusion.hub import fetch_weights
 from siamese_diffusion.lock import hold
 
 EXAMPLE = """# Siamese-Diffusion, exported
@@ -74,10 +80,10 @@ def _model(
 
 
 def import_(
-    source: Path,
-    out: Path,
+    source: StrPath,
+    out: StrPath,
     backbone: str | None = None,
-    config: Config | None = None,
+    config: Settings = None,
     unet_config: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Turn a checkpoint of the authors' code into a run folder that `sample` and `export` take.
@@ -85,7 +91,8 @@ def import_(
     The same call begins again where an earlier one was cut short.
 
     Args:
-        source: the checkpoint: one file, see `load_original`.
+        source: the checkpoint: one file, see `load_original`; or on the hub `OWNER/NAME`, where that holds one such
+            file, or `OWNER/NAME/FILE`.
         out: run folder to write.
         backbone: folder or hub id in diffusers' layout for what the file lacks: first stage or text encoder. The
             tokenizer, which no such file holds, comes from there too, or from a folder `tokenizer/` beside the file, or
@@ -100,7 +107,9 @@ def import_(
         InputError: see `load_original`; a part is missing from the file and no `backbone` is given; `out` holds a run,
             or anything else.
     """
-    config = config or load_config("sd15-paper")
+    out = to_path(out)
+    source = fetch_weights(fspath(source), "SOURCE") or to_path(source, "SOURCE")
+    config = to_config(config, partial(load_config, "sd15-paper"))
     if not source.is_file():
         raise InputError(f"{source}: no such file")
     inputs = {"command": "import", "sha256": hash_files([source]), "--backbone": backbone, "unet_config": unet_config}
@@ -129,11 +138,13 @@ def import_(
         claim.write()
         save_pipeline(model, whole, out / "pipeline")
         result = {"run": str(out), "parameters": sum(p.numel() for p in model.parameters())}
-        write_json(out / "summary.json", result | {"imported": str(source), "sha256": inputs["sha256"]})
+        about = {"checkpoint": hash_weights(out / "pipeline"), "imported": str(source), "sha256": inputs["sha256"]}
+        write_json(out / "summary.json", result | about)
+        write_model_card(out)
         return result
 
 
-def export(checkpoint: Path, out: Path, to: str = "diffusers") -> dict[str, Any]:
+def export(checkpoint: StrPath, out: Path, to: str = "diffusers") -> dict[str, Any]:
     """Write a run in a form that other programs load.
 
     Args:
@@ -175,10 +186,14 @@ def _export_pipeline(trained: Trained, out: Path) -> None:
     )
     with whole_folder(out) as folder:
         save_pipeline(trained.model, trained.backbone, folder)
-        write_text(folder / "README.md", text)
+        write_text(folder / "config.yaml", dump_config(settings))
+        for name in ("summary.json", EVALUATION):
+            if trained.notes is not None and (trained.notes / name).exists():
+                shutil.copyfile(trained.notes / name, folder / name)
+        write_text(folder / "README.md", model_card(folder) if (folder / "summary.json").exists() else text)
 
 
-def _export_original(trained: Trained, checkpoint: Path, out: Path) -> None:
+def _export_original(trained: Trained, checkpoint: StrPath, out: Path) -> None:
     backbone, model = trained.backbone, trained.model
     reasons = {
         "its first stage is not Stable Diffusion's": not isinstance(backbone.vae, AutoencoderKL)

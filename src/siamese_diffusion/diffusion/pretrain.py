@@ -13,6 +13,7 @@ from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from siamese_diffusion.arguments import Settings, StrPath, to_config, to_path
 from siamese_diffusion.claim import Claim, begun_earlier, require_apart
 from siamese_diffusion.config import READING, READING_IMAGES, Config, update
 from siamese_diffusion.data.arrays import Images, cache_key, map_images, remove_arrays, to_tensor
@@ -103,7 +104,7 @@ class Denoiser(nn.Module):
 
 
 def pretrain(
-    images: Path | DataFolder, out: Path, config: Config | None = None, resume: bool = False, device: str = "auto"
+    images: StrPath | DataFolder, out: StrPath, config: Settings = None, resume: bool = False, device: str = "auto"
 ) -> dict[str, Any]:
     """Train a small backbone on unlabelled images.
 
@@ -124,12 +125,13 @@ def pretrain(
             run already or another command is writing.
         KeyboardInterrupt: interrupted; the state is saved first.
     """
+    out, settings = to_path(out), to_config(config)
     require_apart(out, images=images)
     with hold(out):
-        return _pretrain(images, out, config or Config(), resume, device)
+        return _pretrain(images, out, settings, resume, device)
 
 
-def _pretrain(images: Path | DataFolder, out: Path, config: Config, resume: bool, device: str) -> dict[str, Any]:
+def _pretrain(images: StrPath | DataFolder, out: Path, config: Config, resume: bool, device: str) -> dict[str, Any]:
     config = update(config, "pretrain", precision=precision_on(find_device(device), config.pretrain.precision))
     require_shape(config.backbone, config.data.resolution)
     require_features(config)

@@ -17,10 +17,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from siamese_diffusion import progress
+from siamese_diffusion.arguments import Settings, StrPath, to_config, to_path
+from siamese_diffusion.cards import ABOUT, write_data_card
 from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.config import Config, DataConfig, SampleConfig, update
 from siamese_diffusion.data.arrays import Images, Masks, to_images, to_tensor
 from siamese_diffusion.data.classes import AnyMask, class_names
+from siamese_diffusion.data.fetch.hub import local
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.hashing import note_files
 from siamese_diffusion.data.images import Pixels, unsquare
@@ -37,7 +40,7 @@ from siamese_diffusion.diffusion.into import Backgrounds, Scene, keep_outside
 from siamese_diffusion.diffusion.latents import mask_hint
 from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.files import hash_json
+from siamese_diffusion.files import hash_json, write_json
 from siamese_diffusion.lock import hold
 from siamese_diffusion.memory import MOST_TOGETHER, fitting, free_bytes, powers_of_two
 from siamese_diffusion.randomness import generator
@@ -78,9 +81,9 @@ class Ready:
 
 
 def sample(
-    checkpoint: Path,
-    masks: Path | DataFolder,
-    out: Path,
+    checkpoint: StrPath,
+    masks: StrPath | DataFolder,
+    out: StrPath,
     per_mask: int = 1,
     random_masks: str | None = None,
     scheduler: str | None = None,
@@ -88,18 +91,20 @@ def sample(
     guidance: float | None = None,
     mask_guidance: float | None = None,
     seed: int | None = None,
-    config: Config | None = None,
+    config: Settings = None,
     resume: bool = False,
     device: str = "auto",
     format: str = "folder",
-    into: Path | DataFolder | None = None,
+    into: StrPath | DataFolder | None = None,
 ) -> dict[str, Any]:
     """Draw images for masks and write them as a folder of pairs; with `into`, lesions into existing images.
 
     Args:
-        checkpoint: a finished run of `train`.
-        masks: a folder of pairs, whose masks are taken (`data.split`, `data.limit`), or of mask images.
-        out: folder of pairs to write; also `grid.png`, the first pairs, and the settings, `config.yaml`.
+        checkpoint: a finished run of `train`; see `load_trained` for what else.
+        masks: a folder of pairs, whose masks are taken (`data.split`, `data.limit`), or of mask images; or the hub id
+            of a data set.
+        out: folder of pairs to write; also `grid.png`, the first pairs, the settings, `config.yaml`, a card of the
+            data, `README.md`, and `metadata.jsonl`, by which Hugging Face `datasets` loads the folder.
         per_mask: images for each mask.
         random_masks: recipe of `data.masks` that varies each mask first.
         scheduler, steps, guidance, mask_guidance, seed: override `sample` of the settings.
@@ -121,6 +126,7 @@ def sample(
     """
     if format not in FORMATS:
         raise InputError(f"--format {format}: unknown; choose {' or '.join(FORMATS)}")
+    out, masks = to_path(out), local(masks, "--masks")
     require_apart(out, masks=masks, into=into)
     trained = load_trained(checkpoint)
     overrides = {
@@ -130,7 +136,7 @@ def sample(
         "mask_guidance": mask_guidance,
         "seed": seed,
     }
-    config = update(config or trained.config, "sample", **overrides)
+    config = update(to_config(config, lambda: trained.config), "sample", **overrides)
     fit = trained.config.data.fit  # the network knows images that were squared in this way
     config = update(config, "data", fit=fit)
     if config.data.classes == "all":
@@ -166,17 +172,39 @@ def sample(
             writer.flush()
             engine.wait_for_everyone()
         drawn = int(engine.reduce(torch.tensor(drawn, device=engine.device), "sum"))
-        result = {"out": str(out), "pairs": len(wanted), "drawn": drawn, "checkpoint": trained.hash}
+        result: dict[str, Any] = {"out": str(out), "pairs": len(wanted), "drawn": drawn, "checkpoint": trained.hash}
         if backgrounds is not None:
             left_out = int(engine.reduce(torch.tensor(drawing.left_out, device=engine.device), "sum"))
             result |= {"pairs": len(wanted) - left_out, "left_out": left_out}
             _tell_left_out(left_out, len(wanted), out)
         if engine.is_main_process:
             _picture(out, drawing)
+            _card(out, trained, config, masks, options, result["pairs"])
         return result
 
 
-def _backgrounds(into: Path | DataFolder, trained: Trained, config: Config) -> Backgrounds:
+def _card(
+    out: Path, trained: Trained, config: Config, masks: StrPath | DataFolder, options: dict[str, Any], pairs: int
+) -> None:
+    """The card of the data, and what it is made of."""
+    about = {
+        "checkpoint": trained.hash,
+        "method": trained.config.method.name,
+        "data": trained.about.get("data", {}),
+        "trained_on": trained.about.get("pairs"),
+        "masks": Path(masks).resolve().name,
+        "random_masks": options["--random-masks"],
+        "into": "into" in options,
+        "pairs": pairs,
+        "label": config.data.label,
+        "sampler": _origin(trained, config.sample)["sampler"],
+        "seed": config.sample.seed,
+    }
+    write_json(out / ABOUT, about)
+    write_data_card(out)
+
+
+def _backgrounds(into: StrPath | DataFolder, trained: Trained, config: Config) -> Backgrounds:
     if config.sample.aspect == "source":
         raise InputError("sample.aspect = source: with --into a pair has the shape of the run's squares; use square")
     folder = DataFolder.of(into, "--into", config.data).require_real()
@@ -447,7 +475,7 @@ def _require_own_rows(rows: Rows, wanted: Sequence[Wanted], origin: dict[str, An
 
 
 def _wanted(
-    masks: Path | DataFolder, per_mask: int, recipe: str | None, config: Config, trained: Trained
+    masks: StrPath | DataFolder, per_mask: int, recipe: str | None, config: Config, trained: Trained
 ) -> list[Wanted]:
     if per_mask < 1:
         raise InputError(f"--per-mask {per_mask}: must be at least 1")

@@ -1,8 +1,10 @@
 """Train Siamese-Diffusion, or the mask-only baseline, on image-mask pairs."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from os import fspath
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
 from siamese_diffusion import progress
+from siamese_diffusion.arguments import Settings, StrPath, to_config, to_path
+from siamese_diffusion.cards import write_model_card
 from siamese_diffusion.claim import Claim, begun_earlier, require_apart
 from siamese_diffusion.config import READING, Config, TrainConfig, default_config, update
 from siamese_diffusion.data.arrays import (
@@ -25,8 +29,9 @@ from siamese_diffusion.data.arrays import (
 )
 from siamese_diffusion.data.classes import class_names, every_prompt
 from siamese_diffusion.data.decoding import announce
+from siamese_diffusion.data.described import describe
 from siamese_diffusion.data.folder import DataFolder
-from siamese_diffusion.data.hashing import note_files
+from siamese_diffusion.data.hashing import hash_weights, note_files
 from siamese_diffusion.data.pairs import Pair, prompt_of_mask, reading
 from siamese_diffusion.data.splits import share_apart, validation_list
 from siamese_diffusion.device import find_device, make_accelerator, precision_on
@@ -41,6 +46,7 @@ from siamese_diffusion.diffusion.probe import IMAGES, Probe
 from siamese_diffusion.diffusion.reconstruction import require_features
 from siamese_diffusion.diffusion.sampler import denoise, guided
 from siamese_diffusion.diffusion.siamese import SiameseDiffusion, is_decoder, is_hint
+from siamese_diffusion.extras import has_tensorboard
 from siamese_diffusion.files import read_json, write_json
 from siamese_diffusion.lock import hold
 from siamese_diffusion.loop import run
@@ -55,11 +61,11 @@ UNSEEN = 1e-3
 
 
 def train(
-    data: Path | DataFolder,
-    out: Path,
-    backbone: str = "small",
+    data: StrPath | DataFolder,
+    out: StrPath,
+    backbone: StrPath = "small",
     method: str | None = None,
-    config: Config | None = None,
+    config: Settings = None,
     resume: bool = False,
     device: str = "auto",
 ) -> dict[str, Any]:
@@ -67,8 +73,8 @@ def train(
 
     Args:
         data: folder of pairs, in any layout that `check` knows.
-        out: run folder; gets `config.yaml`, `log.jsonl`, `samples/`, `checkpoints/` and, when done, `pipeline/` and
-            `report.html`.
+        out: run folder; gets `config.yaml`, `log.jsonl`, `samples/`, `checkpoints/` and, when done, `pipeline/`, with a
+            card of the model, and `report.html`.
         backbone: "small" (trained first, on the images of `data`), "sd15", a folder from `pretrain`, any folder in
             diffusers' layout, or a hub id.
         method: "siamese", "mask-only" or "adc"; default: `method.name`.
@@ -78,20 +84,23 @@ def train(
 
     Returns:
         `run`, its folder; `method`; `pairs` trained on, and `held_out`, looked at to tell when those are learned by
-        heart; `steps`; `trained_parameters` and `parameters`; and `verdicts`, see `judging.judge_training`.
+        heart; `steps`; `trained_parameters` and `parameters`; `data` {name, licence, source}, as far as the folder says
+        so; `backbone`; `verdicts`, see `judging.judge_training`; and `checkpoint`, the hash of the weights.
 
     Raises:
         InputError: bad pairs, no such backbone, settings that do not fit, or an `out` that holds a run already or
             another command is writing.
         KeyboardInterrupt: interrupted; the state is saved first.
     """
+    out, backbone = to_path(out), fspath(backbone)
     require_apart(out, data=data)
+    settings = to_config(config, partial(default_config, backbone))
     with hold(out):
-        return _train(data, out, backbone, method, config or default_config(backbone), resume, device)
+        return _train(data, out, backbone, method, settings, resume, device)
 
 
 def _train(
-    data: Path | DataFolder, out: Path, backbone: str, method: str | None, config: Config, resume: bool, device: str
+    data: StrPath | DataFolder, out: Path, backbone: str, method: str | None, config: Config, resume: bool, device: str
 ) -> dict[str, Any]:
     if method is not None:
         config = update(config, "method", name=method)
@@ -102,7 +111,7 @@ def _train(
     claim = _claim(out, backbone, config, pairs, resume)
 
     # The backbone: the one named, or a small one, trained first. Bad settings and images should be known before that.
-    small = backbone == "small"
+    named, small = backbone, backbone == "small"
     if small:
         require_shape(config.backbone, config.data.resolution)
         require_features(config)
@@ -126,6 +135,8 @@ def _train(
 
     # The two diffusions over it, trained.
     model = _model(base, config)
+    if accelerator.is_main_process:
+        _say_where(out, config)
     run(
         model,
         partial(_batch, latents, config, probe.timesteps),
@@ -139,7 +150,8 @@ def _train(
         heaviest=partial(_heaviest, latents, config, probe.timesteps),
         lighten=partial(model.enable_gradient_checkpointing, True) if config.train.checkpointing == "auto" else None,
     )
-    return _finish(model, base, probe, out, config, accelerator)
+    about = {"data": describe(folder), "backbone": named}
+    return _finish(model, base, probe, out, config, accelerator, about)
 
 
 def _hold_out(folder: DataFolder, config: Config) -> tuple[list[Pair], list[Pair]]:
@@ -218,7 +230,13 @@ def _latents(
 
 
 def _finish(
-    model: SiameseDiffusion, base: Backbone, probe: Probe, out: Path, config: Config, accelerator: Accelerator
+    model: SiameseDiffusion,
+    base: Backbone,
+    probe: Probe,
+    out: Path,
+    config: Config,
+    accelerator: Accelerator,
+    about: dict[str, Any],
 ) -> dict[str, Any]:
     """Write what `sample` takes, and say what it is and whether it is any good; of several processes the first one
     writes."""
@@ -229,6 +247,7 @@ def _finish(
         "held_out": 0 if probe.held is None else len(probe.held.moments),
         "steps": config.train.steps,
         **_sizes(model),
+        **about,
     }
     if accelerator.is_main_process:
         verdicts = judge_training(probe, model.to(accelerator.device), out / "log.jsonl", accelerator.device)
@@ -238,7 +257,9 @@ def _finish(
     if accelerator.is_main_process:
         remove_arrays(out / "cache")
         save_pipeline(model, base.to("cpu"), out / "pipeline")
+        result["checkpoint"] = hash_weights(out / "pipeline")
         write_json(out / "summary.json", result)
+        write_model_card(out)
     PartialState().wait_for_everyone()
     return result if accelerator.is_main_process else read_json(out / "summary.json", dict[str, Any])
 
@@ -263,6 +284,15 @@ def _sizes(model: nn.Module) -> dict[str, int]:
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "parameters": sum(p.numel() for p in model.parameters()),
     }
+
+
+def _say_where(out: Path, config: Config) -> None:
+    """Where to look while it trains."""
+    every = min(config.train.sample_every, config.train.steps)
+    progress.notify(f"pictures: {out / 'samples'} gets what it draws for training masks, every {every} steps")
+    folder = shlex.quote(str(out))
+    board = f"tensorboard --logdir {folder}" if has_tensorboard() else "pip install tensorboard shows them in a browser"
+    progress.notify(f"curves: siamese-diffusion status {folder}, or {board}")
 
 
 def _batch(latents: LatentData, config: Config, timesteps: int, step: int, rows: range) -> Batch:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
+from siamese_diffusion.arguments import Settings, StrPath, to_config, to_path, to_path_or_none
 from siamese_diffusion.claim import Claim, begun_earlier, holds_run, require_apart, visible
 from siamese_diffusion.config import READING, Config, EvaluateConfig, update
 from siamese_diffusion.data.arrays import load_images
@@ -22,6 +23,7 @@ from siamese_diffusion.data.splits import held_out, own_test_pairs
 from siamese_diffusion.device import find_device, precision_on, set_tf32
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.evaluation import extractors, gallery, page
+from siamese_diffusion.evaluation.carded import note_in_cards, require_drawn_by
 from siamese_diffusion.evaluation.compare import Comparison, Sets, compare, set_aside
 from siamese_diffusion.evaluation.features import Extractor
 from siamese_diffusion.evaluation.judge import (
@@ -53,15 +55,16 @@ MOST_LOOKED_AT = 2000
 
 
 def evaluate(
-    real: Path | DataFolder,
-    synthetic: Path | DataFolder,
-    out: Path,
-    config: Config | None = None,
-    judge: Path | None = None,
+    real: StrPath | DataFolder,
+    synthetic: StrPath | DataFolder,
+    out: StrPath,
+    config: Settings = None,
+    judge: StrPath | None = None,
     resume: bool = False,
     device: str = "auto",
     features: str | None = None,
-    cache: Path | None = None,
+    cache: StrPath | None = None,
+    run: StrPath | None = None,
 ) -> dict[str, Any]:
     """Score synthetic pairs: are the images good, do they obey their masks, and are they new?
 
@@ -81,6 +84,8 @@ def evaluate(
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         features: instead of `evaluate.features`.
         cache: folder that keeps features between calls; default: `out`/features.
+        run: the run of `train` that drew the pairs: what was found is noted in it and in their folder, and goes into
+            the cards of both.
 
     Returns:
         `quality`: see `metrics.panel.panel`. `fit`: `dice`, `iou`, `boundary` and `shuffled` (Dice against other
@@ -98,17 +103,21 @@ def evaluate(
         InputError: bad input, too few pairs, weights that cannot be had, or `out` holds results and `resume` is false,
             or other results than these, or anything else.
     """
-    config = update(config or Config(), "evaluate", features=features)
+    out, judge, cache = to_path(out), to_path_or_none(judge, "--judge"), to_path_or_none(cache, "--cache")
+    config = update(to_config(config), "evaluate", features=features)
     real = DataFolder.of(real, "--real", config.data).require_real()
     config = real.resolved(config)
     require_apart(out, real=real, synthetic=synthetic)
     require_apart(cache or out, "--cache", real=real, synthetic=synthetic)
     names = _names(config.evaluate.features)
+    drawn_by = to_path_or_none(run, "--run")
     folders = (
         real,
         DataFolder.of(synthetic, "--synthetic", plain_settings(config.data)),
     )
     sets = _find(*folders, config)
+    if drawn_by is not None:
+        require_drawn_by(drawn_by, folders[1])
     tests = own_test_pairs(folders[0])
     where = find_device(device)
     precision = precision_on(where, config.evaluate.precision)
@@ -116,6 +125,7 @@ def evaluate(
         claim = _claim(out, config, names, judge, sets, tests, precision, resume)
         if (out / "metrics.json").exists():
             finished = read_json(out / "metrics.json", dict[str, Any])
+            note_in_cards(drawn_by, folders[1], finished)
             return finished
         set_tf32(where, precision)
         # weights that cannot be had are told before the judge is trained
@@ -145,6 +155,7 @@ def evaluate(
         write_whole(out / "worst.png", gallery.best_and_worst(trusted, sets.synthetic, scores["dice"]).save)
         page.write(out / "report.html", metrics, sets, trusted, scores, own_scores, found, config)
         write_json(out / "metrics.json", metrics)  # last: with it the folder is finished
+        note_in_cards(drawn_by, folders[1], metrics)
         notify(f"the report: {out / 'report.html'}")
         return metrics
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from siamese_diffusion import extras
 from siamese_diffusion.device import autocast
 from siamese_diffusion.errors import InputError, reason
 from siamese_diffusion.evaluation.features import Extractor
@@ -102,6 +103,7 @@ def weights_of(name: str) -> Iterator[None]:
 
 
 def _inception(device: torch.device) -> Extractor:
+    extras.require(("torch_fidelity",), "metrics", "--features inception")
     with weights_of("inception"):
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from siamese_diffusion import progress
+from siamese_diffusion.arguments import StrPath, to_path, to_path_or_none
 from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.data.folder import open_as_written
 from siamese_diffusion.data.hashing import note_files
@@ -12,6 +13,7 @@ from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.data.prepared import write_classes
 from siamese_diffusion.data.writer import PairWriter, read_rows, written_earlier
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.evaluation.carded import hand_on
 from siamese_diffusion.evaluation.metrics.class_fit import WORST
 from siamese_diffusion.evaluation.scores import read_evaluation, read_fits
 from siamese_diffusion.files import hash_json
@@ -23,12 +25,12 @@ FEW = 0.2
 
 
 def filter_(
-    scores: Path,
-    out: Path,
+    scores: StrPath,
+    out: StrPath,
     min_dice: float | None = None,
     max_boundary: float | None = None,
     drop_flagged: bool = False,
-    synthetic: Path | None = None,
+    synthetic: StrPath | None = None,
     resume: bool = False,
     anyway: bool = False,
     worst_class: bool = False,
@@ -58,6 +60,8 @@ def filter_(
             is no better than chance, no pair is left, or `out` holds pairs already, or others than these, or anything
             else.
     """
+    scores, out = to_path(scores, "--scores"), to_path(out)
+    synthetic = to_path_or_none(synthetic, "--synthetic")
     for option, value in (("min-dice", min_dice), ("max-boundary", max_boundary)):
         if value is not None and not 0 <= value <= 1:
             raise InputError(f"--{option} {value}: must be between 0 and 1")
@@ -107,6 +111,10 @@ def filter_(
                 if pair.name not in writer.done:
                     image, mask = pair.read()
                     writer.write(pair.name, image, mask, pair.prompt or "", pair.extra)
+        asked = {"mask fit (Dice) from": min_dice, "boundary distance to": max_boundary}
+        how = [f"{what} {value:g}" for what, value in asked.items() if value is not None]
+        how += ["no flagged copies"] if drop_flagged else []
+        hand_on(scores, scored.folder, out, f"{len(kept)} of {len(scored.pairs)}: {', '.join(how)}")
         return {
             "out": str(out),
             "pairs": len(scored.pairs),

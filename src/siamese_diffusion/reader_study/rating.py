@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import TypedDict
 
+from siamese_diffusion.arguments import StrPath, to_path, to_path_or_none, to_paths
 from siamese_diffusion.claim import Claim, require_apart, visible
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.hashing import note_files
@@ -58,9 +59,9 @@ LARGEST_SIDE = 512
 
 
 def export_ratings(
-    real: Path,
-    synthetic: Sequence[Path],
-    out: Path,
+    real: StrPath,
+    synthetic: StrPath | Sequence[StrPath],
+    out: StrPath,
     count: int = 30,
     seed: int = 0,
     resolution: int | None = None,
@@ -87,6 +88,7 @@ def export_ratings(
         InputError: bad input, a folder with fewer than `count` images, or `out` holds a finished study, another one, or
             anything else.
     """
+    real, synthetic, out = to_path(real, "--real"), to_paths(synthetic, "--synthetic"), to_path(out)
     if count < 1:
         raise InputError(f"--count {count}: at least one image of each folder is needed")
     if resolution is not None and not 16 <= resolution <= 2048:
@@ -179,7 +181,7 @@ def _make_key(folders: dict[str, Path], chosen: list[tuple[str, ImageFile]], inp
     }
 
 
-def score_ratings(files: Sequence[Path], key: Path, out: Path | None = None) -> dict[str, Any]:
+def score_ratings(files: StrPath | Sequence[StrPath], key: StrPath, out: StrPath | None = None) -> dict[str, Any]:
     """Put the files that readers saved and the key together.
 
     Args:
@@ -199,8 +201,9 @@ def score_ratings(files: Sequence[Path], key: Path, out: Path | None = None) -> 
         InputError: a file is damaged, unfinished, of another study, of the same reader as another, or not a reader's;
             or `out` holds the scores of other files, or anything else.
     """
-    truth = _read_key(key)
-    sheets = _read_sheets(files, truth)
+    out = to_path_or_none(out, "--out")
+    truth = _read_key(to_path(key, "--key"))
+    sheets = _read_sheets(to_paths(files, "FILES"), truth)
     inputs = {"command": "rate score", "study": truth["study"], "readers": list(sheets), "ratings": hash_json(sheets)}
     if out is not None:
         with hold(out):

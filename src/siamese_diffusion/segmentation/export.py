@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from importlib import import_module, metadata
-from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from siamese_diffusion import extras
 from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.config import dump_config, load_config
 from siamese_diffusion.data.hashing import hash_files
@@ -115,9 +115,8 @@ def _require_options(to: str, pixels: str) -> None:
         raise InputError(f"--pixels {pixels}: unknown; choose from {', '.join(PIXELS)}")
     if to == "safetensors" and pixels != "float32":
         raise InputError("--pixels: makes no difference to weights alone; leave it out")
-    lacking = [name for name in ("onnx", "onnxruntime", "onnxscript") if to == "onnx" and find_spec(name) is None]
-    if lacking:
-        raise InputError(f"--to onnx: needs {', '.join(lacking)}; pip install 'siamese-diffusion[export]'")
+    if to == "onnx":
+        extras.require(("onnx", "onnxruntime", "onnxscript"), "export", "--to onnx")
 
 
 def _write_onnx(deployed: nn.Module, example: Tensor, path: Path) -> None:

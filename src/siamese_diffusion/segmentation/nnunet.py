@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from siamese_diffusion import progress
+from siamese_diffusion.arguments import Settings, StrPath, to_config, to_list, to_path
 from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.config import READING, Config
 from siamese_diffusion.data.classes import class_names
@@ -64,13 +65,13 @@ class Case(NamedTuple):
 
 
 def export_nnunet(
-    data: Path | DataFolder,
-    out: Path,
+    data: StrPath | DataFolder,
+    out: StrPath,
     name: str,
-    synthetic: Sequence[Path | DataFolder] | None = None,
+    synthetic: StrPath | Sequence[StrPath | DataFolder] | None = None,
     id: int = 501,
     folds: int | None = None,
-    config: Config | None = None,
+    config: Settings = None,
 ) -> dict[str, Any]:
     """Write pairs as nnU-Net's raw data sets, with its folds.
 
@@ -94,12 +95,12 @@ def export_nnunet(
     Raises:
         InputError: bad input, fewer groups than folds, or `out` is in use.
     """
-    config = config or Config()
+    out, config, synthetic = to_path(out), to_config(config), to_list(synthetic)
     _require_names(name, id)
     require_apart(out, data=data, synthetic=synthetic)
     folder = DataFolder.of(data, "--data", config.data).require_real()
     config = folder.resolved(config)
-    more = [DataFolder.of(each, "--synthetic", plain_settings(config.data)) for each in synthetic or []]
+    more = [DataFolder.of(each, "--synthetic", plain_settings(config.data)) for each in synthetic]
     cases = _cases(folder, more, config)
     real = [case for case in cases if case.kind == "real"]
     made = [case for case in cases if case.kind == "synthetic"]

@@ -20,6 +20,7 @@ from pydantic import FiniteFloat, NonNegativeInt, PositiveInt
 from typing_extensions import TypedDict
 
 from siamese_diffusion import pictures, progress
+from siamese_diffusion.arguments import StrPath, to_path, to_path_or_none
 from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.config import DataConfig
 from siamese_diffusion.data.folder import DataFolder
@@ -50,10 +51,10 @@ class Options:
 
 
 def predict(
-    network: Path | None,
-    images: Path | None,
-    out: Path,
-    masks: Path | None = None,
+    network: StrPath | None,
+    images: StrPath | None,
+    out: StrPath,
+    masks: StrPath | None = None,
     tta: bool = False,
     probability_maps: bool = False,
     overlays: bool = True,
@@ -61,8 +62,8 @@ def predict(
     batch_size: int = 16,
     resume: bool = False,
     device: str = "auto",
-    from_nnunet: Path | None = None,
-    pairs: Path | None = None,
+    from_nnunet: StrPath | None = None,
+    pairs: StrPath | None = None,
 ) -> dict[str, Any]:
     """Draw the mask that a trained network sees in each image, at the image's own size.
 
@@ -92,6 +93,9 @@ def predict(
     Raises:
         InputError: no finished run, an image that cannot be read, images without a mask, or an `out` in use.
     """
+    out, network = to_path(out), to_path_or_none(network, "--network")
+    images, masks = to_path_or_none(images, "--images"), to_path_or_none(masks, "--masks")
+    from_nnunet, pairs = to_path_or_none(from_nnunet, "--from-nnunet"), to_path_or_none(pairs, "--pairs")
     if from_nnunet is not None:
         if network is not None or images is not None or masks is None:
             raise InputError("--from-nnunet: takes --masks, the pairs that were exported, and no --network or --images")

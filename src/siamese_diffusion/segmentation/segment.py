@@ -5,9 +5,9 @@ synthetic pairs takes exactly as many optimisation steps as the arm without.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from siamese_diffusion.arguments import Settings, StrPath, to_config, to_list, to_path
 from siamese_diffusion.checkpoints import latest_checkpoint
 from siamese_diffusion.claim import require_apart
 from siamese_diffusion.config import Config, update
@@ -31,11 +31,11 @@ from siamese_diffusion.segmentation.material import Material
 
 
 def segment(
-    train: Path | DataFolder,
-    out: Path,
-    test: Sequence[Path | DataFolder],
-    synthetic: Sequence[Path | DataFolder] | None = None,
-    config: Config | None = None,
+    train: StrPath | DataFolder,
+    out: StrPath,
+    test: StrPath | Sequence[StrPath | DataFolder] = (),
+    synthetic: StrPath | Sequence[StrPath | DataFolder] | None = None,
+    config: Settings = None,
     network: str | None = None,
     resume: bool = False,
     device: str = "auto",
@@ -86,8 +86,9 @@ def segment(
             command is writing `out`.
         KeyboardInterrupt: interrupted; the state is saved first.
     """
+    out, config = to_path(out), to_config(config)
+    test, synthetic = to_list(test), to_list(synthetic)
     require_apart(out, train=train, test=test, synthetic=synthetic)
-    config = config or Config()
     if network is not None:
         config = update(config, "segment", network=network)
     config = update(config, "segment", precision=precision_on(find_device(device), config.segment.precision))
@@ -111,8 +112,8 @@ def segment(
 
 def _material(
     data: DataFolder,
-    test: Sequence[Path | DataFolder],
-    synthetic: Sequence[Path | DataFolder] | None,
+    test: Sequence[StrPath | DataFolder],
+    synthetic: Sequence[StrPath | DataFolder],
     config: Config,
     folds: bool,
 ) -> Material:
@@ -126,7 +127,7 @@ def _material(
         real, validation = [listed[name] for name in sorted(listed)], []
     else:
         real, validation = train_and_validation(data, chosen, settings.validation, settings.seed)
-    more = [DataFolder.of(folder, "--synthetic", plain_settings(config.data)) for folder in synthetic or []]
+    more = [DataFolder.of(folder, "--synthetic", plain_settings(config.data)) for folder in synthetic]
     made = [pair for folder in more for pair in folder.pairs()]
     tests = sets_for_testing([DataFolder.of(folder, "--test", config.data).require_real() for folder in test])
     require_disjoint([*real, *validation, *made], tests)

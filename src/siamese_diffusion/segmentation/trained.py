@@ -10,6 +10,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
+from siamese_diffusion.arguments import StrPath, to_path
 from siamese_diffusion.config import DataConfig, SegmentConfig, load_config
 from siamese_diffusion.data.classes import AnyMask, class_names
 from siamese_diffusion.data.images import Pixels, read_image, square
@@ -85,14 +86,14 @@ class TrainedNetwork(nn.Module):
         return marked(self.probability(image, flips), threshold)
 
 
-def load_network(run: Path | str) -> TrainedNetwork:
+def load_network(run: StrPath) -> TrainedNetwork:
     """The selected network of a finished run of `segment`, on the CPU; with folds, all of them as an `Ensemble`, and of
     a comparison of arms that of its best run.
 
     Raises:
         InputError: `run` is no finished run of `segment`, or its weights are damaged.
     """
-    run = run_of(Path(run))
+    run = run_of(to_path(run, "RUN"))
     folds = fold_runs(run)
     for each in folds or [run]:
         require_finished(each)

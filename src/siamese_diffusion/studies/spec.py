@@ -18,6 +18,7 @@ from siamese_diffusion.config import (
     read_preset,
     read_yaml,
 )
+from siamese_diffusion.config import nested as nested_settings
 from siamese_diffusion.data.masks import MASK_RECIPES
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.segmentation.figures import METRICS
@@ -159,20 +160,18 @@ def load_study(path: Path, folders: dict[str, Path] | None = None, workers: int 
 
 
 def nested(flat: dict[str, Any], origin: str) -> Values:
-    """`{"train.steps": 5}` as `{"train": {"steps": 5}}`; sections are taken as they are.
+    """As `config.nested`, of which every key must be a setting or a section.
 
     Raises:
-        InputError: a key is neither `section.key` nor a section.
+        InputError: a key is neither `section.key` nor a section, or a setting is given twice.
     """
-    result: Values = {}
     for key, value in flat.items():
-        section, dot, name = str(key).partition(".")
+        section, dot, _ = str(key).partition(".")
         if section not in Config.model_fields or not (dot or isinstance(value, dict)):
             raise InputError(
                 f"{origin}: {key}: expected section.key, with a section of {', '.join(Config.model_fields)}"
             )
-        result.setdefault(section, {}).update({name: value} if dot else value)
-    return result
+    return nested_settings(flat, origin)
 
 
 def _check_settings(file: StudyFile, values: Values, origin: str) -> None:

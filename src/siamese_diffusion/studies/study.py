@@ -1,12 +1,15 @@
 """The `study` command: plan, run what is not done, write the table; or only say what would be run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from siamese_diffusion.arguments import StrPath, to_path
 from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json
 from siamese_diffusion.progress import notify
+from siamese_diffusion.studies.estimate import hours_left
 from siamese_diffusion.studies.page import write_pictures
 from siamese_diffusion.studies.place import tables_folder
 from siamese_diffusion.studies.plan import Plan, make_plan
@@ -17,9 +20,9 @@ from siamese_diffusion.studies.workers import run_stages
 
 
 def study(
-    config: Path,
-    out: Path,
-    data: dict[str, Path] | None = None,
+    config: StrPath,
+    out: StrPath,
+    data: Mapping[str, StrPath] | None = None,
     workers: int | None = None,
     dry_run: bool = False,
     device: str = "auto",
@@ -32,26 +35,28 @@ def study(
             The tables are rewritten after every segmentation run. A second file's lie in `studies/NAME/`.
         data: data set of the file to the folder of training pairs, instead of the file's.
         workers: instead of the file's.
-        dry_run: run nothing and write nothing; say for each stage whether it is done.
+        dry_run: run nothing and write nothing; say what is left, and how many hours it takes here.
         device: "auto", "cpu", "cuda" ...
 
     Returns:
-        `report`, `table`, `runs` (segmentation runs done and planned) and `stages`; of a dry run the stages' `kind`,
-        `label`, `folder` and `state`: done, to run, or not needed (all that builds on it is done).
+        `report`, `table`, `runs` (segmentation runs done and planned) and `stages`. Of a dry run `hours` (None: not
+        known before a backbone is fetched), `plan`, see `estimate.hours_left`, and the stages' `kind`, `label`,
+        `folder` and `state`: done, to run, or not needed (all that builds on it is done).
 
     Raises:
         InputError: the file or the data are wrong, `out` holds anything but a study or lies among the data, or the
             tables of two other files of the same name, or a stage failed; the others are done then.
         KeyboardInterrupt: interrupted; the same call goes on.
     """
-    loaded = load_study(config, data, workers)
+    config, out = to_path(config, "--config"), to_path(out)
+    loaded = load_study(config, {name: to_path(each, "--data") for name, each in (data or {}).items()}, workers)
     for entry in loaded.file.data.values():
         require_apart(out, data=[entry.train, *(entry.test or []), *([entry.images] if entry.images else [])])
     besides = {config.name} if config.resolve().parent == out.resolve() else set()
     claim = Claim(out, None, {}, {"command": "study"}, None, earlier=lambda: _is_earlier(out), besides=besides)
     plan = make_plan(loaded, out)
     if dry_run:
-        return _dry(plan)
+        return _dry(plan, device)
     claim.write()
     place = tables_folder(out, config)
     if place != out:
@@ -90,13 +95,21 @@ def _is_earlier(out: Path) -> bool:
     return isinstance(table, dict) and {"rows", "runs"} <= table.keys()
 
 
-def _dry(plan: Plan) -> dict[str, Any]:
+def _dry(plan: Plan, device: str) -> dict[str, Any]:
+    """What is done and what is not, and the hours that it takes."""
     wanted = {stage.key for stage in plan.wanted()}
     stages = []
     for stage in plan.stages():
         state = "done" if stage.done else "to run" if stage.key in wanted else "not needed"
         stages.append({"kind": stage.kind, "label": stage.label, "folder": stage.folder.name, "state": state})
-        notify(f"{state:<10} {stage.folder.name:<30} {stage.label}")
     counts = {state: sum(entry["state"] == state for entry in stages) for state in ("done", "to run", "not needed")}
-    notify(", ".join(f"{count} {state}" for state, count in counts.items()))
-    return {**{state.replace(" ", "_"): count for state, count in counts.items()}, "stages": stages}
+    rows = hours_left(plan, device)
+    known = [row["hours"] for row in rows if row["hours"] is not None]
+    return {
+        **{state.replace(" ", "_"): count for state, count in counts.items()},
+        "hours": sum(known) if len(known) == len(rows) else None,
+        "hours_known": sum(known),
+        "workers": plan.study.file.workers,
+        "plan": rows,
+        "stages": stages,
+    }

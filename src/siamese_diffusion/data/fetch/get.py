@@ -14,6 +14,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
+from siamese_diffusion.arguments import StrPath, to_path, to_paths
 from siamese_diffusion.data.fetch.catalogue import RELEASES, Archive, Release
 from siamese_diffusion.data.fetch.transfer import GiveUpError, part_record, read_note, transfer
 from siamese_diffusion.data.fetch.unpack import Limits, find_bsdtar, unpack
@@ -56,9 +57,9 @@ def render_list() -> str:
 
 def get_data(
     name: str,
-    out: Path,
+    out: StrPath,
     accept_licence: bool = False,
-    archives: Sequence[Path] = (),
+    archives: StrPath | Sequence[StrPath] = (),
     keep: bool = False,
 ) -> dict[str, Any]:
     """Fetch a data set, unpack it, and leave a folder of pairs.
@@ -80,6 +81,7 @@ def get_data(
         InputError: unknown name, licence not accepted, `out` holds something else, no space, no address answers, wrong
             checksum, or an archive that is damaged, unsafe or not this data set.
     """
+    out, archives = to_path(out), to_paths(archives, "--archive")
     release = RELEASES.get(name)
     if release is None:
         raise InputError(f"{name}: no such data set; there are {', '.join(RELEASES)}")

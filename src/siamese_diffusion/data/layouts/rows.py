@@ -121,7 +121,9 @@ def _fill(
     for index, name in names.items():
         row = rows[index]
         listing.images[name], listing.masks[name] = found[index].path, masks[index]
-        extra = {} if (prompt := value_of(row, PROMPTS)) is None else {"prompt": prompt}
+        extra: dict[str, Any] = {} if (prompt := value_of(row, PROMPTS)) is None else {"prompt": prompt}
+        if row.get("synthetic") in (True, "True", "true"):  # so that they are not taken for real ones
+            extra["synthetic"] = True
         listing.rows[name] = extra
         group = value_of(row, GROUPS) or groups.get(name)
         if group is not None:

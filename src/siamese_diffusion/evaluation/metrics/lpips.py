@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from siamese_diffusion import extras
 from siamese_diffusion.data.pairs import ImageFile
 from siamese_diffusion.evaluation.extractors import weights_of
 
@@ -23,6 +24,7 @@ def lpips_alex(device: torch.device) -> Distance:
     Raises:
         InputError: AlexNet's weights cannot be had.
     """
+    extras.require(("torchmetrics",), "metrics", "--features lpips")
     with weights_of("lpips"):
         from torchmetrics.functional.image.lpips import _NoTrainLpips
 

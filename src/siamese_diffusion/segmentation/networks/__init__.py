@@ -5,8 +5,8 @@ Every network takes (B, 3, R, R) float RGB images in [0, 1], R a multiple of 32,
 normalises them itself (`normalize.py`), so that callers never need to know which network they hold. One that is trained
 on more than these logits has a method `outputs(images) -> Outputs` besides; `outputs` here asks any network.
 
-To add one: a file here with `create(pretrained: bool) -> nn.Module`, and its name in `_NAMES`; its training recipe goes
-into `siamese_diffusion.network_recipes`.
+To add one: a file here with `create(pretrained: bool) -> nn.Module`, and its name and its training recipe in
+`siamese_diffusion.network_recipes`.
 """
 
 from collections.abc import Iterable
@@ -19,18 +19,10 @@ from torch import Tensor, nn
 
 from siamese_diffusion.config import SegmentConfig
 from siamese_diffusion.errors import InputError, reason
+from siamese_diffusion.hub import fast_failure
+from siamese_diffusion.network_recipes import NETWORKS
 from siamese_diffusion.segmentation.networks.blocks import Outputs
-from siamese_diffusion.segmentation.networks.hub import fast_failure
 
-_NAMES = (
-    "unet",
-    "segformer",
-    "unet_plain",
-    "sanet",
-    "polyp_pvt",
-    "ctnet",
-    "smp",
-)
 BACKBONES = {
     "unet": "1.encoder.",
     "segformer": "model.segformer.",
@@ -49,7 +41,7 @@ BINARY = frozenset({"unet_plain", "sanet", "polyp_pvt", "ctnet"})
 
 def names() -> list[str]:
     """The networks that `create` knows."""
-    return list(_NAMES)
+    return list(NETWORKS)
 
 
 def create(name: str, pretrained: bool = False, classes: int = 1, **parts: str | None) -> nn.Module:
@@ -87,13 +79,13 @@ def create(name: str, pretrained: bool = False, classes: int = 1, **parts: str |
 
 def _require_name(name: str, classes: int = 1) -> None:
     if classes > 1 and name in BINARY:
-        others = ", ".join(each for each in _NAMES if each not in BINARY)
+        others = ", ".join(each for each in NETWORKS if each not in BINARY)
         raise InputError(
             f"segment.network = {name}: is published for one class, and data.classes names {classes}; choose from "
             f"{others}"
         )
-    if name not in _NAMES:
-        raise InputError(f"segment.network = {name}: no such network; choose from {', '.join(_NAMES)}")
+    if name not in NETWORKS:
+        raise InputError(f"segment.network = {name}: no such network; choose from {', '.join(NETWORKS)}")
 
 
 def of(settings: SegmentConfig, pretrained: bool = False, classes: int = 1) -> nn.Module:

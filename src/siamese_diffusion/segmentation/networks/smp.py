@@ -17,9 +17,10 @@ import timm
 from torch import Tensor, nn
 
 from siamese_diffusion.errors import InputError, brief, reason
+from siamese_diffusion.hub import fast_failure
 from siamese_diffusion.imagenet import PACKAGES
 from siamese_diffusion.segmentation.networks.encoder_weights import load_weights, note_of, source_of
-from siamese_diffusion.segmentation.networks.hub import fast_failure, tensors_only
+from siamese_diffusion.segmentation.networks.hub import tensors_only
 from siamese_diffusion.segmentation.networks.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 
 ARCHITECTURES: dict[str, type[nn.Module]] = dict(smp.MODEL_ARCHITECTURES_MAPPING)
