@@ -67,7 +67,7 @@ def test_the_import_is_light_and_each_name_brings_its_own() -> None:
         import sys
         import siamese_diffusion
         assert dir(siamese_diffusion) and siamese_diffusion.__version__
-        print([name for name in ("torch", "numpy", "pydantic", "typer") if name in sys.modules])
+        print([name for name in ("torch", "numpy", "pydantic", "typer", "gradio") if name in sys.modules])
         siamese_diffusion.list_data
         print("siamese_diffusion.data.fetch.get" in sys.modules, "torch" in sys.modules)
     """

@@ -1,0 +1,38 @@
+"""Store what a run of `train` adds to the backbone that ships with the package, as float16, to ship it too.
+
+python benchmarks/experiments/pack_run.py RUN TO
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+import siamese_diffusion
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+BACKBONE = Path(siamese_diffusion.__file__).parent / "weights/phantom/unet" / WEIGHTS
+
+
+def main(run: Path, target: Path) -> None:
+    """Write the ControlNet, the weights of the UNet that differ from the shipped ones, and the settings; print the
+    size."""
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(run / "pipeline/controlnet", target / "controlnet", dirs_exist_ok=True)
+    shutil.copyfile(run / "config.yaml", target / "config.yaml")
+    control = load_file(target / "controlnet" / WEIGHTS)
+    save_file({name: value.half() for name, value in control.items()}, target / "controlnet" / WEIGHTS, {"format": "pt"})
+    before = load_file(BACKBONE)
+    trained = {name: value.half() for name, value in load_file(run / "pipeline/unet" / WEIGHTS).items()}
+    changed = {name: value for name, value in trained.items() if not torch.equal(value, before[name].half())}
+    save_file(changed, target / "decoder.safetensors", {"format": "pt"})
+    print(f"{sum(path.stat().st_size for path in target.rglob('*') if path.is_file()) / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="of `train`, from the backbone that ships")
+    parser.add_argument("target", type=Path, metavar="TO", help="what is there already is replaced")
+    main(**vars(parser.parse_args()))
