@@ -23,7 +23,9 @@ def main(run: Path, target: Path) -> None:
     shutil.copytree(run / "pipeline/controlnet", target / "controlnet", dirs_exist_ok=True)
     shutil.copyfile(run / "config.yaml", target / "config.yaml")
     control = load_file(target / "controlnet" / WEIGHTS)
-    save_file({name: value.half() for name, value in control.items()}, target / "controlnet" / WEIGHTS, {"format": "pt"})
+    save_file(
+        {name: value.half() for name, value in control.items()}, target / "controlnet" / WEIGHTS, {"format": "pt"}
+    )
     before = load_file(BACKBONE)
     trained = {name: value.half() for name, value in load_file(run / "pipeline/unet" / WEIGHTS).items()}
     changed = {name: value for name, value in trained.items() if not torch.equal(value, before[name].half())}

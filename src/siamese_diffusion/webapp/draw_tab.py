@@ -130,7 +130,7 @@ class DrawTab:
                 self.keeps.append(keep)
 
     def _kept(self) -> None:
-        with gr.Group(visible=False, elem_id="kept") as self.kept_group:
+        with gr.Column(visible=False, elem_id="kept") as self.kept_group:
             self.kept_title = gr.Markdown("")
             self.kept = gr.Gallery(
                 show_label=False,

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import gradio as gr
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from siamese_diffusion import pictures
 from siamese_diffusion.data.images import Mask, Pixels
@@ -77,9 +77,17 @@ def looked_at(image: Pixels, asked: Mask | None = None, seen: Mask | None = None
     shown = np.array(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
     for mask, colour in ((asked, pictures.GREEN), (seen, pictures.MAGENTA)):
         if mask is not None and mask.any():
-            grey = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
-            shown = pictures.outline(shown, np.asarray(grey) >= 128, colour, max(2, round(side / 130)))
+            shown = pictures.outline(shown, _enlarged(mask, size), colour, max(2, round(side / 130)))
     return shown
+
+
+def _enlarged(mask: Mask, size: tuple[int, int]) -> Mask:
+    """A mask (H, W) at another size, without the steps of its pixels."""
+    grey = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BICUBIC)
+    larger = size[0] / mask.shape[1]
+    if larger > 1.5:
+        grey = grey.filter(ImageFilter.GaussianBlur(0.6 * larger))
+    return np.asarray(grey) >= 128
 
 
 def waiting(jobs: Jobs, job: Job | None) -> str:
