@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -437,6 +438,6 @@ def test_the_command_refuses_in_one_line(tmp_path: Path, monkeypatch: pytest.Mon
         assert len(result.output.strip().splitlines()) == 1
     with pytest.raises(InputError, match="at least 8 characters"):
         app(out=tmp_path / "out", listen=True, password="short")
-    monkeypatch.setitem(__import__("sys").modules, "gradio", None)
+    monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(InputError, match=r"needs gradio .*pip install 'siamese-diffusion\[app\]'"):
         app(out=tmp_path / "out")

@@ -1,6 +1,7 @@
-"""The page itself, in Chromium: draw, keep, save and load again; filter; upload; rate; and what must not be possible."""
+"""The page itself, in Chromium: draw, keep, save, load again; filter; upload; rate; and what must not be possible."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("gradio", reason="the extra app is not installed")
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.writer import made_here
 from siamese_diffusion.evaluation.filter import filter_
@@ -19,6 +17,9 @@ from siamese_diffusion.files import read_json, read_jsonl
 from siamese_diffusion.webapp import serving
 from siamese_diffusion.webapp.phantom import phantom_network
 from siamese_diffusion.webapp.workspace import Workspace
+
+pytest.importorskip("gradio", reason="the extra app is not installed")
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 pytestmark = pytest.mark.browser
 
@@ -275,7 +276,7 @@ def test_uploads_that_are_no_images_or_too_large_are_told_and_not_kept(
     with page.expect_download() as download:
         page.get_by_role("button", name="Download all as a zip").click()
     assert Path(download.value.path()).stat().st_size > 0
-    cache = Path(__import__("os").environ["GRADIO_TEMP_DIR"])
+    cache = Path(os.environ["GRADIO_TEMP_DIR"])
     kept = [path for path in cache.rglob("*.png") if path.read_bytes() == (tmp_path / "good.png").read_bytes()]
     assert kept == []
     assert not list(folders["out"].rglob("good*"))

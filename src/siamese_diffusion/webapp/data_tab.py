@@ -31,7 +31,7 @@ class DataTab:
             show_progress="hidden",
             concurrency_limit=None,
         )
-        self.folder.input(plain(self.on_folder), self.folder, self.report)
+        self.folder.input(plain(self.on_folder), self.folder, self.report, show_progress="hidden")
 
     def folders(self) -> dict[str, Path]:
         """What can be checked."""

@@ -179,14 +179,16 @@ class DrawTab:
                 show_progress="hidden",
                 concurrency_limit=None,
             )
-        self.save.click(plain(self.on_save), [self.tab, self.name], [*shown, *kept, self.saved])
+        self.save.click(plain(self.on_save), [self.tab, self.name], [*shown, *kept, self.saved], show_progress="hidden")
         self.board.change(plain(self.on_paint), [self.tab, self.board], None, show_progress="hidden", queue=False)
         self.starts.select(plain(self.on_start), [self.source, self.at], self.board, show_progress="hidden").then(
             plain(self.on_paint), [self.tab, self.board], None, show_progress="hidden"
         )
-        self.more.click(plain(self.on_more), [self.source, self.at], [self.starts, self.at])
-        self.source.input(plain(self.on_source), self.source, [self.starts, self.at])
-        self.model.input(plain(self.on_model), self.model, [self.steps, self.guidance, self.mask_guidance])
+        self.more.click(plain(self.on_more), [self.source, self.at], [self.starts, self.at], show_progress="hidden")
+        self.source.input(plain(self.on_source), self.source, [self.starts, self.at], show_progress="hidden")
+        self.model.input(
+            plain(self.on_model), self.model, [self.steps, self.guidance, self.mask_guidance], show_progress="hidden"
+        )
 
     def on_load(self, tab: str) -> Iterator[dict[Any, Any]]:
         """The page as it was left, and the job that is still at work for it."""

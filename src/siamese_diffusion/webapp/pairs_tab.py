@@ -115,13 +115,15 @@ class PairsTab:
             self.max_boundary,
         ]
         self.restored = [self.empty, self.all, self.folder, *whole]
-        self.folder.input(plain(self.on_folder), [self.tab, self.folder], whole)
+        self.folder.input(plain(self.on_folder), [self.tab, self.folder], whole, show_progress="hidden")
         for each in wish:
             listen = each.release if isinstance(each, gr.Slider) else each.input
-            listen(plain(self.on_wish), [*self.asked, self.outlines], page)
-        self.outlines.input(plain(self.on_move(0)), [*self.asked, self.outlines, self.at], page)
-        self.before.click(plain(self.on_move(-PAGE)), [*self.asked, self.outlines, self.at], page)
-        self.after.click(plain(self.on_move(PAGE)), [*self.asked, self.outlines, self.at], page)
+            listen(plain(self.on_wish), [*self.asked, self.outlines], page, show_progress="hidden")
+        self.outlines.input(plain(self.on_move(0)), [*self.asked, self.outlines, self.at], page, show_progress="hidden")
+        self.before.click(
+            plain(self.on_move(-PAGE)), [*self.asked, self.outlines, self.at], page, show_progress="hidden"
+        )
+        self.after.click(plain(self.on_move(PAGE)), [*self.asked, self.outlines, self.at], page, show_progress="hidden")
         one = [self.one, self.shown, self.facts, self.dropped, self.pair, self.nearest]
         self.gallery.select(
             plain(self.on_click),
@@ -135,7 +137,9 @@ class PairsTab:
             page,
             show_progress="hidden",
         )
-        self.write.click(plain(self.on_write), [*self.asked, self.anyway, self.name], self.written)
+        self.write.click(
+            plain(self.on_write), [*self.asked, self.anyway, self.name], self.written, show_progress="minimal"
+        )
 
     def on_select(self, tab: str, folder: str | None) -> dict[Any, Any]:
         """The folders there are now; the one that is looked through stays."""

@@ -92,16 +92,20 @@ class RateTab:
             self.thanks,
         ]
         who = [self.tab, self.study, self.reader]
-        self.begin.click(plain(self.on_begin), who, shown)
-        self.reader.submit(plain(self.on_begin), who, shown)
+        self.begin.click(plain(self.on_begin), who, shown, show_progress="hidden")
+        self.reader.submit(plain(self.on_begin), who, shown, show_progress="hidden")
         answer = [*who, self.at, self.since, self.quality, self.origin]
         self.following.click(plain(self.on_next), answer, shown, show_progress="hidden")
         self.back.click(plain(self.on_back), [*who, self.at], shown, show_progress="hidden")
         self.leave.click(plain(self.on_leave), self.tab, shown, show_progress="hidden")
         self.make.click(
-            plain(self.on_make), [self.synthetic, self.count, self.name], [self.made, self.study, self.intro]
+            plain(self.on_make),
+            [self.synthetic, self.count, self.name],
+            [self.made, self.study, self.intro],
+            show_progress="minimal",
+            show_progress_on=self.made,
         )
-        self.score.click(plain(self.on_score), self.study, self.scores)
+        self.score.click(plain(self.on_score), self.study, self.scores, show_progress="hidden")
         self.restored = [self.intro, self.study, self.reader, self.synthetic, *shown]
 
     def studies(self) -> dict[str, Path]:

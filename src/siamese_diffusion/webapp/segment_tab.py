@@ -75,7 +75,7 @@ class SegmentTab:
             concurrency_limit=None,
         )
         self.table.select(plain(self.on_row), tab, self.views, show_progress="hidden")
-        self.save.click(plain(self.on_save), [tab, self.name], self.saved)
+        self.save.click(plain(self.on_save), [tab, self.name], self.saved, show_progress="hidden")
 
     def on_load(self, tab: str) -> dict[Any, Any]:
         """What was seen before the page was loaded again."""

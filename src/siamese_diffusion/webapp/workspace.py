@@ -92,7 +92,7 @@ class Workspace:
             return self.network
         from siamese_diffusion.webapp.phantom import phantom_network
 
-        return phantom_network() if phantom_network().exists() else None
+        return phantom_network()
 
     def new_pairs(self, name: str) -> Path:
         """The folder that pairs are saved to, by its name.
