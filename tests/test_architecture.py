@@ -19,6 +19,7 @@ ABOVE = {
     "job_estimate",
     "job_page",
     "run_status",
+    "webapp",
     "cli",
     "__init__",
     "__main__",

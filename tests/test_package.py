@@ -65,7 +65,7 @@ def test_every_exported_name_is_there(name: str) -> None:
 
 def test_every_command_has_a_function_and_every_function_a_command() -> None:
     functions = {OF_COMMANDS.get(name, name) for name in commands(app)}
-    assert len(functions) == 21
+    assert len(functions) == 22
     assert functions == {*siamese_diffusion.__all__} - {
         "Config",
         "SiameseDiffusion",
@@ -86,7 +86,7 @@ def test_the_import_is_light_and_each_name_brings_its_own() -> None:
         import sys
         import siamese_diffusion
         assert dir(siamese_diffusion) and siamese_diffusion.__version__
-        print([name for name in ("torch", "numpy", "pydantic", "typer") if name in sys.modules])
+        print([name for name in ("torch", "numpy", "pydantic", "typer", "gradio") if name in sys.modules])
         siamese_diffusion.list_data
         print("siamese_diffusion.data.fetch.get" in sys.modules, "torch" in sys.modules)
     """

@@ -19,6 +19,7 @@ from siamese_diffusion.console import (
     Resume,
     Setting,
     Shown,
+    ask_password,
     command,
     load_settings,
     quiet,
@@ -318,14 +319,17 @@ def evaluate(
 
 @command(app, "filter")
 def filter_(
-    scores: Annotated[Path, Option(help="Folder that `evaluate` wrote.")],
     out: Out,
+    scores: Annotated[Path | None, Option(help="Folder that `evaluate` wrote.")] = None,
     min_dice: Annotated[float | None, Option(help="Smallest mask fit (Dice) of a pair, 0 to 1.")] = None,
     max_boundary: Annotated[
         float | None, Option(help="Largest distance of the outlines, as a share of the diagonal.")
     ] = None,
     drop_flagged: Annotated[bool, Option("--drop-flagged", help="Leave out copies of training images.")] = False,
-    synthetic: Annotated[Path | None, Option(help="The pairs that were scored, if they have moved.")] = None,
+    drop: Annotated[list[str] | None, Option(help="Name of a pair to leave out; may be repeated.")] = None,
+    synthetic: Annotated[
+        Path | None, Option(help="The pairs: where they were scored and have moved, or without scores.")
+    ] = None,
     anyway: Annotated[bool, Option("--anyway", help="Even where mask fit is no better than chance.")] = False,
     worst_class: Annotated[
         bool, Option("--worst-class", help="Of several classes --min-dice is for the worst of a pair, not their mean.")
@@ -343,6 +347,7 @@ def filter_(
         resume=resume,
         anyway=anyway,
         worst_class=worst_class,
+        drop=drop or [],
     )
 
 
@@ -421,6 +426,34 @@ def predict(
         device=device,
         from_nnunet=from_nnunet,
         pairs=pairs,
+    )
+
+
+@command(app, "app")
+def app_(
+    run: Annotated[Path | None, Option(help="A run of `train`, or a folder of runs; default: phantoms.")] = None,
+    data: Annotated[Path | None, Option(help="Folder of real pairs; default: phantoms.")] = None,
+    pairs: Annotated[list[Path] | None, Option(help="Folder of synthetic pairs; may be repeated.")] = None,
+    network: Annotated[Path | None, Option(help="A finished run of `segment`, which looks at every image.")] = None,
+    scores: Annotated[Path | None, Option(help="Folder that `evaluate` wrote of the pairs.")] = None,
+    out: Out = Path("siamese-diffusion-app"),
+    listen: Annotated[bool, Option("--listen", help="Serve other computers too; asks for a password to set.")] = False,
+    port: Annotated[int | None, Option(help="Of the page; default: a free one.", min=1, max=65535)] = None,
+    device: Device = "auto",
+) -> Result:
+    """A page to draw on: paint a lesion, see images of it, look through pairs, data and runs, and rate them."""
+    password = ask_password("SIAMESE_DIFFUSION_PASSWORD") if listen else None
+    return api.app(
+        run=run,
+        data=data,
+        pairs=pairs or [],
+        network=network,
+        scores=scores,
+        out=out,
+        listen=listen,
+        password=password,
+        port=port,
+        device=device,
     )
 
 

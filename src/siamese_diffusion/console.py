@@ -160,6 +160,16 @@ def require_there(**read: Path | list[Path] | None) -> None:
                 raise missing(str(path), f"--{option.replace('_', '-')}")
 
 
+def ask_password(variable: str) -> str | None:
+    """A password from an environment variable, else typed twice in a terminal; None without either."""
+    if os.environ.get(variable):
+        return os.environ[variable]
+    if not sys.stdin.isatty():
+        return None
+    given: str = typer.prompt("Password for the page", hide_input=True, confirmation_prompt=True, err=True)
+    return given
+
+
 def quiet() -> None:
     """One progress bar is enough: the libraries' own bars and notes about loading are for their developers."""
     from diffusers.utils import logging as diffusers_logging

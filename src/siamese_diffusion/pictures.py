@@ -31,7 +31,7 @@ _WIDE = 500
 """Pixels of a picture's longer side for each pixel of a line's width."""
 
 
-def outline(image: Pixels, mask: NDArray[Any], colour: tuple[int, int, int]) -> Pixels:
+def outline(image: Pixels, mask: NDArray[Any], colour: tuple[int, int, int], width: int | None = None) -> Pixels:
     """A copy of `image` with the border of `mask` drawn, enlarged where the image is small.
 
     The line is a pixel wide, and wider in a large image, so that it is seen where the whole of it is looked at.
@@ -40,17 +40,18 @@ def outline(image: Pixels, mask: NDArray[Any], colour: tuple[int, int, int]) -> 
         image: uint8 (H, W, 3); may be a whole multiple of the mask's size, such as an earlier outline.
         mask: bool (h, w); or a label map uint8 (h, w), each class of which has the border in its own colour.
         colour: RGB, 0 to 255; of a label map the classes' own are taken.
+        width: of the line, in pixels of the result.
     """
     import cv2
 
     if mask.dtype != np.bool_:
         for label in np.unique(mask[mask != 0]).tolist():
             red, green, blue = (round(255 * value) for value in CLASSES[label - 1])
-            image = outline(image, mask == label, (red, green, blue))
-        return outline(image, np.zeros(mask.shape, bool), colour)  # as large as with a border
+            image = outline(image, mask == label, (red, green, blue), width)
+        return outline(image, np.zeros(mask.shape, bool), colour, width)  # as large as with a border
     drawn = _enlarge(image, math.ceil(_VISIBLE / max(image.shape[:2]))).copy()
     large = _enlarge(mask, drawn.shape[0] // mask.shape[0])
-    width = max(1, round(max(drawn.shape[:2]) / _WIDE))
+    width = width or max(1, round(max(drawn.shape[:2]) / _WIDE))
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     # Beyond the picture is no mask, so that one that reaches its edge has a line there.
     inner = cv2.erode(large.astype(np.uint8), cross, iterations=width, borderType=cv2.BORDER_CONSTANT, borderValue=0)

@@ -8,6 +8,7 @@ thread reads the masks of the next and another writes the images of the last.
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,7 @@ def sample(
             writer = _open(out, format, config.sample, engine)
         with writer:
             size = _batch_size(config.sample, writer, drawing, len(wanted))
-            origin = _origin(trained, config.sample) | {"batch_size": size}
+            origin = origin_of(trained, config.sample) | {"batch_size": size}
             # Whole batches are redone, since rounding depends on the batch an image is drawn in.
             batches = [wanted[i : i + size] for i in range(0, len(wanted), size)]
             batches = batches[engine.process_index :: engine.num_processes]
@@ -197,7 +198,7 @@ def _card(
         "into": "into" in options,
         "pairs": pairs,
         "label": config.data.label,
-        "sampler": _origin(trained, config.sample)["sampler"],
+        "sampler": origin_of(trained, config.sample)["sampler"],
         "seed": config.sample.seed,
     }
     write_json(out / ABOUT, about)
@@ -239,7 +240,7 @@ def _claim(
     if claim.first:
         rows = read_rows(out) if loose else read_shard_rows(out)
         together = config.sample.batch_size if config.sample.batch_size != "auto" else _batch_size_before(rows)
-        _require_own_rows(rows, wanted, _origin(trained, config.sample) | {"batch_size": together}, out)
+        _require_own_rows(rows, wanted, origin_of(trained, config.sample) | {"batch_size": together}, out)
     return claim
 
 
@@ -308,14 +309,16 @@ class Drawing:
         prompts = [prompt_of_mask(mask, self.label, self.classes) for mask in masks]
         return Ready(np.stack(masks), told, prompts, ready.noise, scenes)
 
-    def draw(self, ready: Ready) -> Images:
-        """The images (B, R, R, 3); waits for the device."""
+    def draw(self, ready: Ready, watch: Callable[[int], None] | None = None) -> Images:
+        """The images (B, R, R, 3); waits for the device. `watch` is told the number of each step that is done."""
         device = self.engine.device
         hint = mask_hint(torch.from_numpy(ready.masks)).to(device)
         self._embed(ready.prompts)
         text = torch.stack([self.embeddings[prompt] for prompt in ready.prompts])
         noise = ready.noise.to(device)
         keep = self._keep(ready.scenes, noise) if ready.scenes is not None else None
+        if watch is not None:
+            keep = _watched(keep, watch)
         return to_images(self._draw(hint, noise, text, self.settings, keep))
 
     def _embed(self, prompts: Sequence[str]) -> None:
@@ -364,13 +367,25 @@ class Drawing:
         return images
 
 
+def _watched(keep: Keep | None, watch: Callable[[int], None]) -> Keep:
+    """`keep`, after which the step's number is told."""
+    steps = count(1)
+
+    def after_step(latents: Tensor, at: int | None) -> Tensor:
+        kept = latents if keep is None else keep(latents, at)
+        watch(next(steps))
+        return kept
+
+    return after_step
+
+
 def _open(out: Path, format: str, settings: SampleConfig, engine: Accelerator) -> Writer:
     if format == "folder":
         return PairWriter(out, resume=True, process=engine.process_index)
     return ShardWriter(out, resume=True, process=engine.process_index, size=settings.shard_size)
 
 
-def _origin(trained: Trained, settings: SampleConfig) -> dict[str, Any]:
+def origin_of(trained: Trained, settings: SampleConfig) -> dict[str, Any]:
     """What the row of every pair says of where it comes from, but for the batch's size."""
     solver = {"scheduler", "steps", "guidance", "mask_guidance", "guidance_interval"}
     return {

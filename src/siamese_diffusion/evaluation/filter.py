@@ -1,6 +1,6 @@
 """The `filter` command: keep the synthetic pairs that `evaluate` found good enough, as a folder of pairs."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ FEW = 0.2
 
 
 def filter_(
-    scores: StrPath,
+    scores: StrPath | None,
     out: StrPath,
     min_dice: float | None = None,
     max_boundary: float | None = None,
@@ -34,6 +34,7 @@ def filter_(
     resume: bool = False,
     anyway: bool = False,
     worst_class: bool = False,
+    drop: Collection[str] = (),
 ) -> dict[str, Any]:
     """Write the synthetic pairs above a threshold. Nothing is drawn again, and a pair keeps its line of the manifest.
 
@@ -41,7 +42,7 @@ def filter_(
     chance, and what is left of noise is noise: that is refused. Where few are left, that is said.
 
     Args:
-        scores: folder that `evaluate` wrote.
+        scores: folder that `evaluate` wrote; None: nothing is left out but `drop` of `synthetic`.
         out: folder of pairs to write.
         min_dice: smallest Dice of a pair, 0 to 1.
         max_boundary: largest boundary distance of a pair, as a share of the image's diagonal, 0 to 1.
@@ -50,47 +51,47 @@ def filter_(
         resume: go on with a folder that an earlier call began.
         anyway: choose by mask fit even where it is no better than chance.
         worst_class: of several classes `min_dice` is for the worst one of a pair; default: for their mean.
+        drop: names of pairs to leave out whatever their scores, as somebody who looked at them said.
 
     Returns:
-        `out`, `pairs` considered, `kept`, `share` (of them, 0 to 1), `flagged` and `low` (dropped for either reason;
-        both may hold), and `dice`, the mean of the kept.
+        `out`, `pairs` considered, `kept`, `share` (of them, 0 to 1), `flagged`, `low` and `dropped` (left out for each
+        reason; several may hold), and `dice`, the mean of the kept, None without scores.
 
     Raises:
-        InputError: no criterion, one out of range, `scores` holds no finished evaluation of these pairs, its mask fit
-            is no better than chance, no pair is left, or `out` holds pairs already, or others than these, or anything
-            else.
+        InputError: no criterion, one out of range, a name that no pair has, `scores` holds no finished evaluation of
+            these pairs, its mask fit is no better than chance, no pair is left, or `out` holds pairs already, or others
+            than these, or anything else.
     """
-    scores, out = to_path(scores, "--scores"), to_path(out)
-    synthetic = to_path_or_none(synthetic, "--synthetic")
-    for option, value in (("min-dice", min_dice), ("max-boundary", max_boundary)):
-        if value is not None and not 0 <= value <= 1:
-            raise InputError(f"--{option} {value}: must be between 0 and 1")
-    if min_dice is None and max_boundary is None and not drop_flagged:
-        raise InputError("filter: nothing to filter by; give --min-dice, --max-boundary or --drop-flagged")
+    out = to_path(out)
+    scores, synthetic = to_path_or_none(scores, "--scores"), to_path_or_none(synthetic, "--synthetic")
+    _require_criteria(scores, synthetic, min_dice, max_boundary, drop_flagged, drop)
     if worst_class and min_dice is None:
         raise InputError("filter: --worst-class is for --min-dice; give that too")
     require_apart(out, scores=scores, synthetic=synthetic)
-    scored = _read_scores(scores, synthetic, drop_flagged, worst_class)
+    scored = _unscored(synthetic) if scores is None else _read_scores(scores, synthetic, drop_flagged, worst_class)
     require_apart(out, synthetic=scored.folder)
     if scored.by_chance is not None and not anyway and (min_dice is not None or max_boundary is not None):
         raise InputError(f"filter: {scored.by_chance}; --anyway chooses all the same")
-
-    def low(pair: Pair) -> bool:
-        dice, boundary = scored.fits[pair.name]
-        return (min_dice is not None and dice < min_dice) or (max_boundary is not None and boundary > max_boundary)
-
-    kept = [pair for pair in scored.pairs if not low(pair) and pair.name not in scored.copies]
+    unknown = sorted(set(drop) - {pair.name for pair in scored.pairs})
+    if unknown:
+        raise InputError(f"--drop {unknown[0]}: {scored.folder} has no pair of this name")
+    low = {
+        name
+        for name, (dice, boundary) in scored.fits.items()
+        if (min_dice is not None and dice < min_dice) or (max_boundary is not None and boundary > max_boundary)
+    }
+    kept = [pair for pair in scored.pairs if pair.name not in low | scored.copies | set(drop)]
     if not kept:
-        best = max(dice for dice, _ in scored.fits.values())
-        raise InputError(
-            f"filter: none of {len(scored.pairs)} pairs is left (the best Dice is {best:.3f}); ask for less"
-        )
+        best = max((dice for dice, _ in scored.fits.values()), default=None)
+        told = "" if best is None else f" (the best Dice is {best:.3f})"
+        raise InputError(f"filter: none of {len(scored.pairs)} pairs is left{told}; ask for less")
     inputs = {
         "command": "filter",
         "--min-dice": min_dice,
         "--max-boundary": max_boundary,
         "--drop-flagged": drop_flagged,
         **({"--worst-class": True} if worst_class else {}),
+        "--drop": sorted(drop),
         "scores": hash_json([sorted(scored.fits.items()), sorted(scored.copies)]),
         "pairs": len(scored.pairs),
         **note_files([path for pair in scored.pairs for path in pair.files]),
@@ -99,31 +100,62 @@ def filter_(
         claim = Claim(out, None, {}, inputs, resume, earlier=lambda: written_earlier(out))
         _require_own_rows(out, kept)
         claim.write()
-        share = len(kept) / len(scored.pairs)
-        if share < FEW:
-            notify(
-                f"filter: only {100 * share:.0f} % of the pairs are left; what made most of them unfit is likely to be "
-                "in the rest too. Look at them, and train longer or draw more before they are used"
-            )
-        write_classes(out, scored.pairs[0].mask.decoding.class_names)
-        with PairWriter(out, resume=True) as writer:
-            for pair in progress.track(kept, "writing pairs"):
-                if pair.name not in writer.done:
-                    image, mask = pair.read()
-                    writer.write(pair.name, image, mask, pair.prompt or "", pair.extra)
+        _write(out, kept, len(scored.pairs))
         asked = {"mask fit (Dice) from": min_dice, "boundary distance to": max_boundary}
         how = [f"{what} {value:g}" for what, value in asked.items() if value is not None]
         how += ["no flagged copies"] if drop_flagged else []
-        hand_on(scores, scored.folder, out, f"{len(kept)} of {len(scored.pairs)}: {', '.join(how)}")
-        return {
-            "out": str(out),
-            "pairs": len(scored.pairs),
-            "kept": len(kept),
-            "share": share,
-            "low": sum(low(pair) for pair in scored.pairs),
-            "flagged": len(scored.copies),
-            "dice": sum(scored.fits[pair.name][0] for pair in kept) / len(kept),
-        }
+        how += [f"{len(set(drop))} left out by hand"] if drop else []
+        if scores is not None:
+            hand_on(scores, scored.folder, out, f"{len(kept)} of {len(scored.pairs)}: {', '.join(how)}")
+    return {
+        "out": str(out),
+        "pairs": len(scored.pairs),
+        "kept": len(kept),
+        "share": len(kept) / len(scored.pairs),
+        "low": len(low),
+        "flagged": len(scored.copies),
+        "dropped": len(set(drop)),
+        "dice": sum(scored.fits[pair.name][0] for pair in kept) / len(kept) if scored.fits else None,
+    }
+
+
+def _require_criteria(
+    scores: Path | None,
+    synthetic: Path | None,
+    min_dice: float | None,
+    max_boundary: float | None,
+    drop_flagged: bool,
+    drop: Collection[str],
+) -> None:
+    for option, value in (("min-dice", min_dice), ("max-boundary", max_boundary)):
+        if value is not None and not 0 <= value <= 1:
+            raise InputError(f"--{option} {value}: must be between 0 and 1")
+    by_scores = min_dice is not None or max_boundary is not None or drop_flagged
+    if not by_scores and not drop:
+        raise InputError(
+            "filter: nothing to filter by; give --min-dice, --max-boundary or --drop-flagged, or pairs to --drop"
+        )
+    if scores is None and by_scores:
+        raise InputError(
+            "filter: --min-dice, --max-boundary and --drop-flagged need --scores, a folder that `evaluate` wrote"
+        )
+    if scores is None and synthetic is None:
+        raise InputError("filter: which pairs? give --scores, a folder that `evaluate` wrote, or --synthetic")
+
+
+def _write(out: Path, kept: list[Pair], of: int) -> None:
+    share = len(kept) / of
+    if share < FEW:
+        notify(
+            f"filter: only {100 * share:.0f} % of the pairs are left; what made most of them unfit is likely to be "
+            "in the rest too. Look at them, and train longer or draw more before they are used"
+        )
+    write_classes(out, kept[0].mask.decoding.class_names)
+    with PairWriter(out, resume=True) as writer:
+        for pair in progress.track(kept, "writing pairs"):
+            if pair.name not in writer.done:
+                image, mask = pair.read()
+                writer.write(pair.name, image, mask, pair.prompt or "", pair.extra)
 
 
 class Scored(NamedTuple):
@@ -137,6 +169,11 @@ class Scored(NamedTuple):
     """Names of those to leave out as copies of training images."""
     by_chance: str | None
     """Why their fit says nothing, where that is so."""
+
+
+def _unscored(synthetic: Path | None) -> Scored:
+    assert synthetic is not None
+    return Scored(synthetic, open_as_written(synthetic, "--synthetic").pairs(), {}, set(), None)
 
 
 def _read_scores(scores: Path, synthetic: Path | None, drop_flagged: bool, worst_class: bool) -> Scored:
