@@ -261,6 +261,7 @@ CALLS: dict[str, tuple[str, list[str]]] = {
     "data list": ("data.fetch.get.list_data", ["--json"]),
     "data get": ("data.fetch.get.get_data", ["x", "--out", "x"]),
     "rate export": ("reader_study.rating.export_ratings", ["--real", "x", "--synthetic", "x", "--out", "x"]),
+    "app": ("webapp.app.app", ["--out", "x"]),
     "rate score": ("reader_study.rating.score_ratings", ["x", "--key", "x"]),
 }
 """Every command: its function, and the least that it is called with."""
