@@ -542,7 +542,8 @@ def jagged(seed: int) -> NDArray[np.uint8]:
     """A network's mask, cut at one half: black and white, ragged, with specks about."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:200, :200]
-    return np.uint8(255) * (random.normal(0, 12, (200, 200)) + np.hypot(y - 100, x - 100) < 70)
+    inside = random.normal(0, 12, (200, 200)) + np.hypot(y - 100, x - 100) < 70
+    return inside.astype(np.uint8) * 255
 
 
 @pytest.mark.parametrize("draw", [vessels, nuclei, jagged])

@@ -82,9 +82,13 @@ def test_an_image_costs_a_few_bytes_however_many_thresholds() -> None:
     probabilities, masks = maps(8, 16)
 
     def size(count: int) -> int:
-        whole = join([score(*map(torch.from_numpy, (probabilities[:count], masks[:count])), field=True)] * 2)
+        one = score(torch.from_numpy(probabilities[:count]), torch.from_numpy(masks[:count]), field=True)
+        whole = join([one, one])
         assert whole.field is not None
-        return sum(each.nbytes for each in (*whole.field, whole.dice, whole.iou, whole.lesion, whole.marked))
+        assert whole.lesion is not None
+        assert whole.marked is not None
+        arrays = [*whole.field, *(each.numpy() for each in (whole.dice, whole.iou, whole.lesion, whole.marked))]
+        return sum(each.nbytes for each in arrays)
 
     assert (size(8) - size(4)) / 8 <= 80
 

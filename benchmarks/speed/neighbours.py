@@ -4,9 +4,9 @@
 
 Draws random features and prints seconds, the peak of memory and the size of the problem as JSON. One run; the features
 lie on disk, memory-mapped, as `evaluate` has them. The search by details is done against as many training images, of
-`--images` phantoms, and `seconds in all` takes it to be as long for each of the queries. Reading is measured on files of
-as many noisy phantoms of `--side` px: their hash, and what the two descriptions read; it counts for queries and keys.
-Beside each time on the clock is that of the processors: beside other work the clock says little.
+`--images` phantoms, and `seconds in all` takes it to be as long for each of the queries. Reading is measured on files
+of as many noisy phantoms of `--side` px: their hash, and what the two descriptions read; it counts for queries and
+keys. Beside each time on the clock is that of the processors: beside other work the clock says little.
 """
 
 import argparse
@@ -102,11 +102,14 @@ def by_reading(images: int, side: int) -> Times:
         files = DataFolder(Path(folder)).images()
         with ThreadPoolExecutor() as pool:
 
+            def squares(resolution: int) -> None:
+                for start in range(0, images, 256):
+                    list(pool.map(lambda file: file.squared(resolution), files[start : start + 256]))
+
             def read() -> None:
                 contents(files)
-                for resolution in (copies.SIDE, SIDE):
-                    for start in range(0, images, 256):
-                        list(pool.map(lambda file: file.squared(resolution), files[start : start + 256]))
+                squares(copies.SIDE)
+                squares(SIDE)
 
             return {"reading": timed(read, images)[0]}
 
