@@ -4,12 +4,13 @@
     python benchmarks/experiments/first_stage.py DATA --out DIR --resolution 128 --stages linear learned --seeds 0 1 \
         --set first_stage.steps=1000
 
-DATA has the splits train and val; a training that was interrupted goes on in DIR. Without `--stages`, the linear one for patch sizes, channels, whitening and the
-latent error that the decoder expects. With them each named one as `pretrain` makes it, fitted to train and measured on
-val, with and without an error of 0.1 in the latents, as generated ones have: dB; sharpness and edge strength (real =
-1); the distance of ImageNet features (LPIPS's, on EfficientNet-Lite0 with equal weights) at the strides that training
-compares, and at stride 16, which it does not look at; how rough the latents are (squared difference of neighbours over
-variance, white noise: 2); and the seconds of the processor that this call took to make it.
+DATA has the splits train and val; a training that was interrupted goes on in DIR. Without `--stages`, the linear one
+for patch sizes, channels, whitening and the latent error that the decoder expects. With them each named one as
+`pretrain` makes it, fitted to train and measured on val, with and without an error of 0.1 in the latents, as generated
+ones have: dB; sharpness and edge strength (real = 1); the distance of ImageNet features (LPIPS's, on EfficientNet-Lite0
+with equal weights) at the strides that training compares, and at stride 16, which it does not look at; how rough the
+latents are (squared difference of neighbours over variance, white noise: 2); and the seconds of the processor that this
+call took to make it.
 """
 
 import argparse
