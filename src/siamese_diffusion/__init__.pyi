@@ -29,6 +29,7 @@ from siamese_diffusion.webapp.app import app as app
 __all__ = [
     "Config",
     "SiameseDiffusion",
+    "app",
     "check",
     "demo",
     "evaluate",
