@@ -12,8 +12,8 @@ from PIL import Image
 from test_hub import METRICS
 
 from siamese_diffusion import sample
-from siamese_diffusion.cards import MARK, model_card, note_evaluation, write_data_card, write_model_card
-from siamese_diffusion.config import load_config
+from siamese_diffusion.cards import MARK, data_card, model_card, note_evaluation, write_data_card, write_model_card
+from siamese_diffusion.config import dump_config, load_config
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.phantom import make_phantoms
 from siamese_diffusion.errors import InputError
@@ -72,6 +72,16 @@ class TestModel:
         shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
         (tmp_path / "run/summary.json").write_text('{"run": "x", "parameters": 5}')
         assert "an unknown number of pairs" in model_card(tmp_path / "run")
+
+    def test_several_classes_are_named(self, run: Path, drawn: Path, tmp_path: Path) -> None:
+        shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+        changed = load_config(run / "config.yaml", {"data.classes": ["adenoma=1", "serrated"]})
+        (tmp_path / "run/config.yaml").write_text(dump_config(changed))
+        assert "label maps: 0 background, 1 adenoma, 2 serrated." in model_card(tmp_path / "run")
+        shutil.copytree(drawn, tmp_path / "new")
+        about = json.loads((drawn / "card.json").read_text()) | {"classes": ["adenoma", "serrated"]}
+        (tmp_path / "new/card.json").write_text(json.dumps(about))
+        assert "(labels: 0 background, 1 adenoma, 2 serrated)" in data_card(tmp_path / "new")
 
     def test_somebody_elses_text_stays(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))

@@ -23,6 +23,7 @@ from siamese_diffusion.config import LoopConfig
 from siamese_diffusion.device import make_accelerator
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_json, read_jsonl, write_json
+from siamese_diffusion.log import Log
 from siamese_diffusion.loop import run
 from siamese_diffusion.optimizer import learning_rate_factor
 from siamese_diffusion.randomness import generator, rows_of_epochs
@@ -241,6 +242,15 @@ def test_a_checkpoint_with_a_weight_that_is_not_finite_is_not_loaded(tmp_path: P
     save_file(state, newest / name)
     with pytest.raises(InputError, match=rf"{name}: holds weights that are not finite .*; without .*{newest.name}"):
         train(tmp_path, resume=True)
+
+
+def test_the_log_does_without_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("siamese_diffusion.log.has_tensorboard", lambda: False)
+    log = Log(tmp_path, 0)
+    log.write(1, {"total": 0.5})
+    log.close()
+    assert read_jsonl(tmp_path / "log.jsonl") == [{"step": 1, "total": 0.5}]
+    assert not (tmp_path / "tensorboard").exists()
 
 
 def test_a_figure_that_is_not_finite_is_null_in_the_log(tmp_path: Path) -> None:

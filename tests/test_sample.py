@@ -1,6 +1,7 @@
 """Sampling: determinism, resume, provenance, guidance and solvers."""
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -237,3 +238,23 @@ def test_guidance_holds_between_its_noise_levels_only() -> None:
         found = predict(t, **on, interval=(0.2, 0.85))
         torch.testing.assert_close(found, predict(t, **(on if inside else off)))
     assert not torch.allclose(predict(300, **on), predict(300, **off))
+
+
+class TestCheckpoint:
+    """What `--checkpoint` takes."""
+
+    def test_a_run_its_pipeline_and_a_job_are_the_same(self, run: Path, tmp_path: Path) -> None:
+        (tmp_path / "job").mkdir()
+        shutil.copytree(run, tmp_path / "job/train", ignore=shutil.ignore_patterns("checkpoints", "cache"))
+        found = {load_trained(each).hash for each in (run, str(run), run / "pipeline", tmp_path / "job")}
+        assert found == {load_trained(run).hash}
+
+    def test_what_it_is_not_is_told(self, run: Path, backbone: Path, tmp_path: Path) -> None:
+        shutil.copytree(run, tmp_path / "begun", ignore=shutil.ignore_patterns("pipeline"))
+        for folder, words in (
+            (tmp_path / "begun", "training has not finished"),
+            (backbone, f"is a backbone; `train --backbone {backbone}` makes a run of it"),
+            (tmp_path, "not a run folder"),
+        ):
+            with pytest.raises(InputError, match=f"--checkpoint {folder}: {words}"):
+                load_trained(folder)

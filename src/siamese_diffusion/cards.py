@@ -44,6 +44,7 @@ def model_card(run: Path, name: str = "RUN") -> str:
     summary: dict[str, Any] = {"pairs": "an unknown number of", "held_out": 0, "verdicts": []}
     summary |= read_json(run / "summary.json", dict[str, Any])  # earlier versions noted less
     imported = "imported" in summary
+    classes = class_names(config)
     backbone = str(summary.get("backbone") or "")
     front: dict[str, Any] = {
         "license": "other",
@@ -60,7 +61,8 @@ def model_card(run: Path, name: str = "RUN") -> str:
         front,
         name=name,
         config=config,
-        label=config.data.label,
+        label=" and ".join(classes) or config.data.label,
+        classes=classes,
         summary=summary,
         data=_UNSAID | (summary.get("data") or {}),
         imported=imported,
@@ -92,7 +94,7 @@ def data_card(folder: Path) -> str:
         front,
         count=count,
         loose=loose,
-        about={"filtered": None, **about},
+        about={"filtered": None, "classes": [], **about},
         data=_UNSAID | (about.get("data") or {}),
         evaluation=_evaluation(folder),
     )
@@ -137,6 +139,12 @@ def flagged_copies(folder: Path, names: set[str] | None = None) -> list[str] | N
     if found is None:
         return None
     return [name for name in found["novelty"]["flagged"] if names is None or name in names]
+
+
+def class_names(config: Config) -> list[str]:
+    """Names of the classes that a mask has, where there are several."""
+    named = config.data.classes
+    return [] if isinstance(named, str) else [entry.partition("=")[0].strip() for entry in named]
 
 
 def _evaluation(folder: Path) -> dict[str, Any] | None:

@@ -197,7 +197,8 @@ def _card(
         "random_masks": options["--random-masks"],
         "into": "into" in options,
         "pairs": pairs,
-        "label": config.data.label,
+        "label": " and ".join(class_names(trained.config.data)) or config.data.label,
+        "classes": list(class_names(trained.config.data)),
         "sampler": origin_of(trained, config.sample)["sampler"],
         "seed": config.sample.seed,
     }

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from siamese_diffusion.cards import ABOUT, note_evaluation, write_data_card, write_model_card
+from siamese_diffusion.cards import ABOUT, EVALUATION, note_evaluation, write_data_card, write_model_card
 from siamese_diffusion.claim import marked_by
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.hashing import hash_weights
@@ -41,11 +41,11 @@ def note_in_cards(run: Path | None, synthetic: DataFolder, metrics: Mapping[str,
         write_data_card(synthetic.path)
 
 
-def hand_on(scores: Path, source: Path, out: Path, how: str) -> None:
+def hand_on(scores: Path | None, source: Path, out: Path, how: str) -> None:
     """The notes of drawn pairs, and what was found of them, for a folder that holds some of them.
 
     Args:
-        scores: folder of `evaluate`.
+        scores: folder of `evaluate`; None: what was noted of the pairs before, if anything.
         source: the pairs that were scored.
         out: the folder with those that were chosen.
         how: they were chosen, in words.
@@ -54,6 +54,9 @@ def hand_on(scores: Path, source: Path, out: Path, how: str) -> None:
         return  # not drawn by `sample`, or by an earlier version
     about = read_json(source / ABOUT, dict[str, Any])
     write_json(out / ABOUT, about | {"filtered": how})
-    metrics = read_json(scores / "metrics.json", dict[str, Any])
-    note_evaluation(out, metrics, source.resolve().name, str(about["checkpoint"]))
+    if scores is not None:
+        metrics = read_json(scores / "metrics.json", dict[str, Any])
+        note_evaluation(out, metrics, source.resolve().name, str(about["checkpoint"]))
+    elif (source / EVALUATION).exists():
+        write_json(out / EVALUATION, read_json(source / EVALUATION))
     write_data_card(out)

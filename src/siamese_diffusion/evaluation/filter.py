@@ -105,8 +105,7 @@ def filter_(
         how = [f"{what} {value:g}" for what, value in asked.items() if value is not None]
         how += ["no flagged copies"] if drop_flagged else []
         how += [f"{len(set(drop))} left out by hand"] if drop else []
-        if scores is not None:
-            hand_on(scores, scored.folder, out, f"{len(kept)} of {len(scored.pairs)}: {', '.join(how)}")
+        hand_on(scores, scored.folder, out, f"{len(kept)} of {len(scored.pairs)}: {', '.join(how)}")
     return {
         "out": str(out),
         "pairs": len(scored.pairs),

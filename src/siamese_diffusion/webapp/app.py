@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from siamese_diffusion.arguments import StrPath, to_path, to_path_or_none, to_paths
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.interrupt import STOPS
 from siamese_diffusion.progress import notify
@@ -16,12 +17,12 @@ OUT = Path("siamese-diffusion-app")
 
 
 def app(
-    run: Path | None = None,
-    data: Path | None = None,
-    pairs: Sequence[Path] = (),
-    network: Path | None = None,
-    scores: Path | None = None,
-    out: Path = OUT,
+    run: StrPath | None = None,
+    data: StrPath | None = None,
+    pairs: StrPath | Sequence[StrPath] = (),
+    network: StrPath | None = None,
+    scores: StrPath | None = None,
+    out: StrPath = OUT,
     listen: bool = False,
     password: str | None = None,
     port: int | None = None,
@@ -53,7 +54,15 @@ def app(
     from siamese_diffusion.webapp.serving import served
     from siamese_diffusion.webapp.workspace import Workspace
 
-    workspace = Workspace(out, run, data, pairs, network, scores)
+    out = to_path(out)
+    workspace = Workspace(
+        out,
+        to_path_or_none(run, "--run"),
+        to_path_or_none(data, "--data"),
+        to_paths(pairs, "--pairs"),
+        to_path_or_none(network, "--network"),
+        to_path_or_none(scores, "--scores"),
+    )
     stop = threading.Event()
     before: dict[int, Any] = {}
     with suppress(ValueError):  # not the main thread: whoever runs this one handles signals
