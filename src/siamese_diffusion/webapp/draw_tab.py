@@ -9,14 +9,14 @@ import gradio as gr
 import numpy as np
 
 from siamese_diffusion.config import load_config
-from siamese_diffusion.data.images import square
+from siamese_diffusion.data.images import Mask, square
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.settings import SampleConfig
 from siamese_diffusion.webapp import sketch
 from siamese_diffusion.webapp.context import Context
 from siamese_diffusion.webapp.desk import Desk, Row
 from siamese_diffusion.webapp.jobs import Job
-from siamese_diffusion.webapp.parts import failure, looked_at, note, plain, plain_stream, waiting
+from siamese_diffusion.webapp.parts import failure, looked_at, plain, plain_stream, waiting
 from siamese_diffusion.webapp.workspace import pick
 
 CARDS = 8
@@ -246,11 +246,13 @@ class DrawTab:
         if job.state == "done":
             yield {self.seed: after}
 
-    def _draw(self, job: Job, desk: Desk, run: Path, mask: Any, seeds: Sequence[int], settings: dict[str, Any]) -> None:
+    def _draw(
+        self, job: Job, desk: Desk, run: Path, mask: Mask, seeds: Sequence[int], settings: dict[str, Any]
+    ) -> None:
         """On the thread of the jobs."""
         job.step(0, 0, "loading the model")
         painter = self.context.painter
-        small = square(np.asarray(mask, np.bool_), painter.resolution(run), "squash")
+        small = square(mask, painter.resolution(run), "squash")
         if not small.any():
             raise InputError(f"what is painted vanishes at the model's {len(small)} pixels: paint it larger")
         painter.network()
@@ -363,6 +365,3 @@ class DrawTab:
 def _caption(row: Row) -> str:
     dice = "" if row["dice"] is None else f" · <b>Dice {row['dice']:.2f}</b>"
     return f"<p class='caption'>seed {row['seed']}{dice}</p>"
-
-
-__all__ = ["DrawTab", "note"]

@@ -14,7 +14,6 @@ from siamese_diffusion.webapp.parts import plain, plain_stream
 from siamese_diffusion.webapp.rate_tab import RateTab
 from siamese_diffusion.webapp.runs_tab import RunsTab
 from siamese_diffusion.webapp.segment_tab import SegmentTab
-from siamese_diffusion.webapp.workspace import PHANTOM
 
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 """Fonts of the reader's own system: none is fetched."""
@@ -75,13 +74,14 @@ def build(context: Context) -> Any:
             yield {tab: name}
             yield from draw.on_load(name)
 
-        def restore_others(name: str) -> dict[Any, Any]:
-            return {**data.on_load(), **segment.on_load(name), **runs.on_load(), **rate.on_load(name)}
-
         quiet = {"show_progress": "hidden", "concurrency_limit": None}
         page.load(plain_stream(restore), tab, [tab, *draw.restored], js=TAB, **quiet)
-        others = [*data.restored, *segment.restored, *runs.restored, *rate.restored]
-        page.load(plain(restore_others), tab, others, js=TAB, **quiet)
+        page.load(plain(data.on_load), None, data.restored, **quiet)
+        page.load(plain(rate.on_load), tab, rate.restored, js=TAB, **quiet)
+        if segment.restored:
+            page.load(plain(segment.on_load), tab, segment.restored, js=TAB, **quiet)
+        if runs.restored:
+            page.load(plain(runs.on_load), None, runs.restored, **quiet)
         pairs_shown.select(plain(pairs.on_select), [tab, pairs.folder], pairs.restored, **quiet)
         rate_shown.select(plain(rate.on_select), [rate.study, rate.synthetic], rate.restored, **quiet)
     return page
@@ -91,7 +91,7 @@ def _head(context: Context) -> str:
     models = context.workspace.models()
     label = next(iter(models))
     model = label if models[label] is None else f"the run {label}"
-    made_up = " Everything you see is made up: no patient's image is in it." if label == PHANTOM else ""
+    made_up = " Everything you see is made up: no patient's image is in it." if context.workspace.made_up else ""
     return (
         "<h1>Siamese-Diffusion</h1><p>Paint a lesion, see images of it, keep the good ones. "
         f"Drawing with {html.escape(model)}.{made_up}</p>"

@@ -318,8 +318,9 @@ def _crossed(picture: Pixels) -> Pixels:
 
     dim = (picture * 0.35 + 60).astype(np.uint8)
     height, width = dim.shape[:2]
-    for start, end in (((8, 8), (width - 8, height - 8)), ((width - 8, 8), (8, height - 8))):
-        cv2.line(dim, start, end, (225, 60, 60), max(3, height // 40), cv2.LINE_AA)
+    red, width_of_line = (225, 60, 60), max(3, height // 40)
+    cv2.line(dim, (8, 8), (width - 8, height - 8), red, width_of_line, cv2.LINE_AA)
+    cv2.line(dim, (width - 8, 8), (8, height - 8), red, width_of_line, cv2.LINE_AA)
     return dim
 
 

@@ -70,6 +70,11 @@ class Workspace:
             return _labelled([self._data])
         return {PHANTOMS: self.out / "phantoms"} if self.run is None else {}
 
+    @property
+    def made_up(self) -> bool:
+        """Whether every image is a phantom or drawn by the phantom model."""
+        return self.run is None and self._data is None and not self.given and self.scores is None
+
     def pair_folders(self) -> dict[str, Path]:
         """The folders of synthetic pairs by their labels: those given, and those saved here, newest first."""
         saved = [each for each in (self.out / PAIRS).glob("*") if (each / "pairs.jsonl").is_file()]
