@@ -951,7 +951,7 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 CHANGED = [
     pytest.param(ROOT / example, yaml.safe_load(re.sub("(?m)^    ", "", lines)), id=f"{page.stem}-{number}")
-    for page in sorted((ROOT / "docs/results").glob("*.md"))
+    for page in sorted((ROOT / "docs/results").rglob("*.md"))
     for number, (example, lines) in enumerate(
         re.findall(r"    # (\S+\.yaml), but.*:\n((?:    .*\n)+)", page.read_text())
     )

@@ -1,9 +1,9 @@
 """How the authors of each network train it: what `segment` uses for it where the user sets nothing else.
 
-Plain values over the defaults of `siamese_diffusion.settings.SegmentConfig`, which reads them; docs/segmentation.md has
-their sources. Steps are the authors' epochs over their training set: 128 of 1450 pairs (SANet), 99 and 31 of them with
-three sizes each (Polyp-PVT, CTNet), 100 of 1815 (plain U-Net). `smp` is a network of the user's choice, with this
-package's own recipe.
+Plain values over the defaults of `siamese_diffusion.settings.SegmentConfig`, which reads them; their sources are in
+docs/results/archive/networks.md. Steps are the authors' epochs over their training set: 128 of 1450 pairs (SANet), 99
+and 31 of them with three sizes each (Polyp-PVT, CTNet), 100 of 1815 (plain U-Net). `smp` is a network of the user's
+choice, with this package's own recipe.
 """
 
 from typing import Any

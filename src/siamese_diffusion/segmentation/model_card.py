@@ -32,7 +32,7 @@ _WEIGHTS_LICENCES = {
     "sanet": "see the model card of timm res2net50d.in1k",
     "unet": "see the model card of torchvision's ResNet-18",
 }
-"""Of the ImageNet weights that a network may begin with; docs/segmentation.md."""
+"""Of the ImageNet weights that a network may begin with; docs/networks.md."""
 
 
 def describe(
