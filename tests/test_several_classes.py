@@ -312,7 +312,7 @@ def test_maps_of_classes_at_the_size_of_their_image() -> None:
     maps = np.random.default_rng(0).random((3, 16, 16)).astype(np.float32)
     maps /= maps.sum(0)
     for fit in ("squash", "pad", "crop"):
-        found = at_size(maps, (20, 30), fit)  # type: ignore[arg-type]
+        found = at_size(maps, (20, 30), fit)
         assert found.shape == (3, 20, 30)
         np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
     assert found[0, 0, 0] == 1  # what crop cut off is background

@@ -47,6 +47,6 @@ def pack_generator(run: Path, target: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="of `train`, from the backbone that ships, or of `segment`")
+    parser.add_argument("run", type=Path, metavar="RUN", help="of `train` from the shipped backbone, or of `segment`")
     parser.add_argument("target", type=Path, metavar="TO", help="what is there already is replaced")
     main(**vars(parser.parse_args()))
