@@ -49,9 +49,21 @@ def shown_colours(count: int) -> NDArray[np.uint8]:
     return (hint_colours(count) * 255).round().astype(np.uint8)
 
 
-def count_of(mask: AnyMask, names: Sequence[str] = ()) -> int:
-    """How many classes a mask can hold: 1 for a boolean one."""
-    return 1 if mask.dtype == np.bool_ else max(2, len(names))
+_WORDS = ("red", "green", "blue", "yellow", "magenta", "cyan", "white")
+
+
+def legend(names: Sequence[str], true: str, seen: str) -> str:
+    """What the outlines of `pictures.outlines` are: of one class green and magenta, of several left and right.
+
+    Args:
+        names: of the classes; empty for one.
+        true, seen: what the first and the second mask are, "the true mask" and "what the network marks".
+    """
+    if not names:
+        return f"Green: {true}. Magenta: {seen}."
+    colours = [f"{name} {word}" for name, word in zip(names, _WORDS, strict=False)]
+    more = ", the others in colours of their own" if len(names) > len(_WORDS) else ""
+    return f"Left: {true}. Right: {seen}. Outlines: {', '.join(colours)}{more}."
 
 
 def planes(masks: AnyMask, count: int) -> NDArray[np.bool_]:

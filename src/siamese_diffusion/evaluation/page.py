@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from siamese_diffusion import pictures
 from siamese_diffusion.config import Config
+from siamese_diffusion.data.classes import legend
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.evaluation import gallery
 from siamese_diffusion.evaluation.compare import Comparison, Sets
@@ -145,9 +146,7 @@ def _fit(
         figures=[
             Figure(
                 pictures.png(pictures.grid(rows, captions, font=16)),
-                "Left: the mask asked for, a colour a class. Right: what the network sees."
-                if "classes" in fit
-                else "Green: the mask asked for. Magenta: what the network sees.",
+                legend(pairs[0].mask.decoding.class_names, "the mask asked for", "what the network sees"),
             ),
             Figure(histogram(series, "Dice"), "Dice of every pair with a lesion."),
         ],

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from siamese_diffusion import pictures
 from siamese_diffusion.config import Config
+from siamese_diffusion.data.classes import class_names, legend
 from siamese_diffusion.data.pairs import Pair
 from siamese_diffusion.differences import shown
 from siamese_diffusion.report import Figure, Section, Table, Verdict, percent, write_report
@@ -157,7 +158,8 @@ def _changes(out: Path, material: Material, config: Config, outcomes: Mapping[st
         )
     return Section(
         "Where do they differ?",
-        "Green: the true mask. Magenta: what the first training of an arm marks. The number is the change of the "
+        legend(class_names(config.data), "the true mask", "what the first training of an arm marks")
+        + " The number is the change of the "
         "Dice, x 100, mean over the trainings.",
         figures=figures,
     )

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from siamese_diffusion import pictures
 from siamese_diffusion.claim import Claim
 from siamese_diffusion.config import Config
+from siamese_diffusion.data.classes import class_names
 from siamese_diffusion.data.folds import apart_from, draw_folds
 from siamese_diffusion.data.images import square
 from siamese_diffusion.data.pairs import Pair
@@ -185,7 +186,9 @@ def _write_page(
     dice, iou = (np.array([float(row[name]) for row in scores]) for name in ("dice", "iou"))
     names = [pair.name for pair in pairs]
     tiles = partial(_tiles, out, pairs, config)
-    shown = page.Shown("out-of-fold images", names, dice, iou, found, tiles, f"{OUT_OF_FOLD}/scores.csv")
+    shown = page.Shown(
+        "out-of-fold images", names, dice, iou, found, tiles, f"{OUT_OF_FOLD}/scores.csv", class_names(config.data)
+    )
     rows = [
         [
             f"fold {row['fold']}",

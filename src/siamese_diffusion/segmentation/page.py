@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from siamese_diffusion import __version__, pictures
 from siamese_diffusion.config import Config
+from siamese_diffusion.data.classes import legend
 from siamese_diffusion.differences import over_images
 from siamese_diffusion.report import Figure, Section, Table, percent, reliability, write_report
 from siamese_diffusion.segmentation.findings import Findings
@@ -18,7 +19,7 @@ COLUMNS = 6
 MOST_ROWS = 50
 
 Tiles = Callable[[Sequence[int]], list[NDArray[np.uint8]]]
-"""Indices of images -> each with the outlines of its mask, green, and of what the network sees, magenta."""
+"""Indices of images -> each with the outlines of its mask and of what the network sees; see `pictures.outlines`."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Shown:
     tiles: Tiles
     table: str
     """The file that has all its images."""
+    classes: tuple[str, ...] = ()
+    """Names, where there are several."""
 
     @property
     def scored(self) -> NDArray[np.intp]:
@@ -184,7 +187,8 @@ def _images(one: Shown) -> Section:
     grid = pictures.grid([one.tiles(part) for part in parts], captions, font=16)
     return Section(
         f"The worst and the best images: {one.name}",
-        "Green: the true mask. Magenta: what the network marks. Look at the worst ones first: are the masks right? "
+        legend(one.classes, "the true mask", "what the network marks")
+        + " Look at the worst ones first: are the masks right? "
         "What do these images have in common?",
         figures=[Figure(pictures.png(grid), f"Above, the worst: {told[0]}. Below, the best: {told[-1]}.")],
     )

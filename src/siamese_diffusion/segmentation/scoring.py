@@ -133,6 +133,7 @@ def write_page(
             one.findings,
             partial(_tiles, network, one.pairs, config.segment),
             table,
+            class_names(config.data),
         )
         for name, one, table in named
     ]
