@@ -131,7 +131,7 @@ def _by_names(folder: Path, headers: Headers) -> tuple[Listing, dict[Path, Path]
 
 
 def _segmented(folder: Path, headers: Headers, settings: DataConfig, options: Options) -> Source:
-    wanted = () if settings.foreground == "any" else settings.foreground
+    wanted = () if settings.foreground == "any" else tuple(map(str, settings.foreground))
     marks = read_marks(headers.segmentations, headers.structures, headers.images, options, wanted)
     images = [image for image in headers.images if image.series in marks.series]
     options.left["images of series without segmentation"] += len(headers.images) - len(images)
