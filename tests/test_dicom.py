@@ -340,7 +340,7 @@ def test_segmentations_that_fit_nothing_are_refused(tmp_path: Path) -> None:
 
 # ---- structure sets --------------------------------------------------------------------------------------------------
 
-SPACED = {"PixelSpacing": [0.5, 2.0], "ImagePositionPatient": [-10, 5, 1]}
+SPACED: dict[str, Any] = {"PixelSpacing": [0.5, 2.0], "ImagePositionPatient": [-10, 5, 1]}
 """Pixels 2 mm wide and 0.5 mm high, the first one's centre at x = -10, y = 5."""
 
 

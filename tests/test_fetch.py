@@ -590,7 +590,8 @@ def test_stream_of_another_archive(
 
 def tarred(members: Sequence[tuple[str, bytes, bytes]], kind: str = "gz") -> bytes:
     content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode=f"w:{kind}") as file:
+    mode: Any = f"w:{kind}"
+    with tarfile.open(fileobj=content, mode=mode) as file:
         for name, body, type_ in members:
             member = tarfile.TarInfo(name)
             member.size, member.type, member.linkname = len(body), type_, "/etc/passwd"

@@ -527,7 +527,7 @@ def vessels(seed: int) -> NDArray[np.uint8]:
     return drawn
 
 
-def nuclei(seed: int) -> NDArray[np.uint8]:
+def crowded(seed: int) -> NDArray[np.uint8]:
     """Many small discs of four kinds that overlap."""
     random = np.random.default_rng(seed)
     drawn = np.zeros((200, 200), np.uint8)
@@ -546,7 +546,7 @@ def jagged(seed: int) -> NDArray[np.uint8]:
     return inside.astype(np.uint8) * 255
 
 
-@pytest.mark.parametrize("draw", [vessels, nuclei, jagged])
+@pytest.mark.parametrize("draw", [vessels, crowded, jagged])
 @pytest.mark.parametrize("kind", ["png", "jpg"])
 def test_rough_masks_are_no_photographs(tmp_path: Path, draw: Any, kind: str) -> None:
     for i in range(6):

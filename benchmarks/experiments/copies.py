@@ -184,13 +184,17 @@ if __name__ == "__main__":
     parser.add_argument("--train", type=int, default=200)
     parser.add_argument("--copies", type=int, default=60)
     parser.add_argument("--fresh", type=int, default=100)
+    parser.add_argument(
+        "--held-out", type=int, help="images; default: all of the other splits, or as many as fresh ones"
+    )
     parser.add_argument("--resolution", type=int, default=128)
     parser.add_argument("--imagenet", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.data is None:
         train, masks = drawn(1, options.train, options.resolution)
-        held_out, fresh = (drawn(seed, options.fresh, options.resolution)[0] for seed in (2, 3))
+        held_out = drawn(2, options.held_out or options.fresh, options.resolution)[0]
+        fresh = drawn(3, options.fresh, options.resolution)[0]
     else:
         folder = DataFolder(options.data)
         pairs = folder.pairs("train")
@@ -199,7 +203,7 @@ if __name__ == "__main__":
         train, masks = map(list, read_squared(pairs[: options.train], options.resolution))
         fresh = list(read_squared(pairs[-options.fresh :], options.resolution)[0])
         others = [pair for split in ("val", "test") for pair in folder.pairs(split)]
-        held_out = list(read_squared(others, options.resolution)[0])
+        held_out = list(read_squared(others[: options.held_out], options.resolution)[0])
     found = main(train, masks, held_out, fresh, options.copies)
     if options.imagenet:
         more = main(train, masks, held_out, fresh, options.copies, (views, imagenet()))
