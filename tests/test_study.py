@@ -859,6 +859,12 @@ def test_a_given_run_is_used_and_known_by_its_content(write: Callable[..., Path]
             study(write(arms={"real": None, "siamese": {"run": f"runs/{name}"}}), tmp_path / "out", dry_run=True)
 
 
+def test_a_misspelt_backbone_is_told(write: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match=r"data\.discs\.backbone = smal: no such folder; did you mean small\?"):
+        load_study(write(data={"discs": {"train": "discs", "backbone": "smal"}}))
+    assert load_study(write(data={"discs": {"train": "discs", "backbone": "some/hub-id"}})).file.data["discs"].backbone
+
+
 def test_a_given_backbone_is_known_by_its_content(write: Callable[..., Path], calls: Calls, tmp_path: Path) -> None:
     weights = tmp_path / "base" / "backbone" / "unet.safetensors"
     weights.parent.mkdir(parents=True)

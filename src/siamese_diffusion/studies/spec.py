@@ -21,6 +21,7 @@ from siamese_diffusion.config import (
 from siamese_diffusion.config import nested as nested_settings
 from siamese_diffusion.data.masks import MASK_RECIPES
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.hub import require_source
 from siamese_diffusion.segmentation.figures import METRICS
 from siamese_diffusion.studies.schema import ArmEntry, DataSource, StudyFile, parse
 
@@ -128,6 +129,10 @@ def load_study(path: Path, folders: dict[str, Path] | None = None, workers: int 
         )
     file = file.model_copy(update={"data": {name: _located(entry, path.parent) for name, entry in file.data.items()}})
     origin = str(path)
+    for name, entry in file.data.items():
+        if "/" in entry.backbone:  # may be made before the study is run
+            continue
+        require_source(entry.backbone, f"{origin}: data.{name}.backbone =", ("small", "sd15", SHIPPED))
     values = merge(_preset(file.preset, origin), nested(file.settings, f"{origin}: settings"))
     _check_settings(file, values, origin)
     arms = tuple(arm for name, entry in file.arms.items() for arm in _arms(name, entry, path.parent, origin))
