@@ -99,7 +99,8 @@ def imagenet() -> Views:
     """Pooled features of EfficientNet-Lite0 of the images at their own size, (N, F, 1280)."""
     import timm
 
-    from siamese_diffusion.segmentation.networks.encoder_weights import PACKAGES, source_of
+    from siamese_diffusion.imagenet import PACKAGES
+    from siamese_diffusion.segmentation.networks.encoder_weights import source_of
     from siamese_diffusion.tensors import read_tensors, state_of
 
     (package,) = PACKAGES.values()
