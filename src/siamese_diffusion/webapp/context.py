@@ -13,8 +13,8 @@ from siamese_diffusion.errors import InputError
 from siamese_diffusion.webapp.drawing import Painter
 from siamese_diffusion.webapp.jobs import Jobs
 from siamese_diffusion.webapp.pair_set import PairSet
-from siamese_diffusion.webapp.parts import THUMBNAIL, looked_at
 from siamese_diffusion.webapp.phantom import phantom_run
+from siamese_diffusion.webapp.shown import THUMBNAIL, looked_at
 from siamese_diffusion.webapp.workspace import Workspace
 
 

@@ -16,7 +16,8 @@ from siamese_diffusion.webapp import sketch
 from siamese_diffusion.webapp.context import Context
 from siamese_diffusion.webapp.desk import Desk, Row
 from siamese_diffusion.webapp.jobs import Job
-from siamese_diffusion.webapp.parts import failure, looked_at, plain, plain_stream, waiting
+from siamese_diffusion.webapp.parts import failure, plain, plain_stream, waiting
+from siamese_diffusion.webapp.shown import looked_at
 from siamese_diffusion.webapp.workspace import pick
 
 CARDS = 8
@@ -142,7 +143,14 @@ class DrawTab:
                 format="jpeg",
             )
             with gr.Row():
-                self.name = gr.Textbox("drawn-pairs", label="Name of the folder", max_length=64, scale=3, min_width=160)
+                self.name = gr.Textbox(
+                    "drawn-pairs",
+                    label="Name of the folder",
+                    max_length=64,
+                    scale=3,
+                    elem_id="saved-name",
+                    min_width=160,
+                )
                 self.save = gr.Button("Save kept pairs", variant="primary", scale=1, min_width=140)
         self.saved = gr.HTML("", elem_id="saved")
 
@@ -363,5 +371,5 @@ class DrawTab:
 
 
 def _caption(row: Row) -> str:
-    dice = "" if row["dice"] is None else f" · <b>Dice {row['dice']:.2f}</b>"
+    dice = "" if row["dice"] is None else f"<br><b>Dice {row['dice']:.2f}</b>"
     return f"<p class='caption'>seed {row['seed']}{dice}</p>"

@@ -12,7 +12,8 @@ from siamese_diffusion.data.images import Pixels
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.webapp.context import Context
 from siamese_diffusion.webapp.pair_set import FLAGGED, SORTS, Entry, PairSet, Wish
-from siamese_diffusion.webapp.parts import looked_at, note, plain
+from siamese_diffusion.webapp.parts import note, plain
+from siamese_diffusion.webapp.shown import looked_at
 from siamese_diffusion.webapp.workspace import pick
 
 PAGE = 48
@@ -31,8 +32,12 @@ class PairsTab:
         self.empty = gr.HTML("", visible=False)
         with gr.Column() as self.all:
             self._choice()
-            self._gallery()
-            self._one()
+            with gr.Row(equal_height=False):
+                with gr.Column(scale=7, min_width=320):
+                    self._gallery()
+                with gr.Column(scale=4, min_width=320, visible=False, elem_id="one-pair") as self.one:
+                    self._one()
+            self._writing()
         self._events()
 
     def _choice(self) -> None:
@@ -73,8 +78,12 @@ class PairsTab:
         with gr.Row():
             self.before = gr.Button("Earlier pairs", size="sm", min_width=100)
             self.after = gr.Button("Further pairs", size="sm", min_width=100)
+
+    def _writing(self) -> None:
         with gr.Row():
-            self.name = gr.Textbox("good-pairs", label="Name of the folder", max_length=64, scale=3, min_width=160)
+            self.name = gr.Textbox(
+                "good-pairs", label="Name of the folder", max_length=64, scale=3, elem_id="subset-name", min_width=160
+            )
             self.write = gr.Button("Write the subset", variant="primary", scale=1, min_width=140)
         self.anyway = gr.Checkbox(
             False, label="Choose by mask fit even where it is no better than chance", container=False, visible=False
@@ -82,21 +91,16 @@ class PairsTab:
         self.written = gr.HTML("", elem_id="written")
 
     def _one(self) -> None:
-        with gr.Column(visible=False, elem_id="one-pair") as self.one:
-            self.shown = gr.Textbox("", visible=False)
-            self.facts = gr.Markdown("")
-            self.dropped = gr.Checkbox(False, label="Drop this pair", elem_id="drop-this")
-            with gr.Row():
-                self.pair = gr.Image(
-                    label="The pair", interactive=False, buttons=["fullscreen"], format="png", min_width=240
-                )
-                self.nearest = gr.Image(
-                    label="The nearest real image",
-                    interactive=False,
-                    buttons=["fullscreen"],
-                    format="png",
-                    min_width=240,
-                )
+        self.shown = gr.Textbox("", visible=False)
+        with gr.Row():
+            self.pair = gr.Image(
+                label="The pair", interactive=False, buttons=["fullscreen"], format="png", min_width=150
+            )
+            self.nearest = gr.Image(
+                label="Nearest real image", interactive=False, buttons=["fullscreen"], format="png", min_width=150
+            )
+        self.dropped = gr.Checkbox(False, label="Drop this pair", elem_id="drop-this")
+        self.facts = gr.Markdown("")
 
     def _events(self) -> None:
         wish = [self.sort, self.min_dice, self.max_boundary, self.flagged, self.group, self.label]
@@ -117,8 +121,13 @@ class PairsTab:
         self.restored = [self.empty, self.all, self.folder, *whole]
         self.folder.input(plain(self.on_folder), [self.tab, self.folder], whole, show_progress="hidden")
         for each in wish:
-            listen = each.release if isinstance(each, gr.Slider) else each.input
-            listen(plain(self.on_wish), [*self.asked, self.outlines], page, show_progress="hidden")
+            each.input(
+                plain(self.on_wish),
+                [*self.asked, self.outlines],
+                page,
+                show_progress="hidden",
+                trigger_mode="always_last",
+            )
         self.outlines.input(plain(self.on_move(0)), [*self.asked, self.outlines, self.at], page, show_progress="hidden")
         self.before.click(
             plain(self.on_move(-PAGE)), [*self.asked, self.outlines, self.at], page, show_progress="hidden"
@@ -269,8 +278,7 @@ class PairsTab:
         image, mask = entry.pair.read()
         real = found.real().get(entry.nearest) if entry.nearest is not None else None
         beside = None if real is None else looked_at(_flipped(real.image.read(), entry.flip), side=LARGE)
-        turned = "" if entry.flip == "none" else f", flipped: {entry.flip}"
-        label = f"The nearest real image: {entry.nearest}{turned}"
+        label = "Nearest real image" + ("" if entry.flip == "none" else ", flipped")
         return {
             self.one: gr.update(visible=True),
             self.shown: entry.name,

@@ -1,4 +1,4 @@
-"""What the tabs share: errors as one line, pictures as they are shown, progress, and how a folder is looked through."""
+"""What the tabs share: errors as one line, the progress of jobs, and reports within the page."""
 
 import functools
 import html
@@ -8,19 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import gradio as gr
-import numpy as np
-from PIL import Image, ImageFilter
 
-from siamese_diffusion import pictures
-from siamese_diffusion.data.images import Mask, Pixels
 from siamese_diffusion.errors import InputError, reason
 from siamese_diffusion.webapp.jobs import Job, Jobs
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-SHOWN = 384
-"""Pixels of the longer side of an image that is looked at."""
-THUMBNAIL = 200
 
 
 def plain(function: Function) -> Function:
@@ -66,28 +58,6 @@ def told(error: Exception) -> gr.Error:
 def failure(message: str) -> gr.Error:
     """A line that stays until it is read."""
     return gr.Error(html.escape(message), duration=None, title="This did not work", print_exception=False)
-
-
-def looked_at(image: Pixels, asked: Mask | None = None, seen: Mask | None = None, side: int = SHOWN) -> Pixels:
-    """An image (H, W, 3) at the size at which it is looked at, with the outline of the mask asked for in green and that
-    of what a network sees in magenta."""
-    height, width = image.shape[:2]
-    scale = side / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    shown = np.array(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
-    for mask, colour in ((asked, pictures.GREEN), (seen, pictures.MAGENTA)):
-        if mask is not None and mask.any():
-            shown = pictures.outline(shown, _enlarged(mask, size), colour, max(2, round(side / 130)))
-    return shown
-
-
-def _enlarged(mask: Mask, size: tuple[int, int]) -> Mask:
-    """A mask (H, W) at another size, without the steps of its pixels."""
-    grey = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BICUBIC)
-    larger = size[0] / mask.shape[1]
-    if larger > 1.5:
-        grey = grey.filter(ImageFilter.GaussianBlur(0.6 * larger))
-    return np.asarray(grey) >= 128
 
 
 def waiting(jobs: Jobs, job: Job | None) -> str:

@@ -12,8 +12,9 @@ from PIL import Image
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.reader_study.rating import PAGE, render_scores
 from siamese_diffusion.webapp.context import Context
-from siamese_diffusion.webapp.parts import looked_at, note, plain
+from siamese_diffusion.webapp.parts import note, plain
 from siamese_diffusion.webapp.ratings import ORIGIN, QUALITY, ReaderStudy, clean, make
+from siamese_diffusion.webapp.shown import looked_at
 from siamese_diffusion.webapp.workspace import STUDIES, pick
 
 LARGE = 480

@@ -50,6 +50,7 @@ class RunsTab:
             self.grids = gr.Gallery(
                 label="Samples while it trains: masks, what is drawn for them, real images",
                 columns=1,
+                elem_id="grids",
                 height="auto",
                 object_fit="contain",
                 buttons=["fullscreen"],

@@ -16,6 +16,7 @@ from siamese_diffusion.data.decoding import Decoding
 from siamese_diffusion.data.images import SUFFIXES, Mask, Pixels
 from siamese_diffusion.errors import InputError, brief
 from siamese_diffusion.files import read_csv, to_csv, write_text, write_whole
+from siamese_diffusion.webapp.shown import looked_at
 
 TABLE = "predictions.csv"
 COLUMNS = ("name", "width", "height", "area", "share", "components")
@@ -121,8 +122,8 @@ def views(out: Path, name: str) -> list[tuple[Pixels, str]]:
     return [
         (image, "image"),
         (_small(mask), "mask"),
-        (_small(_read(out / "overlays" / f"{name}.jpg")), "overlay"),
-        (_heat(_small(_read(out / "probabilities" / f"{name}.png"))[..., 0]), "probability: yellow is certain"),
+        (looked_at(image, mask[..., 0] > 127, side=512), "overlay"),
+        (_heat(_small(_read(out / "probabilities" / f"{name}.png"))[..., 0]), "probability"),
     ]
 
 

@@ -11,9 +11,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from siamese_diffusion.data.images import Mask, Pixels, square
+from siamese_diffusion.data.images import Mask, Pixels
 from siamese_diffusion.data.opening import decoded
 from siamese_diffusion.errors import InputError
+from siamese_diffusion.webapp.shown import enlarged
 
 SIDE = 512
 """Pixels of the side that is painted on."""
@@ -76,7 +77,7 @@ def to_picture(labels: Pixels, classes: Sequence[Class]) -> str:
 
 def from_mask(mask: Mask) -> Pixels:
     """Labels (S, S) of a mask (H, W) of any shape, which is squashed to the square."""
-    return square(mask, SIDE, "squash").astype(np.uint8)
+    return enlarged(mask, (SIDE, SIDE)).astype(np.uint8)
 
 
 def part(name: str) -> str:
