@@ -19,6 +19,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from campaign import forks
 
@@ -29,6 +30,7 @@ BACKBONE, ENCODER = "faults/backbone", "timm/test_resnet.r160_in1k"
 """Repositories, `backbone` as `pretrain` writes it, and random weights of timm's smallest encoder."""
 
 _FILE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+_LISTED = re.compile(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/[^/]+)?")
 _COMMIT = "0" * 40
 
 
@@ -54,11 +56,15 @@ class _Hub(http.server.SimpleHTTPRequestHandler):
             file = Path(self.directory, path.lstrip("/"))
         if path == "/":
             self._send(200, b"", {}, body)
+        elif (named := _LISTED.fullmatch(path)) is not None and (top := Path(self.directory, "hub", named[1])).is_dir():
+            listed = _listed(named[1], top, as_tree=named[2] == "tree")
+            self._send(200, json.dumps(listed).encode(), {"X-Repo-Commit": _COMMIT}, body)
         elif file.is_file():
             self._send_file(file, body)
         else:
-            headers = {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": _COMMIT}
-            self._send(404, json.dumps({"error": "Entry not found"}).encode(), headers, body)
+            what = "RepoNotFound" if path.startswith("/api/") else "EntryNotFound"
+            headers = {"X-Error-Code": what, "X-Repo-Commit": _COMMIT}
+            self._send(404, json.dumps({"error": what}).encode(), headers, body)
 
     def _send_file(self, file: Path, body: bool) -> None:
         content = file.read_bytes()
@@ -79,6 +85,18 @@ class _Hub(http.server.SimpleHTTPRequestHandler):
         if body:
             with contextlib.suppress(OSError):  # a client that was killed
                 self.wfile.write(content)
+
+
+def _listed(name: str, folder: Path, as_tree: bool) -> Any:
+    """What the hub says of a repository: its files with their sizes, or itself with their names."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not as_tree:
+        siblings = [{"rfilename": path.relative_to(folder).as_posix()} for path in files]
+        return {"id": name, "sha": _COMMIT, "siblings": siblings}
+    return [
+        {"type": "file", "path": path.relative_to(folder).as_posix(), "size": path.stat().st_size, "oid": _COMMIT}
+        for path in files
+    ]
 
 
 @contextlib.contextmanager
