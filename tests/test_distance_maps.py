@@ -9,7 +9,7 @@ ROWS, COLUMNS = np.mgrid[:SIZE, :SIZE] + 0.5
 
 
 def disc(y: float, x: float, radius: float) -> np.ndarray:
-    return (ROWS - y) ** 2 + (COLUMNS - x) ** 2 < radius**2
+    return np.asarray(np.hypot(ROWS - y, COLUMNS - x) < radius)
 
 
 def there_and_back(labels: Labels, classes: int) -> Labels:

@@ -251,7 +251,8 @@ def train_masks(
 def sample(
     checkpoint: Annotated[str, Option(help="A finished run of `train` or `run`, or a hub id.", metavar="RUN")],
     masks: Annotated[
-        str, Option(help="Folder of masks, or of pairs; a hub id; or a run of `train-masks`, a prior.", metavar="FOLDER")
+        str,
+        Option(help="Folder of masks, or of pairs; a hub id; or a run of `train-masks`, a prior.", metavar="FOLDER"),
     ],
     out: Out,
     count: Annotated[

@@ -94,7 +94,7 @@ def layouts_of(labels: Labels, classes: int) -> Layouts:
     line = [(np.arange(side) + 0.5) / side for side in labels.shape[1:]]
     count = lesion.sum((1, 2))
     across, down = lesion.sum(1) @ line[1] / count, lesion.sum(2) @ line[0] / count
-    sides = np.stack([lesion[:, :, 0], lesion[:, :, -1], lesion[:, 0], lesion[:, -1]], 1).any(2)
+    sides = np.stack([side.any(1) for side in (lesion[:, :, 0], lesion[:, :, -1], lesion[:, 0], lesion[:, -1])], 1)
     parts = [
         max(1, int((np.bincount(label(one, np.ones((3, 3)))[0].ravel())[1:] >= SPECK * one.size).sum()))
         for one in lesion

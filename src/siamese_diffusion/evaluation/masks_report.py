@@ -8,7 +8,6 @@ found, and what is good would hang on how many were drawn.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
