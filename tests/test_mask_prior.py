@@ -274,6 +274,7 @@ class TestTrainMasks:
             "Are the drawn masks like real ones, and new?",
             "Was training long enough?",
         ]
+        assert "train_masks.sample_every" in result["verdicts"][1]["because"]
         assert len(DataFolder(learned / "drawn").masks()) == 6
         page = (learned / "report.html").read_text()
         assert "Are the drawn masks like real ones" in page

@@ -232,7 +232,7 @@ def _judge(
         "steps": settings.steps,
     }
     looks = {int(row["step"]): row for row in map(dict, read_jsonl(out / "log.jsonl")) if "seen" in row}
-    verdicts = [Verdict(**metrics["verdict"]), long_enough(looks)]
+    verdicts = [Verdict(**metrics["verdict"]), long_enough(looks, "train_masks", "masks")]
     masks_page.write(out / "report.html", metrics, sets, classes, verdicts[1:], "train-masks")
     write_json(out / "metrics.json", metrics)
     return verdicts, metrics
