@@ -16,7 +16,7 @@ from tiny import TINY
 from siamese_diffusion.config import Config, build_config, update
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.diffusion import mask_prior
-from siamese_diffusion.diffusion.distance_maps import to_labels
+from siamese_diffusion.diffusion.distance_maps import to_labels, to_maps
 from siamese_diffusion.diffusion.drawn_masks import TRIES, Condition, draw_masks, parse_condition
 from siamese_diffusion.diffusion.layouts import Layouts, layouts_of
 from siamese_diffusion.diffusion.mask_prior import (
@@ -39,7 +39,7 @@ SETTINGS = build_config(TINY, "tests").train_masks
 
 
 def disc(y: float, x: float, radius: float) -> np.ndarray:
-    return (ROWS - y) ** 2 + (COLUMNS - x) ** 2 < radius**2
+    return np.asarray(np.hypot(ROWS - y, COLUMNS - x) < radius)
 
 
 def discs(count: int, seed: int = 0, classes: int = 1) -> np.ndarray:
@@ -136,7 +136,7 @@ class TestNetwork:
         prior, data = begin(settings, discs(30), 1)
         assert data.components.shape == (30 * mask_prior.VARIANTS, 64)
         assert float(data.components.std(0)[0]) == pytest.approx(1, rel=0.05)
-        maps = torch.from_numpy(mask_prior.to_maps(discs(30), 1, settings.side))
+        maps = torch.from_numpy(to_maps(discs(30), 1, settings.side))
         assert torch.allclose(prior.decode(prior.encode(maps)), maps, atol=1e-3)
 
     def test_training_batches_do_not_hang_on_how_they_are_divided(self) -> None:
@@ -153,12 +153,14 @@ class TestNetwork:
         losses = prior(**data.batch(0, range(4), SETTINGS, 1000))
         losses.total.backward()
         assert torch.isfinite(losses.total)
-        assert all(torch.isfinite(parameter.grad).all() for parameter in prior.parameters())
+        gradients = [parameter.grad for parameter in prior.parameters()]
+        assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
         with torch.no_grad():
             maps = prior.eval().draw(prior.layouts.rows(slice(5)), [(i,) for i in range(5)], 0, 2)
         assert maps.shape == (5, classes, 8, 8)
         labels = to_labels(maps, SIZE)
-        assert (labels.shape, labels.dtype) == ((5, SIZE, SIZE), np.uint8)
+        assert labels.shape == (5, SIZE, SIZE)
+        assert labels.dtype == np.uint8
         assert labels.max() <= classes
 
     @torch.no_grad()
@@ -193,7 +195,8 @@ class TestNetwork:
         save_prior(prior, ["polyp"], "squash", tmp_path)
         note, weights = tmp_path / "prior/prior.json", tmp_path / "prior/model.safetensors"
         whole = json.loads(note.read_text())
-        for damage in ({"areas": [[0.1]]}, {"areas": []}, {"sides": "no"}, {"parts": None}):
+        damages: tuple[dict[str, Any], ...] = (*({"areas": [[0.1]]}, {"areas": []}, {"sides": "no"}, {"parts": None}),)
+        for damage in damages:
             note.write_text(json.dumps({**whole, **damage}))
             with pytest.raises(InputError, match=r"prior\.json"):
                 load_prior(tmp_path)

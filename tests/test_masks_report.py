@@ -1,6 +1,7 @@
 """`evaluate --masks`."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_what_is_wrong_is_a_line(folders: tuple[Path, Path, Path], tmp_path: Pat
     drawn, real, held = folders
     empty = mask_folder(tmp_path / "empty", np.zeros((4, 32, 32), np.uint8))
     out = tmp_path / "out"
-    for arguments, words in (
+    wrong: tuple[tuple[Callable[[], object], str], ...] = (
         (lambda: evaluate(real, None, out), "give --synthetic, a folder of pairs, or --masks"),
         (lambda: evaluate(real, drawn, out, masks=drawn), "and not both"),
         (lambda: evaluate(real, drawn, out, held_out=held), "--held-out: goes with --masks"),
@@ -77,9 +78,10 @@ def test_what_is_wrong_is_a_line(folders: tuple[Path, Path, Path], tmp_path: Pat
         (lambda: evaluate(real, None, out, SETTINGS, masks=drawn, held_out=real), "each of its masks is a training"),
         (lambda: evaluate(real, None, tmp_path / "o", SETTINGS, masks=empty), "0 masks with a lesion"),
         (lambda: evaluate(real, None, drawn / "in", Config(), masks=drawn), "lies inside --masks"),
-    ):
+    )
+    for call, words in wrong:
         with pytest.raises(InputError, match=words) as refused:
-            arguments()
+            call()
         assert "\n" not in str(refused.value)
     assert not out.exists()
 

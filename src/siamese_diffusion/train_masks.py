@@ -125,8 +125,8 @@ def _choose(folder: DataFolder, config: Config) -> tuple[list[MaskFile], list[Ma
     chosen = [mask for _, mask in folder.masks(data.split, data.limit, data.limit_seed)]
     held = [mask for _, mask in other_masks(folder, chosen)]
     if not held and len(chosen) >= ENOUGH and settings.set_aside > 0:
-        order = torch.randperm(len(chosen), generator=generator(settings.seed, 5)).tolist()
-        apart = set(order[: round(settings.set_aside * len(chosen))])
+        drawn = torch.randperm(len(chosen), generator=generator(settings.seed, 5)).tolist()
+        apart = set(drawn[: round(settings.set_aside * len(chosen))])
         held = [chosen[i] for i in sorted(apart)]
         chosen = [mask for i, mask in enumerate(chosen) if i not in apart]
         progress.notify(

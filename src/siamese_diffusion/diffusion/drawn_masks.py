@@ -172,8 +172,121 @@ class PriorMasks:
         prior, steps = self.learned.prior.to(device), self.learned.config.train_masks.draw_steps
         self._drawn = draw_masks(prior, self.count, self.seed, self.size, steps, self.condition)
 
-    def mask(self, number: int) -> tuple[AnyMask, dict[str, Any]]:
-        """A mask (R, R), boolean or of several classes a label map, and what its pair's row says of it."""
+    def mask(self, number: int, size: int) -> AnyMask:
+        """A mask (size, size), boolean or of several classes a label map."""
+        assert self._drawn is not None
+        labels = self._drawn.labels([number], size)[0]
+        return labels if len(self.learned.classes) > 1 else labels > 0
+
+    def told(self, number: int) -> dict[str, Any]:
+        """What the row of its pair says of how it came about."""
+        assert self._drawn is not None
+        asked = {} if self.condition == EVERY else {"condition": str(self.condition)}
+        told = {"recipe": "prior", "prior": self.learned.hash, "seed": self.seed, "number": number}
+        return {**told, "tries": self._drawn.tries[number], **asked}
+
+
+@dataclass(frozen=True)
+class DrawnMasks:
+    """N masks as distance maps, and how they came about."""
+
+    maps: Tensor  # (N, K, s, s), 16 bits
+    tries: list[int]
+    """How often each was drawn."""
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def labels(self, rows: Sequence[int] | slice, size: int) -> Labels:
+        """Label maps uint8 (n, size, size) of some of them."""
+        return to_labels(self.maps[rows], size)
+
+
+@torch.no_grad()
+def draw_masks(
+    prior: MaskPrior, count: int, seed: int, size: int, steps: int, condition: Condition = EVERY
+) -> DrawnMasks:
+    """Draw masks, each with a lesion of at least 16 pixels, and of the area asked for, at `size` pixels a side.
+
+    Args:
+        prior: in eval mode, on its device.
+        count: of masks.
+        seed: of all draws.
+        size: pixels a side at which they will be written.
+        steps: of the solver.
+        condition: the range of areas.
+
+    Raises:
+        InputError: no training mask has such areas, or some mask is outside the range after `TRIES` draws.
+    """
+    require_seen(condition, prior.layouts)
+    maps = torch.zeros(count, prior.classes, prior.side, prior.side, dtype=torch.float16)
+    tries = [0] * count
+    left = list(range(count))
+    with progress.bar() as shown:
+        task = shown.add_task("drawing masks", total=count)
+        for attempt in range(TRIES):
+            failed: list[int] = []
+            for start in range(0, len(left), TOGETHER):
+                batch = left[start : start + TOGETHER]
+                wanted = together([_layout(prior.layouts, condition, seed, i, attempt) for i in batch])
+                drawn = prior.draw(wanted, [(i, attempt) for i in batch], seed, steps).half().cpu()
+                good = _fits(to_labels(drawn, size), condition)
+                for place, (i, fits) in enumerate(zip(batch, good, strict=True)):
+                    maps[i], tries[i] = drawn[place], attempt + 1
+                    failed += [] if fits else [i]
+                shown.advance(task, int(good.sum()))
+            left = failed
+            if not left:
+                return DrawnMasks(maps, tries)
+    what, how = ("the prior", "without a lesion") if condition == EVERY else (f"--condition {condition}", "outside")
+    raise InputError(
+        f"{what}: {len(left)} of {count} masks are still {how} after {TRIES} draws; train the prior longer "
+        "(train_masks.steps), or ask for a wider range"
+    )
+
+
+class PriorMasks:
+    """The masks that `sample` asks a prior for: named at once, drawn when `draw` is called.
+
+    Args:
+        learned: the prior.
+        count: of masks.
+        seed: of all draws.
+        size: pixels a side.
+        condition: the range of areas.
+    """
+
+    def __init__(self, learned: LearnedPrior, count: int, seed: int, size: int, condition: Condition) -> None:
+        self.learned, self.count, self.seed, self.size, self.condition = learned, count, seed, size, condition
+        self._drawn: DrawnMasks | None = None
+
+    @property
+    def named(self) -> "list[tuple[str, str, DrawnMask]]":
+        """Of each mask the name of its pair, what the pair's row calls its source, and the mask itself."""
+        return [
+            (f"drawn-{i:05d}", f"prior {self.learned.hash}, seed {self.seed}, mask {i}", DrawnMask(self, i))
+            for i in range(self.count)
+        ]
+
+    @property
+    def noted(self) -> dict[str, Any]:
+        """For the claim."""
+        return {"prior": self.learned.hash, "--count": self.count, "--condition": str(self.condition)}
+
+    def draw(self, device: torch.device) -> None:
+        """Draw them, on a device; errors as in `draw_masks`."""
+        prior, steps = self.learned.prior.to(device), self.learned.config.train_masks.draw_steps
+        self._drawn = draw_masks(prior, self.count, self.seed, self.size, steps, self.condition)
+
+    def mask(self, number: int, size: int) -> AnyMask:
+        """A mask (size, size), boolean or of several classes a label map."""
+        assert self._drawn is not None
+        labels = self._drawn.labels([number], size)[0]
+        return labels if len(self.learned.classes) > 1 else labels > 0
+
+    def told(self, number: int) -> dict[str, Any]:
+        """What the row of its pair says of how it came about."""
         assert self._drawn is not None
         asked = {} if self.condition == EVERY else {"condition": str(self.condition)}
         told = {"recipe": "prior", "prior": self.learned.hash, "seed": self.seed, "number": number}
@@ -190,8 +303,12 @@ class DrawnMask:
     number: int
 
     def drawn(self) -> tuple[AnyMask, dict[str, Any]]:
+        """The mask at the size for which it was drawn, and what its pair's row says of it."""
+        return self.squared(self.masks.size), self.masks.told(self.number)
+
+    def squared(self, resolution: int) -> AnyMask:
         """See `PriorMasks.mask`."""
-        return self.masks.mask(self.number)
+        return self.masks.mask(self.number, resolution)
 
 
 def prior_of(

@@ -61,8 +61,9 @@ class _Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.told = nn.Linear(width, 2 * width)
-        self.inner = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        nn.init.zeros_(self.inner[2].weight)
+        last = nn.Linear(width, width)
+        nn.init.zeros_(last.weight)
+        self.inner = nn.Sequential(nn.Linear(width, width), nn.SiLU(), last)
 
     def forward(self, features: Tensor, told: Tensor) -> Tensor:
         scale, shift = self.told(told).chunk(2, 1)
@@ -80,6 +81,7 @@ class MaskPrior(nn.Module):
 
     mean: Tensor  # (K s s)
     basis: Tensor  # (n, K s s), a component times what makes it one in the network
+    lengths: Tensor  # (n,), that factor
 
     def __init__(self, settings: MaskPriorConfig, layouts: Layouts) -> None:
         super().__init__()
@@ -294,7 +296,7 @@ def load_prior(run: Path) -> LearnedPrior:
         raise InputError(f"--masks {run}: this prior is not learned yet; run `train-masks` again with --resume")
     note = read_json(folder / NOTE, _Note)
     config = load_config(run / "config.yaml")
-    layouts = Layouts(*(np.array(note[name], np.float64) for name in ("areas", "places", "sides", "parts")))  # type: ignore[literal-required]
+    layouts = Layouts(*(np.array(note[name], np.float64) for name in ("areas", "places", "sides", "parts")))
     count = len(layouts.areas)
     shapes = (count, len(note["classes"])), (count, 2), (count, 4), (count,)
     values = layouts.areas, layouts.places, layouts.sides, layouts.parts
