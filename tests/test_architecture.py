@@ -20,6 +20,7 @@ ABOVE = {
     "job_page",
     "run_status",
     "webapp",
+    "train_masks",
     "cli",
     "__init__",
     "__main__",

@@ -30,6 +30,7 @@ COMMANDS = (
         "phantoms",
         "pretrain",
         "train",
+        "train-masks",
         "sample",
         "evaluate",
         "filter",
@@ -108,6 +109,10 @@ def test_help_imports_nothing_heavy() -> None:
             ["magic", "unet"],
         ),
         (["evaluate", "--real", "{pairs}", "--synthetic", "{empty}", "--out", "{out}"], ["empty"]),
+        (["evaluate", "--real", "{pairs}", "--out", "{out}"], ["--synthetic", "--masks"]),
+        (["evaluate", "--real", "{pairs}", "--masks", "{empty}", "--out", "{out}"], ["empty"]),
+        (["train-masks", "--data", "{empty}", "--out", "{out}"], ["empty"]),
+        (["train-masks", "--data", "{pairs}", "--out", "{out}"], ["pairs", "at least 8"]),
         (["import", "{missing}", "--out", "{out}"], ["missing", "no such file"]),
         (["import", "{corrupt}/images/torn.png", "--out", "{out}"], ["torn.png", "cannot be read as weights"]),
         (["export", "--checkpoint", "{empty}", "--out", "{out}"], ["--checkpoint", "empty"]),
@@ -176,6 +181,7 @@ WRONG: tuple[tuple[list[str], str], ...] = (
         for command in (
             ["pretrain", "--images", "{pairs}"],
             ["train", "--data", "{pairs}"],
+            ["train-masks", "--data", "{pairs}"],
             ["sample", "--checkpoint", "{pairs}", "--masks", "{pairs}", "--config", "small"],
             ["evaluate", "--real", "{pairs}", "--synthetic", "{pairs}"],
             ["segment", "--train", "{pairs}"],
@@ -248,6 +254,7 @@ CALLS: dict[str, tuple[str, list[str]]] = {
     "phantoms": ("data.phantom.make_phantoms", ["--out", "x"]),
     "pretrain": ("diffusion.pretrain.pretrain", ["--images", "x", "--out", "x"]),
     "train": ("diffusion.train.train", ["--data", "x", "--out", "x"]),
+    "train-masks": ("train_masks.train_masks", ["--data", "x", "--out", "x"]),
     "sample": ("diffusion.sample.sample", ["--checkpoint", "x", "--masks", "x", "--out", "x"]),
     "evaluate": ("evaluation.evaluate.evaluate", ["--real", "x", "--synthetic", "x", "--out", "x"]),
     "filter": ("evaluation.filter.filter_", ["--scores", "x", "--out", "x"]),
@@ -309,13 +316,14 @@ def test_no_command_advises_an_option_that_it_lacks(
 
 
 ADVISED = {
-    "checkpoints": {"pretrain", "train", "evaluate", "segment"},
+    "checkpoints": {"pretrain", "train", "train-masks", "evaluate", "segment"},
     # where `resume` is not None
-    "claim": {"prepare", "pretrain", "train", "sample", "evaluate", "filter", "segment", "predict"},
+    "claim": {"prepare", "pretrain", "train", "train-masks", "sample", "evaluate", "filter", "segment", "predict"},
     "console": {
         "prepare",
         "pretrain",
         "train",
+        "train-masks",
         "sample",
         "evaluate",
         "filter",
@@ -325,7 +333,8 @@ ADVISED = {
     "data.prepared": {"prepare"},  # which it names
     "data.shards": {"sample"},
     "diffusion.checkpoint": {"train"},  # which it names
-    "loop": {"pretrain", "train", "evaluate", "segment"},
+    "diffusion.mask_prior": {"train-masks"},  # which it names
+    "loop": {"pretrain", "train", "train-masks", "evaluate", "segment"},
     "segmentation.trained": {"segment"},  # which it names
     "studies.workers": {"pretrain", "train", "sample", "evaluate", "segment"},  # the command lines of stages
 }

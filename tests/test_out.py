@@ -42,6 +42,7 @@ from siamese_diffusion.segmentation.nnunet import export_nnunet
 from siamese_diffusion.segmentation.segment import segment
 from siamese_diffusion.studies import study as study_module
 from siamese_diffusion.studies.study import study
+from siamese_diffusion.train_masks import train_masks
 
 Tree = dict[str, bytes | str | None]
 Command = Callable[[Path, bool], Any]
@@ -125,10 +126,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory, sources: dict[str, Path])
 
 COMMANDS = (
     *("train", "pretrain", "sample", "sample in shards", "evaluate", "filter", "segment", "phantoms", "copy-paste"),
+    *("train-masks", "evaluate masks"),
     *("import", "export", "export a network", "export-nnunet", "study", "data get"),
     *("rate export", "rate score", "demo", "prepare"),
 )
-RESUMED = ("prepare", "train", "pretrain", "sample", "sample in shards", "evaluate", "filter", "segment", "copy-paste")
+RESUMED = (
+    *("prepare", "train", "pretrain", "sample", "sample in shards", "evaluate", "filter", "segment", "copy-paste"),
+    *("train-masks", "evaluate masks"),
+)
 
 
 def commands_of(sources: dict[str, Path], root: Path) -> dict[str, Command]:
@@ -146,6 +151,8 @@ def commands_of(sources: dict[str, Path], root: Path) -> dict[str, Command]:
         "sample": draw,
         "sample in shards": lambda out, resume: draw(out, resume, "webdataset"),
         "evaluate": lambda out, resume: evaluate(pairs, made, out, resume=resume, **settings),
+        "train-masks": lambda out, resume: train_masks(pairs, out, resume=resume, **settings),
+        "evaluate masks": lambda out, resume: evaluate(pairs, None, out, masks=made, resume=resume, **settings),
         "filter": lambda out, resume: filter_(root / "evaluate", out, max_boundary=1.0, resume=resume, anyway=True),
         "segment": lambda out, resume: segment(pairs, out, [], resume=resume, **settings),
         "phantoms": lambda out, resume: make_phantoms(out, 8, 32, seed=3),
@@ -187,7 +194,11 @@ def test_no_command_touches_what_another_one_made(
 
 
 @pytest.mark.parametrize(
-    "name", ["prepare", "phantoms", "rate score", "data get", "sample", "sample in shards", "filter", "evaluate"]
+    "name",
+    [
+        *("prepare", "phantoms", "rate score", "data get", "sample", "sample in shards", "filter", "evaluate"),
+        "evaluate masks",
+    ],
 )
 def test_the_same_call_again_changes_nothing(
     name: str, sources: dict[str, Path], finished: dict[str, Path], tmp_path: Path

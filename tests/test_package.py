@@ -28,6 +28,7 @@ OF_COMMANDS = {
     "rate export": "export_ratings",
     "rate score": "score_ratings",
     "export-nnunet": "export_nnunet",
+    "train-masks": "train_masks",
 }
 """The function of a command where it has not the command's name."""
 

@@ -15,6 +15,10 @@ TINY: dict[str, Any] = {
     "backbone": {"channels": [16, 32], "attention": [False, True], "hint_channels": [4, 8], "text_dim": 8},
     "pretrain": {"steps": 3, "batch_size": 4, "sample_every": 100, "log_every": 1, "warmup": 0},
     "train": {"steps": 6, "batch_size": 4, "sample_every": 100, "checkpoint_every": 2, "log_every": 1, "warmup": 0},
+    "train_masks": {
+        **{"side": 8, "components": 8, "width": 16, "layers": 1, "draw_steps": 3, "report_masks": 6},
+        **{"steps": 6, "batch_size": 4, "sample_every": 100, "checkpoint_every": 2, "log_every": 1, "warmup": 0},
+    },
     "sample": {"steps": 3, "batch_size": 3},
 }
 """Settings that make every stage of the diffusion run in seconds."""

@@ -30,6 +30,7 @@ hidden files: locks, what a killed call was writing, what a desktop leaves in ev
 
 _HOLDS = {
     "evaluate": "results",
+    "evaluate --masks": "results",
     "rate export": "a key, and ratings made with it need it",
     "rate score": "scores",
     **dict.fromkeys(("sample", "filter", "phantoms", "copy-paste", "prepare"), "pairs"),
@@ -280,7 +281,7 @@ def _is_whole_config(path: Path) -> bool:
         raise
     except InputError:  # whatever it is, it is not ours
         return False
-    sections = set(Config.model_fields) - {"evaluate", "first_stage"}  # the last ones to come
+    sections = set(Config.model_fields) - {"evaluate", "first_stage", "train_masks"}  # the last ones to come
     return isinstance(values, dict) and sections <= values.keys()
 
 

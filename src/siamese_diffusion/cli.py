@@ -229,11 +229,38 @@ def train(
     return Shown(result, render(result))
 
 
+@command(app, "train-masks")
+def train_masks(
+    data: Annotated[Path, Option(help="Folder of image-mask pairs, or of masks.")],
+    out: Out,
+    config: ConfigFile = None,
+    settings: Setting = None,
+    resume: Resume = False,
+    device: Device = "auto",
+) -> Shown:
+    """Learn to draw new masks from masks alone, and say whether they are like real ones."""
+    chosen = load_settings(config, settings)
+    quiet()
+    result = api.train_masks(data=data, out=out, config=chosen, resume=resume, device=device)
+    from siamese_diffusion.train_masks import render
+
+    return Shown(result, render(result))
+
+
 @command(app)
 def sample(
     checkpoint: Annotated[str, Option(help="A finished run of `train` or `run`, or a hub id.", metavar="RUN")],
-    masks: Annotated[str, Option(help="Folder of masks, or of pairs; or a hub id.", metavar="FOLDER")],
+    masks: Annotated[
+        str,
+        Option(help="Folder of masks, or of pairs; a hub id; or a run of `train-masks`, a prior.", metavar="FOLDER"),
+    ],
     out: Out,
+    count: Annotated[
+        int | None, Option(help="Masks to draw from a prior; default: as many as it learned from.")
+    ] = None,
+    condition: Annotated[
+        str | None, Option(metavar="area=LOW..HIGH", help="Ask a prior for lesions that cover such a share.")
+    ] = None,
     per_mask: Annotated[int, Option(help="Images for each mask.")] = 1,
     random_masks: Annotated[str | None, Option(help="Vary each mask by this recipe first.")] = None,
     scheduler: Annotated[str | None, Option(help="ddim, dpm or unipc.")] = None,
@@ -273,6 +300,8 @@ def sample(
         seed=seed,
         format=format,
         into=into,
+        count=count,
+        condition=condition,
         config=chosen,
         resume=resume,
         device=device,
@@ -282,8 +311,14 @@ def sample(
 @command(app)
 def evaluate(
     real: Annotated[Path, Option("--real", "--data", help="Folder of real pairs.")],
-    synthetic: Annotated[Path, Option(help="Folder of synthetic pairs.")],
     out: Out,
+    synthetic: Annotated[Path | None, Option(help="Folder of synthetic pairs.")] = None,
+    masks: Annotated[
+        Path | None, Option(help="Instead: folder of drawn masks, to compare with those of the real pairs.")
+    ] = None,
+    held_out: Annotated[
+        Path | None, Option(help="With --masks: folder of other real masks; default: all others of --real.")
+    ] = None,
     judge: Annotated[Path | None, Option(help="A run of `segment` on real pairs; default: trained here.")] = None,
     features: Annotated[
         str | None,
@@ -296,11 +331,14 @@ def evaluate(
     resume: Resume = False,
     device: Device = "auto",
 ) -> Shown:
-    """Are the images good, do they obey their masks, and are they new?"""
+    """Are the images good, do they obey their masks, and are they new? Or: are drawn masks like real ones?"""
     chosen = load_settings(config, settings, evaluate={"features": features})
-    require_there(real=real, synthetic=synthetic, judge=judge, run=run)
+    require_there(real=real, synthetic=synthetic, judge=judge, run=run, masks=masks, held_out=held_out)
     quiet()
-    from siamese_diffusion.evaluation.verdict import render
+    if masks is not None:
+        from siamese_diffusion.evaluation.masks_page import render
+    else:
+        from siamese_diffusion.evaluation.verdict import render
 
     metrics = api.evaluate(
         real=real,
@@ -313,6 +351,8 @@ def evaluate(
         config=chosen,
         resume=resume,
         device=device,
+        masks=masks,
+        held_out=held_out,
     )
     return Shown(metrics, render(metrics))
 

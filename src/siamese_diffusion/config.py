@@ -28,6 +28,7 @@ from siamese_diffusion.settings import DiffusionLoopConfig as DiffusionLoopConfi
 from siamese_diffusion.settings import EvaluateConfig as EvaluateConfig
 from siamese_diffusion.settings import FirstStageConfig as FirstStageConfig
 from siamese_diffusion.settings import LoopConfig as LoopConfig
+from siamese_diffusion.settings import MaskPriorConfig as MaskPriorConfig
 from siamese_diffusion.settings import MethodConfig as MethodConfig
 from siamese_diffusion.settings import SampleConfig as SampleConfig
 from siamese_diffusion.settings import SegmentConfig as SegmentConfig

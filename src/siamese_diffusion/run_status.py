@@ -13,16 +13,18 @@ from siamese_diffusion.files import read_jsonl, write_whole
 from siamese_diffusion.lock import writer_of
 from siamese_diffusion.progress import clock
 
-SECTIONS = {"pretrain": "pretrain", "train": "train", "segment": "segment"}
+SECTIONS = {"pretrain": "pretrain", "train": "train", "train-masks": "train_masks", "segment": "segment"}
 """Section of the settings that says how many steps a command takes."""
 
 FINISHED = {
     "pretrain": ("summary.json",),
     "train": ("summary.json",),
+    "train-masks": ("summary.json",),
     "segment": ("metrics.json",),
     "segment --folds": ("summary.json",),
     "segment --arms": ("arms.json",),
     "evaluate": ("metrics.json",),
+    "evaluate --masks": ("metrics.json",),
     "run": ("summary.json",),
     "predict": ("predictions.csv",),
 }

@@ -329,6 +329,22 @@ class TrainConfig(DiffusionLoopConfig):
     )
 
 
+class MaskPriorConfig(LoopConfig):
+    """The prior of masks that `train-masks` learns."""
+
+    side: int = Field(32, ge=8, le=64, description="side of the distance maps, in points")
+    components: int = Field(160, ge=4, le=2048, description="principal components of the maps that are learned")
+    width: int = Field(256, ge=16, le=4096, description="features of the network")
+    layers: int = Field(3, ge=1, le=16, description="its residual blocks")
+    set_aside: float = Field(
+        0.1, ge=0, lt=0.6, description="share of 40 masks or more that is held out where the folder holds no others"
+    )
+    draw_steps: int = Field(50, ge=1, le=1000, description="denoising steps of a mask (DPM-Solver++)")
+    report_masks: int = Field(
+        400, ge=2, description="masks that are drawn for the report at the end", json_schema_extra=_HARMLESS
+    )
+
+
 class MethodConfig(SettingsSection):
     name: Literal["siamese", "mask-only", "adc"] = Field(
         "siamese", description="the two diffusions; ControlNet alone; or the authors' follow-up with its own teacher"
@@ -540,6 +556,9 @@ class Config(SettingsSection):
     method: MethodConfig = MethodConfig()
     train: TrainConfig = TrainConfig(
         steps=1200, batch_size=8, learning_rate=1e-3, hint_rate=0.1, schedule="cosine", warmup=30, clip=1.0, ema=0.99
+    )
+    train_masks: MaskPriorConfig = MaskPriorConfig(
+        steps=4000, batch_size=64, learning_rate=1e-3, schedule="cosine", warmup=100, clip=1.0, ema=0.998
     )
     sample: SampleConfig = SampleConfig()
     segment: SegmentConfig = SegmentConfig()

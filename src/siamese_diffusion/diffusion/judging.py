@@ -76,20 +76,26 @@ def masks_seen(own: NDArray[np.float64], other: NDArray[np.float64], held_out: b
     return Verdict(question, word, because, rule)
 
 
-def long_enough(looks: Mapping[int, Mapping[str, Any]]) -> Verdict:
-    """From the figures of `Probe.figures` by step."""
+def long_enough(looks: Mapping[int, Mapping[str, Any]], section: str = "train", what: str = "pairs") -> Verdict:
+    """From the figures of `Probe.figures` by step.
+
+    Args:
+        looks: the figures.
+        section: of the settings that say how long training is.
+        what: is learned from.
+    """
     question = "Was training long enough?"
     rule = (
-        f"The held-out loss ends at most {100 * RISEN:.0f} % above its lowest (not good above that: the training pairs "
-        f"are learned by heart), and fell by less than {100 * FALLING:.0f} % over the last third of the steps "
+        f"The held-out loss ends at most {100 * RISEN:.0f} % above its lowest (not good above that: the training "
+        f"{what} are learned by heart), and fell by less than {100 * FALLING:.0f} % over the last third of the steps "
         "(doubtful: more steps help)."
     )
     curve = {step: float(row["held_out"]) for step, row in sorted(looks.items()) if "held_out" in row}
     if len(curve) < LOOKS:
         missing = (
-            f"The held-out loss was looked at {len(curve)} times; a curve takes {LOOKS} (train.sample_every)."
+            f"The held-out loss was looked at {len(curve)} times; a curve takes {LOOKS} ({section}.sample_every)."
             if curve
-            else "No pairs were held out: give a split val, or 40 pairs or more."
+            else f"No {what} were held out: give a split val, or 40 {what} or more."
         )
         return Verdict(question, "cannot tell", missing, rule)
     end, lowest = max(curve), min(curve, key=lambda step: curve[step])
@@ -99,13 +105,14 @@ def long_enough(looks: Mapping[int, Mapping[str, Any]]) -> Verdict:
     if risen > RISEN:
         because = (
             f"It learns by heart: the held-out loss was lowest at step {lowest} and has risen by {100 * risen:.1f} % "
-            "since. Train on more pairs, or stop nearer to that step (train.steps), and let `evaluate` look for copies."
+            f"since. Train on more {what}, or stop nearer to that step ({section}.steps), and let `evaluate` look for "
+            "copies."
         )
         return Verdict(question, "not good", because, rule)
     if fallen > FALLING:
         because = (
             f"The held-out loss still falls: by {100 * fallen:.1f} % since step {since}. More steps should help "
-            "(train.steps, in another folder)."
+            f"({section}.steps, in another folder)."
         )
         return Verdict(question, "doubtful", because, rule)
     because = f"The held-out loss is level: it changed by {-100 * fallen:+.1f} % since step {since} of {end}."

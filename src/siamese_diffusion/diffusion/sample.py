@@ -36,6 +36,7 @@ from siamese_diffusion.data.writer import PairWriter, encoded, read_rows, writte
 from siamese_diffusion.device import SIXTEEN_BITS, make_accelerator, precision_on
 from siamese_diffusion.diffusion.checkpoint import Trained, load_trained
 from siamese_diffusion.diffusion.compiling import compile_blocks
+from siamese_diffusion.diffusion.drawn_masks import DrawnMask, PriorMasks, prior_of
 from siamese_diffusion.diffusion.grids import save_grid
 from siamese_diffusion.diffusion.into import Backgrounds, Scene, keep_outside
 from siamese_diffusion.diffusion.latents import mask_hint
@@ -65,7 +66,7 @@ class Wanted:
 
     name: str
     source: str
-    mask: MaskFile
+    mask: MaskFile | DrawnMask
     copy: int
 
 
@@ -97,13 +98,15 @@ def sample(
     device: str = "auto",
     format: str = "folder",
     into: StrPath | DataFolder | None = None,
+    count: int | None = None,
+    condition: str | None = None,
 ) -> dict[str, Any]:
     """Draw images for masks and write them as a folder of pairs; with `into`, lesions into existing images.
 
     Args:
         checkpoint: a finished run of `train`; see `load_trained` for what else.
         masks: a folder of pairs, whose masks are taken (`data.split`, `data.limit`), or of mask images; or the hub id
-            of a data set.
+            of a data set; or a finished run of `train-masks`, a prior that draws masks of its own.
         out: folder of pairs to write; also `grid.png`, the first pairs, the settings, `config.yaml`, a card of the
             data, `README.md`, and `metadata.jsonl`, by which Hugging Face `datasets` loads the folder.
         per_mask: images for each mask.
@@ -115,6 +118,8 @@ def sample(
         into: a folder of real pairs (`data.split`), or of images without lesions: each lesion is drawn into one of
             them, at a place that is free, and outside a band around it nothing changes. The mask holds every lesion of
             the result. Masks without a lesion, and lesions that fit nowhere, are left out. See `into.py`.
+        count: masks to draw from a prior; default: as many as it was learned from.
+        condition: what is asked of these, "area=0.02..0.05" for lesions that cover 2 to 5 % of the frame.
         format: "folder" (a PNG file for each image and mask) or "webdataset" (tar files of `sample.shard_size` pairs).
 
     Returns:
@@ -122,7 +127,8 @@ def sample(
         `into` `left_out`.
 
     Raises:
-        InputError: no such run, no masks, an unknown recipe or format, or an `out` that holds pairs already, or other
+        InputError: no such run, no masks, an unknown recipe or format, a condition that no training mask of the prior
+            meets, or an `out` that holds pairs already, or other
             pairs than these, or anything else.
     """
     if format not in FORMATS:
@@ -149,8 +155,10 @@ def sample(
     # Nothing large occurs in sampling, so that fp16 is as safe as bf16 and nearer to fp32 (docs/performance.md).
     engine = make_accelerator(config.sample.precision, device, "fp16")
     config = update(config, "sample", precision=precision_on(engine.device, config.sample.precision, "fp16"))
-    wanted = _wanted(masks, per_mask, random_masks, config, trained)
+    prior = prior_of(masks, count, condition, random_masks, config, trained.config.data)
+    wanted = _wanted(prior or masks, per_mask, random_masks, config, trained)
     options: dict[str, Any] = {"--per-mask": per_mask, "--random-masks": random_masks or "none", "--format": format}
+    options |= {} if prior is None else prior.noted
     backgrounds = _backgrounds(into, trained, config) if into is not None else None
     if backgrounds is not None:
         options["into"] = hash_json(note_files(backgrounds.files))
@@ -162,6 +170,8 @@ def sample(
             if engine.is_main_process:
                 write_classes(out, class_names(trained.config.data))
             writer = _open(out, format, config.sample, engine)
+        if prior is not None:
+            prior.draw(engine.device)
         with writer:
             size = _batch_size(config.sample, writer, drawing, len(wanted))
             origin = origin_of(trained, config.sample) | {"batch_size": size}
@@ -227,7 +237,7 @@ def _claim(
     out: Path, trained: Trained, wanted: Sequence[Wanted], config: Config, options: dict[str, Any], resume: bool
 ) -> Claim:
     """The right to `out`, which holds none of these pairs yet, or some, and no others."""
-    files = note_files([path for one in wanted for path in one.mask.files])
+    files = note_files([path for one in wanted if isinstance(one.mask, MaskFile) for path in one.mask.files])
     inputs = {"command": "sample", **options, "checkpoint": trained.hash, "pairs": len(wanted), **files}
     loose = options["--format"] == "folder"
     claim = Claim(
@@ -290,7 +300,10 @@ class Drawing:
         """What a batch is drawn from, on the CPU."""
         seed = self.settings.seed
         shapes = [
-            transform_mask(one.mask.squared(self.resolution), recipe, seed, one.source, one.copy) for one in batch
+            one.mask.drawn()
+            if isinstance(one.mask, DrawnMask)
+            else transform_mask(one.mask.squared(self.resolution), recipe, seed, one.source, one.copy)
+            for one in batch
         ]
         noise = [torch.randn(self.shape, generator=generator(seed, "noise", one.source, one.copy)) for one in batch]
         masks, told = [mask for mask, _ in shapes], [told for _, told in shapes]
@@ -338,6 +351,7 @@ class Drawing:
         """A pair as it is written: square, or in the shape of its source mask, the longer side as it is."""
         if self.settings.aspect == "square":
             return image, mask
+        assert isinstance(one.mask, MaskFile)  # a drawn mask has no other shape, see `prior_of`
         source = one.mask.size()
         width, height = (max(1, round(side * self.resolution / max(source))) for side in source)
         return unsquare(image, (width, height), self.fit), unsquare(mask, (width, height), self.fit)
@@ -491,20 +505,24 @@ def _require_own_rows(rows: Rows, wanted: Sequence[Wanted], origin: dict[str, An
 
 
 def _wanted(
-    masks: StrPath | DataFolder, per_mask: int, recipe: str | None, config: Config, trained: Trained
+    masks: StrPath | DataFolder | PriorMasks, per_mask: int, recipe: str | None, config: Config, trained: Trained
 ) -> list[Wanted]:
     if per_mask < 1:
         raise InputError(f"--per-mask {per_mask}: must be at least 1")
     if recipe is not None and recipe not in MASK_RECIPES:
         raise InputError(f"--random-masks {recipe}: unknown; recipes: {', '.join(MASK_RECIPES)}")
     data = config.data
-    folder = DataFolder.of(masks, "--masks", data)
-    found = folder.masks(data.split, data.limit, data.limit_seed)
-    if trained.config.data.classes:
-        _require_known_classes(folder, class_names(trained.config.data))
+    found: Sequence[tuple[str, str, MaskFile | DrawnMask]]
+    if isinstance(masks, PriorMasks):
+        found = masks.named
+    else:
+        folder = DataFolder.of(masks, "--masks", data)
+        found = [(name, name, mask) for name, mask in folder.masks(data.split, data.limit, data.limit_seed)]
+        if trained.config.data.classes:
+            _require_known_classes(folder, class_names(trained.config.data))
     return [
-        Wanted(f"{name}-{copy:02d}" if per_mask > 1 else name, name, mask, copy)
-        for name, mask in found
+        Wanted(f"{name}-{copy:02d}" if per_mask > 1 else name, source, mask, copy)
+        for name, source, mask in found
         for copy in range(per_mask)
     ]
 

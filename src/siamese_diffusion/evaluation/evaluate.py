@@ -1,7 +1,7 @@
 """The `evaluate` command: are synthetic images good, do they obey their masks, and are they new?"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +34,7 @@ from siamese_diffusion.evaluation.judge import (
     measure_both,
     own_error,
 )
+from siamese_diffusion.evaluation.masks_report import report_masks
 from siamese_diffusion.evaluation.metrics import copies, distances, local_matches
 from siamese_diffusion.evaluation.metrics import lpips as perceptual
 from siamese_diffusion.evaluation.metrics.appearance import appearance
@@ -56,7 +57,7 @@ MOST_LOOKED_AT = 2000
 
 def evaluate(
     real: StrPath | DataFolder,
-    synthetic: StrPath | DataFolder,
+    synthetic: StrPath | DataFolder | None,
     out: StrPath,
     config: Settings = None,
     judge: StrPath | None = None,
@@ -65,16 +66,18 @@ def evaluate(
     features: str | None = None,
     cache: StrPath | None = None,
     run: StrPath | None = None,
+    masks: StrPath | DataFolder | None = None,
+    held_out: StrPath | DataFolder | None = None,
 ) -> dict[str, Any]:
-    """Score synthetic pairs: are the images good, do they obey their masks, and are they new?
+    """Score synthetic pairs: are the images good, do they obey their masks, and are they new? Or masks alone.
 
-    What the figures mean, and how each is taken, is in docs/evaluation.md.
+    What the figures mean, and how each is taken, is in docs/evaluation.md; of masks, in docs/masks.md.
 
     Args:
         real: folder of real pairs; those of `data.split` are the reference. Its split `test` (or PraNet's test sets)
             measures the judge; without one, the judge's validation pairs do, which flatters it a little since they
             picked its epoch. All other splits measure the false alarms of the copy flag.
-        synthetic: folder of synthetic pairs.
+        synthetic: folder of synthetic pairs; None with `masks`.
         out: gets `report.html`, `metrics.json`, `config.yaml`, `fit.csv`, `novelty.csv`, `worst.png` and, where it is
             trained here, the run `judge/`.
         config: the settings; default: the defaults.
@@ -86,8 +89,12 @@ def evaluate(
         cache: folder that keeps features between calls; default: `out`/features.
         run: the run of `train` that drew the pairs: what was found is noted in it and in their folder, and goes into
             the cards of both.
+        masks: instead of `synthetic`, a folder of drawn masks to compare with those of `real`, see
+            `masks_report.report_masks`.
+        held_out: with `masks`, a folder of other real masks; default: all of `real` that are not of `data.split`.
 
     Returns:
+        With `masks`, see `masks_report.report_masks`. Else
         `quality`: see `metrics.panel.panel`. `fit`: `dice`, `iou`, `boundary` and `shuffled` (Dice against other
         pairs' masks), each {mean, low, high}, of the pairs with a lesion; `judge` {dice, boundary, on, count}; `ratio`,
         fit over the judge's own Dice, None where that is 0; `healthy` {count, specificity} where some pairs have no
@@ -103,6 +110,11 @@ def evaluate(
         InputError: bad input, too few pairs, weights that cannot be had, or `out` holds results and `resume` is false,
             or other results than these, or anything else.
     """
+    if synthetic is None or masks is not None:
+        of_images = {"judge": judge, "features": features, "cache": cache, "run": run}
+        return _of_masks(real, synthetic, out, config, resume, masks, held_out, of_images)
+    if held_out is not None:
+        raise InputError("--held-out: goes with --masks; of pairs, what is held out is told by the splits of --real")
     out, judge, cache = to_path(out), to_path_or_none(judge, "--judge"), to_path_or_none(cache, "--cache")
     config = update(to_config(config), "evaluate", features=features)
     real = DataFolder.of(real, "--real", config.data).require_real()
@@ -158,6 +170,24 @@ def evaluate(
         note_in_cards(drawn_by, folders[1], metrics)
         notify(f"the report: {out / 'report.html'}")
         return metrics
+
+
+def _of_masks(
+    real: StrPath | DataFolder,
+    synthetic: StrPath | DataFolder | None,
+    out: StrPath,
+    config: Settings,
+    resume: bool,
+    masks: StrPath | DataFolder | None,
+    held_out: StrPath | DataFolder | None,
+    of_images: Mapping[str, StrPath | None],
+) -> dict[str, Any]:
+    if masks is None or synthetic is not None:
+        raise InputError("evaluate: give --synthetic, a folder of pairs, or --masks, a folder of masks, and not both")
+    for name, value in of_images.items():
+        if value is not None:
+            raise InputError(f"--{name}: is of images, and --masks compares masks alone; leave one of the two out")
+    return report_masks(masks, real, out, held_out, config, resume)
 
 
 def _find(real: DataFolder, synthetic: DataFolder, config: Config) -> Sets:
