@@ -176,7 +176,7 @@ class PriorMasks:
         """A mask (size, size), boolean or of several classes a label map."""
         assert self._drawn is not None
         labels = self._drawn.labels([number], size)[0]
-        return labels if len(self.learned.classes) > 1 else labels > 0
+        return np.asarray(labels if len(self.learned.classes) > 1 else labels > 0)
 
     def told(self, number: int) -> dict[str, Any]:
         """What the row of its pair says of how it came about."""
