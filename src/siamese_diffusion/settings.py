@@ -212,7 +212,7 @@ class BackboneConfig(SettingsSection):
     first_stage: Literal["linear", "learned"] = Field(
         "linear",
         description="linear: principal components of patches, fitted in seconds; learned: a small autoencoder that "
-        "begins as these and keeps edges, trained as section first_stage says",
+        "begins as these and is trained for edges too, as section first_stage says",
     )
     align: float = Field(
         0.0,

@@ -1,4 +1,4 @@
-"""A learned first stage: a small convolutional autoencoder that begins as the linear one, and keeps edges.
+"""A learned first stage: a small convolutional autoencoder that begins as the linear one.
 
 Design note: encoder and decoder are the linear first stage plus a correction whose last convolution begins at zero, so
 training starts from the best linear code and not from noise, and takes minutes. All but the last layers work at latent
