@@ -23,6 +23,8 @@ RUN pip install --no-cache-dir --index-url "${TORCH_INDEX}" torch torchvision \
 # Whoever runs it owns what it writes; weights from the hub are kept where HF_HOME is mounted.
 RUN useradd --create-home user && mkdir /work && chown user /work
 ENV HF_HOME=/work/.huggingface \
+    TORCH_HOME=/work/.torch \
+    XDG_CACHE_HOME=/tmp/cache \
     MPLCONFIGDIR=/tmp/matplotlib \
     PYTHONUNBUFFERED=1
 USER user

@@ -17,7 +17,7 @@ from siamese_diffusion.config import Config, build_config, dump_config, load_con
 from siamese_diffusion.diffusion.backbone import load_backbone
 from siamese_diffusion.diffusion.checkpoint import load_trained, save_pipeline
 from siamese_diffusion.diffusion.pretrain import pretrain
-from siamese_diffusion.diffusion.train import train
+from siamese_diffusion.diffusion.train import _say_where, train
 from siamese_diffusion.errors import InputError
 from siamese_diffusion.files import read_jsonl
 from siamese_diffusion.segmentation.segment import segment
@@ -285,3 +285,11 @@ def test_a_torn_pipeline_is_named_as_it_was_given(tmp_path: Path, run: Path) -> 
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(InputError, match=r"^--checkpoint .*pipeline: no backbone could be loaded from there \("):
         load_trained(tmp_path / "run")
+
+
+def test_it_says_where_to_look_while_it_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _say_where(tmp_path / "my run", load_config({"train.sample_every": 500, "train.steps": 200}))
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/my run/samples gets what it draws for training masks, every 200 steps" in said
+    assert f"siamese-diffusion status '{tmp_path}/my run'" in said
+    assert f"tensorboard --logdir '{tmp_path}/my run'" in said

@@ -103,8 +103,8 @@ def _locate(source: StrPath) -> tuple[Path, Path]:
         if not settings.exists():
             raise InputError(f"--checkpoint {source}: has no {CONFIG}, which says how it was trained")
         return run, settings
-    if (run / "checkpoints").is_dir() or (run / "train" / "checkpoints").is_dir():
-        raise InputError(f"--checkpoint {source}: training has not finished; run `train` again with --resume")
     if (run / "backbone").is_dir():
         raise InputError(f"--checkpoint {source}: is a backbone; `train --backbone {source}` makes a run of it")
+    if (run / "checkpoints").is_dir() or (run / "train" / "checkpoints").is_dir():
+        raise InputError(f"--checkpoint {source}: training has not finished; run `train` again with --resume")
     raise InputError(f"--checkpoint {source}: not a run folder (it has no pipeline/)")

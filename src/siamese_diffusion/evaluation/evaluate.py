@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
+from siamese_diffusion import __version__
 from siamese_diffusion.arguments import Settings, StrPath, to_config, to_path, to_path_or_none
 from siamese_diffusion.claim import Claim, begun_earlier, holds_run, require_apart, visible
 from siamese_diffusion.config import READING, Config, EvaluateConfig, update
@@ -320,7 +320,7 @@ def _protocol(
         entry = {"name": "alexnet", "weights": "torchvision ImageNet, LPIPS 0.1", "squared_to": config.data.resolution}
         used.append({**entry, "then_resized_to": "none" if size == config.data.resolution else f"{size} px, bilinear"})
     return {
-        "version": version("siamese-diffusion"),
+        "version": __version__,
         "real": str(real.path.resolve()),
         "split": config.data.split,
         "synthetic": str(synthetic.path.resolve()),
