@@ -30,6 +30,7 @@ from siamese_diffusion.webapp.desk import Desk, Row
 from siamese_diffusion.webapp.drawing import Painter
 from siamese_diffusion.webapp.jobs import Job, Jobs
 from siamese_diffusion.webapp.pair_set import PairSet, Wish
+from siamese_diffusion.webapp.phantom import phantom_run
 from siamese_diffusion.webapp.ratings import clean, make
 from siamese_diffusion.webapp.workspace import Workspace, pick
 
@@ -225,10 +226,10 @@ def test_kept_pairs_are_an_ordinary_folder_that_grows(tmp_path: Path, disc_pairs
     assert len(desk.kept()) == 1
 
 
-def test_the_page_draws_what_sample_draws(run: Path, pairs: Path, tmp_path: Path) -> None:
+def test_the_page_draws_what_sample_draws(pairs: Path, tmp_path: Path) -> None:
     """The same mask, seed and settings give the same pixels and the same line of the manifest."""
-    desk = Desk(tmp_path / TAB)
-    mask = DataFolder(pairs).pairs()[0].mask.squared(32)
+    desk, run = Desk(tmp_path / TAB), phantom_run(tmp_path / "run")
+    mask = DataFolder(pairs).pairs()[0].mask.squared(64)
     name, path = desk.begin(mask)
     told: list[tuple[int, int]] = []
     painter = Painter("cpu", None)

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from siamese_diffusion.claim import mark
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.writer import made_here
 from siamese_diffusion.evaluation.filter import filter_
 from siamese_diffusion.files import read_json, read_jsonl
+from siamese_diffusion.report import write_report
 from siamese_diffusion.webapp import serving
-from siamese_diffusion.webapp.phantom import phantom_network
+from siamese_diffusion.webapp.phantom import phantom_network, phantom_run
 from siamese_diffusion.webapp.workspace import Workspace
 
 pytest.importorskip("gradio", reason="the extra app is not installed")
@@ -23,7 +25,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 
 pytestmark = pytest.mark.browser
 
-PATIENCE = 60_000
+PATIENCE = 120_000
 """Milliseconds that a step may take on a crowded machine."""
 LARGEST = 200_000
 
@@ -32,8 +34,13 @@ Open = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory, pairs: Path) -> dict[str, Path]:
-    """Synthetic pairs and what `evaluate` found of them."""
+    """A finished run, synthetic pairs, and what `evaluate` found of them."""
     root = tmp_path_factory.mktemp("app")
+    run = phantom_run(root / "run")
+    mark(run, "train")
+    (run / "log.jsonl").write_text("".join(f'{{"step": {i}, "total": {1 / i}}}\n' for i in range(20, 240, 20)))
+    (run / "summary.json").write_text("{}")
+    write_report(run / "report.html", "Training by siamese", "A page.", [])
     made, scores = root / "made", root / "scores"
     for kind in ("images", "masks"):
         (made / kind).mkdir(parents=True)
@@ -62,12 +69,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory, pairs: Path) -> dict[str, 
         "protocol": {"synthetic": str(made), "real": str(pairs)},
     }
     (scores / "metrics.json").write_text(json.dumps(metrics))
-    return {"made": made, "scores": scores, "out": root / "out"}
+    return {"run": run, "made": made, "scores": scores, "out": root / "out"}
 
 
 @pytest.fixture(scope="module")
-def address(folders: dict[str, Path], run: Path, pairs: Path) -> Iterator[str]:
-    workspace = Workspace(folders["out"], run, pairs, [folders["made"]], phantom_network(), folders["scores"])
+def address(folders: dict[str, Path], pairs: Path) -> Iterator[str]:
+    workspace = Workspace(
+        folders["out"], folders["run"], pairs, [folders["made"]], phantom_network(), folders["scores"]
+    )
     before, serving.LARGEST = serving.LARGEST, LARGEST
     try:
         with serving.served(workspace, "cpu") as address:
@@ -179,7 +188,7 @@ def test_draw_keep_save_and_load_again(open_page: Open, folders: dict[str, Path]
     assert page.locator("#saved code").inner_text() == str(saved.resolve())
     (row,) = read_jsonl(saved / "pairs.jsonl")
     assert made_here(row)
-    assert (row["seed"], row["mask_transform"], row["sampler"]["steps"]) == (1, {"recipe": "none"}, 3)
+    assert (row["seed"], row["mask_transform"], row["sampler"]["steps"]) == (1, {"recipe": "none"}, 12)
     mask = DataFolder(saved).pairs()[0].read()[1]
     assert abs(mask.mean() - np.pi * 0.2 * 0.2) < 0.02
     assert not list(folders["out"].parent.rglob("*escaped*"))
@@ -331,7 +340,7 @@ def test_data_and_runs_are_shown_with_their_reports(open_page: Open, pairs: Path
     page.get_by_role("button", name="Check", exact=True).click()
     page.frame_locator("#check-report iframe").get_by_text("8 pairs of an image and a mask").first.wait_for()
     page.get_by_role("tab", name="Runs").click()
-    page.get_by_text("train, finished, step 6 of 6").first.wait_for()
+    page.get_by_text("train, finished, step 220 of 220").first.wait_for()
     page.locator("#curves img").wait_for()
     page.frame_locator("#run-report iframe").locator("h1").wait_for()
 

@@ -73,7 +73,7 @@ class Painter:
         """The network that looks at the images.
 
         Raises:
-            InputError: no finished run of `segment`.
+            InputError: no finished run of `segment`, or one of several classes.
         """
         if self.network_run is None:
             return None
@@ -81,7 +81,12 @@ class Painter:
             from siamese_diffusion.device import find_device
             from siamese_diffusion.segmentation.trained import load_network
 
-            self._network = load_network(self.network_run).to(find_device(self.device))
+            network = load_network(self.network_run)
+            if network.classes:
+                raise InputError(
+                    f"{self.network_run}: tells several classes apart, and this page shows one; `predict` takes it"
+                )
+            self._network = network.to(find_device(self.device))
         return self._network
 
     def resolution(self, run: Path) -> int:

@@ -87,7 +87,7 @@ class Workspace:
         if self.run is not None:
             for index in sorted(self.run.rglob("pipeline/model_index.json"), key=lambda path: len(path.parts)):
                 run = index.parent.parent
-                if (run / "config.yaml").is_file():
+                if (run / "config.yaml").is_file() and (index.parent / "controlnet").is_dir():
                     found[self.run.name if run == self.run else run.relative_to(self.run).as_posix()] = run
         return found or {PHANTOM: None}
 
