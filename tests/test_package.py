@@ -66,7 +66,7 @@ def test_every_exported_name_is_there(name: str) -> None:
 
 def test_every_command_has_a_function_and_every_function_a_command() -> None:
     functions = {OF_COMMANDS.get(name, name) for name in commands(app)}
-    assert len(functions) == 22
+    assert len(functions) == 23
     assert functions == {*siamese_diffusion.__all__} - {
         "Config",
         "SiameseDiffusion",

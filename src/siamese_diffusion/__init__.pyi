@@ -55,5 +55,6 @@ __all__ = [
     "status",
     "study",
     "train",
+    "train_masks",
 ]
 __version__: str
