@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from siamese_diffusion import imagenet
 from siamese_diffusion.data.arrays import read_squared
 from siamese_diffusion.data.folder import DataFolder
 from siamese_diffusion.data.phantom import phantom
@@ -95,20 +96,13 @@ def views(images: Sequence[Pixels], flips: Sequence[tuple[int, ...]]) -> NDArray
 Views = Callable[[Sequence[Pixels], Sequence[tuple[int, ...]]], NDArray[np.float32]]
 
 
-def imagenet() -> Views:
+def imagenet_features() -> Views:
     """Pooled features of EfficientNet-Lite0 of the images at their own size, (N, F, 1280)."""
     import timm
 
-    from siamese_diffusion.imagenet import PACKAGES
-    from siamese_diffusion.segmentation.networks.encoder_weights import source_of
-    from siamese_diffusion.tensors import read_tensors, state_of
-
-    (package,) = PACKAGES.values()
-    source = source_of(package.encoders[0], "imagenet", [])
-    assert source is not None
+    package = imagenet.PACKAGES[imagenet.LITE0]
     network = timm.create_model(package.model)
-    weights = state_of(read_tensors(source.path), str(source.path)).values()
-    network.load_state_dict(dict(zip(network.state_dict(), weights, strict=True)))
+    network.load_state_dict(imagenet.weights(imagenet.LITE0, package, "--imagenet"))
     network.reset_classifier(0)
     network.eval()
 
@@ -207,7 +201,7 @@ if __name__ == "__main__":
         held_out = list(read_squared(others[: options.held_out], options.resolution)[0])
     found = main(train, masks, held_out, fresh, options.copies)
     if options.imagenet:
-        more = main(train, masks, held_out, fresh, options.copies, (views, imagenet()))
+        more = main(train, masks, held_out, fresh, options.copies, (views, imagenet_features()))
         found = {"without ImageNet features": found, "with them": more}
     text = json.dumps(found, indent=1)
     print(text)
