@@ -55,6 +55,7 @@ TEXTS: dict[str, dict[str, Any]] = {
     "get_data": {"name": "kvasir-seg", "out": "{}/out", "archives": "{}/absent"},
     "export_ratings": {"real": "{}/absent", "synthetic": "{}/absent", "out": "{}/out"},
     "score_ratings": {"files": "{}/absent", "key": "{}/absent"},
+    "train_masks": {"data": "{}/absent", "out": "{}/out"},
     "app": {"data": "{}/absent", "out": "{}/out"},
     "load_network": {"run": "{}/absent"},
     "load_original": {"source": "{}/absent.ckpt"},

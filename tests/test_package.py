@@ -64,6 +64,12 @@ def test_every_exported_name_is_there(name: str) -> None:
     assert name == "__version__" or callable(getattr(siamese_diffusion, name))
 
 
+def test_no_file_takes_the_name_of_a_function() -> None:
+    """Once it is imported, a module beside `__init__.py` is what its name means."""
+    beside = {path.stem for path in Path(siamese_diffusion.__file__).parent.iterdir()}
+    assert not beside & EXPORTED
+
+
 def test_every_command_has_a_function_and_every_function_a_command() -> None:
     functions = {OF_COMMANDS.get(name, name) for name in commands(app)}
     assert len(functions) == 23

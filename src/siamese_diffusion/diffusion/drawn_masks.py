@@ -175,7 +175,7 @@ class PriorMasks:
     def mask(self, number: int, size: int) -> AnyMask:
         """A mask (size, size), boolean or of several classes a label map."""
         assert self._drawn is not None
-        labels = self._drawn.labels([number], size)[0]
+        labels: AnyMask = self._drawn.labels([number], size)[0]
         return np.asarray(labels if len(self.learned.classes) > 1 else labels > 0)
 
     def told(self, number: int) -> dict[str, Any]:
