@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,60 @@ def test_bars_are_told_from_what_the_parts_wrote(tmp_path: Path) -> None:
         "0.99, reached (bar 0.95)",
     ]
     assert len(json.loads((tmp_path / "bars.json").read_text())) == 5
+
+
+PYTHON = r"""#!/bin/bash
+# In place of python3: notes what it is asked, and leaves the files that the programs leave.
+echo "$*" >>"$CALLS"
+out=''
+for argument in "$@"; do
+    [ "$out" = next ] && out=$argument && break
+    [ "$argument" = --out ] && out=next
+done
+case "$*" in
+    *gpu_bars.py*) exec "$PYTHON" "$@" ;;
+    *gpu_steps.py*) echo "no GPU, alas"; exit 3 ;;
+    *"gpu_study.py backbone"*)
+        mkdir -p "$out/backbone/samples"
+        touch "$out/backbone/samples/step-9.png" "$out/backbone/speed.jsonl" "$out/backbone.json" ;;
+    *"gpu_study.py arm"*)
+        method=$3 && mkdir -p "$out/$method" "$out/$method-pairs/shards"
+        touch "$out/$method.json" "$out/$method/log.jsonl" "$out/$method/speed.jsonl" "$out/$method-pairs/grid.png"
+        touch "$out/$method-pairs/shards/pairs-0000-000000.tar" ;;
+    *--out*) echo '[]' >"$out" ;;
+esac
+"""
+
+
+def test_the_script_brings_back_what_its_parts_leave(tmp_path: Path) -> None:
+    """With a stand-in for Python: what is called and copied, what fails stops nothing, and the time that is left."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python3").write_text(PYTHON)
+    (tmp_path / "bin/python3").chmod(0o755)
+    calls, out = tmp_path / "calls", tmp_path / "out"
+    given = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "CALLS": str(calls)}
+    done = bash(SCRIPT, "--out", out, "--work", tmp_path / "work", **given)
+    assert done.returncode == 0, done.stderr
+    limits, _ = listed()
+    assert {name for name in limits if f"== {name}: exit 0" in done.stdout} == limits.keys() - {"steps", "compile"}
+    assert "== steps: exit 3" in done.stdout
+    assert "no GPU, alas" in done.stdout
+    assert sorted(path.name for path in out.iterdir()) == [
+        "mask-only-pairs-0000-000000.tar",
+        "results.tgz",
+        "siamese-pairs-0000-000000.tar",
+    ]
+    with tarfile.open(out / "results.tgz") as archive:
+        names = {Path(name).name for name in archive.getnames()}
+    assert {f"{name}.log" for name in limits} | {"parts.jsonl", "bars.json", "bars.txt", "step-9.png"} <= names
+    assert {"siamese-grid.png", "siamese-speed.jsonl", "mask-only-log.jsonl", "speed.jsonl", "real.json"} <= names
+    rows = [json.loads(line) for line in (tmp_path / "work/results/parts.jsonl").read_text().splitlines()]
+    assert {row["part"]: row["status"] for row in rows} == {**dict.fromkeys(limits, 0), "steps": 3, "compile": 3}
+
+    asked = calls.read_text().splitlines()
+    assert sum("-m pip install" in line and "--no-index" in line for line in asked) == 1
+    assert any("gpu_steps.py --size sd15 --batch 48 --device cuda" in line for line in asked)
+    assert any("-m pytest" in line and "-m gpu" in line for line in asked)
+    late = bash(SCRIPT, "--out", out, "--work", tmp_path / "work", "busy", DEADLINE="10", **given)
+    assert "== busy: no time left" in late.stdout
+    assert sum("-m pip install" in line for line in calls.read_text().splitlines()) == 1  # it is there already
