@@ -20,7 +20,7 @@ ABOVE = {
     "job_page",
     "run_status",
     "webapp",
-    "train_masks",
+    "mask_training",
     "cli",
     "__init__",
     "__main__",

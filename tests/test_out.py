@@ -42,7 +42,7 @@ from siamese_diffusion.segmentation.nnunet import export_nnunet
 from siamese_diffusion.segmentation.segment import segment
 from siamese_diffusion.studies import study as study_module
 from siamese_diffusion.studies.study import study
-from siamese_diffusion.train_masks import train_masks
+from siamese_diffusion.mask_training import train_masks
 
 Tree = dict[str, bytes | str | None]
 Command = Callable[[Path, bool], Any]

@@ -24,7 +24,7 @@ from siamese_diffusion.segmentation.predict import predict as predict
 from siamese_diffusion.segmentation.segment import segment as segment
 from siamese_diffusion.segmentation.trained import load_network as load_network
 from siamese_diffusion.studies.study import study as study
-from siamese_diffusion.train_masks import train_masks as train_masks
+from siamese_diffusion.mask_training import train_masks as train_masks
 from siamese_diffusion.webapp.app import app as app
 
 __all__ = [

@@ -242,7 +242,7 @@ def train_masks(
     chosen = load_settings(config, settings)
     quiet()
     result = api.train_masks(data=data, out=out, config=chosen, resume=resume, device=device)
-    from siamese_diffusion.train_masks import render
+    from siamese_diffusion.mask_training import render
 
     return Shown(result, render(result))
 

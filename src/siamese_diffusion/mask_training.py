@@ -1,6 +1,7 @@
 """The `train-masks` command: a prior of masks, learned from masks alone, and whether what it draws is like them.
 
 Design note: it stands above the rooms, since it trains with the loop of the diffusions and is judged by the evaluation.
+It is not called `train_masks.py`: beside the package's own files that name is the function's.
 """
 
 from collections.abc import Sequence
