@@ -30,8 +30,8 @@ from siamese_diffusion.diffusion.mask_prior import (
 )
 from siamese_diffusion.diffusion.sample import sample
 from siamese_diffusion.errors import InputError
-from siamese_diffusion.run_status import status
 from siamese_diffusion.mask_training import render, train_masks
+from siamese_diffusion.run_status import status
 
 SIZE = 32
 ROWS, COLUMNS = np.mgrid[:SIZE, :SIZE] + 0.5

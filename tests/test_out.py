@@ -36,13 +36,13 @@ from siamese_diffusion.errors import InputError
 from siamese_diffusion.evaluation.evaluate import evaluate
 from siamese_diffusion.evaluation.filter import filter_
 from siamese_diffusion.files import read_json, read_jsonl, write_json
+from siamese_diffusion.mask_training import train_masks
 from siamese_diffusion.reader_study.rating import export_ratings, score_ratings
 from siamese_diffusion.segmentation.export import export_network
 from siamese_diffusion.segmentation.nnunet import export_nnunet
 from siamese_diffusion.segmentation.segment import segment
 from siamese_diffusion.studies import study as study_module
 from siamese_diffusion.studies.study import study
-from siamese_diffusion.mask_training import train_masks
 
 Tree = dict[str, bytes | str | None]
 Command = Callable[[Path, bool], Any]

@@ -16,6 +16,7 @@ from siamese_diffusion.evaluation.evaluate import evaluate as evaluate
 from siamese_diffusion.evaluation.filter import filter_ as filter
 from siamese_diffusion.exporting import export as export
 from siamese_diffusion.job import run as run
+from siamese_diffusion.mask_training import train_masks as train_masks
 from siamese_diffusion.reader_study.rating import export_ratings as export_ratings
 from siamese_diffusion.reader_study.rating import score_ratings as score_ratings
 from siamese_diffusion.run_status import status as status
@@ -24,7 +25,6 @@ from siamese_diffusion.segmentation.predict import predict as predict
 from siamese_diffusion.segmentation.segment import segment as segment
 from siamese_diffusion.segmentation.trained import load_network as load_network
 from siamese_diffusion.studies.study import study as study
-from siamese_diffusion.mask_training import train_masks as train_masks
 from siamese_diffusion.webapp.app import app as app
 
 __all__ = [
