@@ -254,7 +254,7 @@ CALLS: dict[str, tuple[str, list[str]]] = {
     "phantoms": ("data.phantom.make_phantoms", ["--out", "x"]),
     "pretrain": ("diffusion.pretrain.pretrain", ["--images", "x", "--out", "x"]),
     "train": ("diffusion.train.train", ["--data", "x", "--out", "x"]),
-    "train-masks": ("train_masks.train_masks", ["--data", "x", "--out", "x"]),
+    "train-masks": ("mask_training.train_masks", ["--data", "x", "--out", "x"]),
     "sample": ("diffusion.sample.sample", ["--checkpoint", "x", "--masks", "x", "--out", "x"]),
     "evaluate": ("evaluation.evaluate.evaluate", ["--real", "x", "--synthetic", "x", "--out", "x"]),
     "filter": ("evaluation.filter.filter_", ["--scores", "x", "--out", "x"]),

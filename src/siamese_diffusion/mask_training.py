@@ -1,12 +1,13 @@
 """The `train-masks` command: a prior of masks, learned from masks alone, and whether what it draws is like them.
 
 Design note: it stands above the rooms, since it trains with the loop of the diffusions and is judged by the evaluation.
-The file is not called as the function: a module of the package would take that name from it.
+It is not called `train_masks.py`: beside the package's own files that name is the function's.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from accelerate import PartialState
 from PIL import Image
 from torch import nn
 
-from siamese_diffusion import __version__, progress
+from siamese_diffusion import progress
 from siamese_diffusion.arguments import Settings, StrPath, to_config, to_path
 from siamese_diffusion.claim import Claim, require_apart
 from siamese_diffusion.config import READING, Config, update
@@ -225,7 +226,7 @@ def _judge(
     sets = MaskSets(labels, material.learned, material.held)
     metrics = measure(sets, config.evaluate, classes)
     metrics["protocol"] = {
-        "version": __version__,
+        "version": version("siamese-diffusion"),
         "resolution": size,
         "training seed": settings.seed,
         "drawing seed": seed,
