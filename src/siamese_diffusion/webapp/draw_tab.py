@@ -89,11 +89,11 @@ class DrawTab:
             interactive=True,
         )
         with gr.Row():
-            self.count = gr.Slider(1, CARDS, 4, step=1, label="Images", min_width=140)
+            self.count = gr.Slider(1, CARDS, 4, step=1, label="Images", min_width=200)
             self.seed = gr.Number(
                 0, label="First seed", precision=0, minimum=0, maximum=2**31 - 1 - CARDS, min_width=110
             )
-            self.fresh = gr.Checkbox(True, label="New seeds each time", min_width=150)
+            self.fresh = gr.Checkbox(True, label="New seeds each time", min_width=180)
         with gr.Accordion("How they are drawn", open=False), gr.Row():
             self.steps = gr.Slider(1, max(100, own.steps), own.steps, step=1, label="Steps", min_width=140)
             self.guidance = gr.Slider(0, 10, own.guidance, step=0.1, label="Guidance on the prompt", min_width=140)
