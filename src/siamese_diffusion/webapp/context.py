@@ -60,7 +60,10 @@ class Context:
         pairs = self.pairs_of(path)
         known = self._sets.get(path)
         if known is None or known[0] is not pairs:
-            known = self._sets[path] = pairs, PairSet(path, self.workspace.scores, pairs)
+            known = self._sets[path] = (
+                pairs,
+                PairSet(path, self.workspace.scores, pairs, list(self.workspace.data.values())),
+            )
         return known[1]
 
     def thumbnails(self, pairs: list[Pair], outlines: bool = True) -> list[Any]:

@@ -2,6 +2,7 @@
 dropped."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -82,10 +83,13 @@ class PairSet:
         folder: where they are.
         scores: what `evaluate` wrote of them, or of others: then there are none.
         pairs: those of the folder, where they are known.
+        reals: folders of real pairs that are open, where the one that `evaluate` compared with cannot be read.
     """
 
-    def __init__(self, folder: Path, scores: Path | None, pairs: Sequence[Pair] | None = None) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, scores: Path | None, pairs: Sequence[Pair] | None = None, reals: Sequence[Path] = ()
+    ) -> None:
+        self.folder, self.reals = folder, reals
         found = DataFolder(folder).pairs() if pairs is None else list(pairs)
         fits = read_fits(scores / "fit.csv") if scores is not None else {}
         self.scores = scores if scores is not None and fits.keys() == {pair.name for pair in found} else None
@@ -108,11 +112,11 @@ class PairSet:
         """The training pairs that `evaluate` compared with, by name; none where they have gone."""
         if self.scores is None:
             return {}
-        folder = Path(read_evaluation(self.scores)["protocol"].get("real", ""))
-        try:
-            return {pair.name: pair for pair in DataFolder(folder).pairs()}
-        except InputError:
-            return {}
+        compared = Path(read_evaluation(self.scores)["protocol"].get("real", ""))
+        for folder in (compared, *self.reals):
+            with suppress(InputError):
+                return {pair.name: pair for pair in DataFolder(folder).pairs()}
+        return {}
 
     def view(self, wish: Wish) -> list[Entry]:
         """What is wished for.

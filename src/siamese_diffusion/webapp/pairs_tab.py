@@ -272,6 +272,7 @@ class PairsTab:
         which = f"{at + 1} to {at + len(shown)} of {len(view)}" if view else "none"
         few = "" if len(view) == len(found.entries) else f" ({len(found.entries)} in the folder)"
         text = f"Pairs {which}{few}. {gone} dropped by hand, so {len(view) - gone} would be written."
+        text += " The figures are Dice." if found.scores is not None else ""
         return {self.told: note(text), self.gallery: tiles, self.at: at}
 
     def _large(self, tab: str, folder: str, found: PairSet, entry: Entry) -> dict[Any, Any]:
@@ -302,8 +303,8 @@ def _wish(values: Sequence[Any]) -> Wish:
 
 
 def _caption(entry: Entry) -> str:
-    copy = " · copy?" if entry.flagged else ""
-    return f"Dice {entry.dice:.2f}{copy}" if entry.dice is not None else ""
+    copy = " copy?" if entry.flagged else ""
+    return f"{entry.dice:.2f}{copy}" if entry.dice is not None else ""
 
 
 def _facts(entry: Entry) -> str:
