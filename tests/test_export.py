@@ -162,8 +162,8 @@ def test_a_file_that_differs_is_refused(run: Path, tmp_path: Path, monkeypatch: 
 def test_wrong_input_is_one_line(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     calls: list[tuple[Callable[[], Any], str]] = [
-        (lambda: export(None, out), "give either --checkpoint"),
-        (lambda: export(run, out, network=run), "give either --checkpoint"),
+        (lambda: export(None, out), "give one of --checkpoint"),
+        (lambda: export(run, out, network=run), "give one of --checkpoint"),
         (lambda: export(run, out, "onnx"), "--to onnx: is for --network"),
         (lambda: export(run, out, pixels="uint8"), "--pixels: is for --network"),
         (lambda: export(None, out, "diffusers", run), "--to diffusers: is for --checkpoint"),
@@ -180,7 +180,7 @@ def test_wrong_input_is_one_line(run: Path, tmp_path: Path) -> None:
 
 
 def test_without_the_extra_it_is_named(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from siamese_diffusion.segmentation import export as module
+    from siamese_diffusion import extras as module
 
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs onnx, onnxruntime, onnxscript; pip install 'siamese-diffusion\[exp"):

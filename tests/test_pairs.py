@@ -187,11 +187,13 @@ def test_empty_and_absent_folders(tmp_path: Path) -> None:
 
 def test_plain_folders_of_images_and_masks(tmp_path: Path) -> None:
     save(tmp_path / "deep/er/1.png")
-    save(tmp_path / "2.jpg")
+    y, x = np.mgrid[:64, :64]
+    disc = ((np.hypot(y - 30, x - 34) < 20) * 255).astype(np.uint8)
+    save(tmp_path / "2.jpg", disc, quality=95)
     assert [image.path.name for image in DataFolder(tmp_path).images()] == ["2.jpg", "1.png"]
     assert [name for name, _ in DataFolder(tmp_path).masks()] == ["2"]
     for name in range(8):
-        save(tmp_path / f"{name}.png" if name != 2 else tmp_path / "8.png")
+        save(tmp_path / f"{name}.png" if name != 2 else tmp_path / "8.png", disc)
     drawn = [{name for name, _ in DataFolder(tmp_path).masks(limit=limit)} for limit in (2, 5)]
     assert [len(names) for names in drawn] == [2, 5]
     assert drawn[0] < drawn[1]
@@ -421,7 +423,7 @@ def test_stopped_before_the_first_pair(tmp_path: Path) -> None:
     PairWriter(tmp_path)
     (tmp_path / "images/.123.a.png").write_bytes(b"half")
     write(tmp_path, ["a"], resume=True)
-    assert sorted(contents(tmp_path)) == ["images/a.png", "inputs.json", "masks/a.png", "pairs.jsonl"]
+    assert sorted(contents(tmp_path)) == ["images/a.png", "inputs.json", "masks/a.png", "metadata.jsonl", "pairs.jsonl"]
 
 
 def test_out_that_is_a_file(tmp_path: Path) -> None:

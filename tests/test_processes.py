@@ -121,7 +121,7 @@ def test_two_processes_share_out_the_pairs(tmp_path: Path, run: Path, pairs: Pat
     call("-m", "siamese_diffusion", *command, tmp_path / "one")
     call(*TWO, *command, tmp_path / "two")
     names = [path.relative_to(tmp_path / "one") for path in sorted((tmp_path / "one").rglob("*")) if path.is_file()]
-    assert len(names) == 8 * 2 + 4
+    assert len(names) == 8 * 2 + 7
     assert filecmp.cmpfiles(tmp_path / "one", tmp_path / "two", map(str, names), shallow=False)[0] == list(
         map(str, names)
     )
@@ -162,5 +162,6 @@ def test_lines_of_a_killed_process_are_kept(tmp_path: Path) -> None:
         "images",
         "inputs.json",
         "masks",
+        "metadata.jsonl",
         "pairs.jsonl",
     ]

@@ -286,7 +286,7 @@ def test_without_a_val_split_a_share_of_the_training_pairs_validates(disc_pairs:
 
 def test_bad_input_names_what_is_wrong(disc_pairs: DiscPairs, tmp_path: Path) -> None:
     data = disc_pairs(splits=SPLITS)
-    with pytest.raises(InputError, match=r"segment.network = nnet: .*unet"):
+    with pytest.raises(InputError, match=r"--network nnet: no such network; .*unet"):
         segment(data, tmp_path / "run", [data], config=tiny(), network="nnet")
     with pytest.raises(InputError, match=r"segment.resolution = 48"):
         segment(data, tmp_path / "run", [data], config=tiny(resolution=48))

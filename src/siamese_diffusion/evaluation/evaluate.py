@@ -117,10 +117,10 @@ def evaluate(
         raise InputError("--held-out: goes with --masks; of pairs, what is held out is told by the splits of --real")
     out, judge, cache = to_path(out), to_path_or_none(judge, "--judge"), to_path_or_none(cache, "--cache")
     config = update(to_config(config), "evaluate", features=features)
-    real = DataFolder.of(real, "--real", config.data).require_real()
-    config = real.resolved(config)
     require_apart(out, real=real, synthetic=synthetic)
     require_apart(cache or out, "--cache", real=real, synthetic=synthetic)
+    real = DataFolder.of(real, "--real", config.data).require_real()
+    config = real.resolved(config)
     names = _names(config.evaluate.features)
     drawn_by = to_path_or_none(run, "--run")
     folders = (
