@@ -41,8 +41,9 @@ TURNS = 3
 """Numbers that tell a flip or turn: mirrored across, mirrored down, transposed."""
 VARIANTS = 2**TURNS
 """Of each training mask: every turn once, at different places."""
-WHITENING = 0.5
-"""1: all components of equal variance; 0: of their own."""
+WHITENING = 1.0
+"""1: all components of equal variance; 0: of their own. At 0.5 drawn outlines were smoother
+(docs/results/archive/masks.md)."""
 FEATURES = 64
 """That tell the network the timestep."""
 PROBED, LEVELS = 128, (0.125, 0.375, 0.625, 0.875)
