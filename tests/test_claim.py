@@ -243,7 +243,7 @@ def test_a_folder_that_is_read_is_not_written_under_any_name(tmp_path: Path, mon
 
 def test_harmless_settings() -> None:
     loops = {"workers", "log_every", "checkpoint_every", "keep", "shard_size", "release_gradients", "compile"}
-    assert {*loops, "max_pixels", "outside", "set_aside"} == HARMLESS
+    assert {*loops, "max_pixels", "outside", "set_aside", "report_masks"} == HARMLESS
 
 
 def test_a_listing_knows_names_and_sizes_and_not_places(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-TIMES = ("tensorboard", "log.txt")
+TIMES = ("tensorboard", "log.txt", "speed.jsonl")
 """Names of files and folders that hold times, process numbers or what was said: they need not be the same."""
 
 TIMED = frozenset({"seconds", "made"})

@@ -28,8 +28,8 @@ RESOLUTION = 64
 BYTES = 8 << 10
 """Memory that a pair may cost for good."""
 SLACK = 48 << 20
-HANDLES = 4
-"""Open files that more pairs may cost."""
+HANDLES = min(32, (os.cpu_count() or 1) + 4) + 2
+"""Open files that more pairs may cost: a pool of threads reads side by side, and a look catches more of it or fewer."""
 PAUSE = 0.05
 
 
