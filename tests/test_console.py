@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -163,3 +164,24 @@ class TestStandardOutput:
         with Path("/dev/full").open("w") as full, self.printing(1, full.fileno(), buffered) as process:
             _, errors = process.communicate(timeout=60)
         assert (process.returncode, errors) == (2, "error: standard output: No space left on device\n")
+
+
+def test_a_thread_that_cannot_write_says_nothing_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its owner is told at the next write, in the one line there is."""
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+
+    def within(failure: Exception) -> dict[str, Any]:
+        def fail() -> None:
+            raise failure
+
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+        return {}
+
+    run(lambda: within(OSError(errno.ENOSPC, "No space left on device")), False)
+    assert "Traceback" not in capsys.readouterr().err
+    run(lambda: within(ValueError("ours")), False)
+    assert "ValueError: ours" in capsys.readouterr().err

@@ -160,9 +160,7 @@ def test_a_command_that_is_disturbed_goes_on_to_the_same(part: str, only: str, c
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["kills", "disk"])
 def test_every_command_that_is_disturbed_goes_on_to_the_same(part: str, tmp_path: Path) -> None:
-    # A failing disk under `segment`'s TensorBoard can say two lines; until that is mended the light commands are tried.
-    light = ["--only", "phantoms,data"] if part == "disk" else []
-    result = call(part, tmp_path, "--count", "60", "--seed", "4", *light)
+    result = call(part, tmp_path, "--count", "60", "--seed", "4")
     assert result.returncode == 0, result.stdout + result.stderr
 
 

@@ -1,6 +1,7 @@
 """The page itself, in Chromium: draw, keep, save, load again; filter; upload; rate; and what must not be possible."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,34 @@ def test_pairs_are_filtered_dropped_and_written_as_filter_does(
     assert {pair.name for pair in DataFolder(written).pairs()} == {"p4", "p6", "p7"}
 
 
+def test_uploads_that_are_no_images_or_too_large_are_told_and_not_kept(
+    open_page: Open, folders: dict[str, Path], tmp_path: Path, address: str
+) -> None:
+    page = open_page("Segment")
+    random = np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 255, (40, 50, 3), np.uint8)).save(tmp_path / "good.png")
+    (tmp_path / "torn.png").write_bytes((tmp_path / "good.png").read_bytes()[:900])
+    Image.fromarray(random.integers(0, 255, (300, 400, 3), np.uint8)).save(tmp_path / "large.png")
+    assert (tmp_path / "large.png").stat().st_size > LARGEST
+    upload = page.locator("#uploads input[type=file]")
+    upload.set_input_files(tmp_path / "large.png")
+    assert "size" in failure(page).lower()
+    page = open_page("Segment")
+    upload = page.locator("#uploads input[type=file]")
+    upload.set_input_files([tmp_path / "good.png", tmp_path / "torn.png"])
+    page.locator("#uploads").get_by_text("torn", exact=False).first.wait_for()
+    page.get_by_role("button", name="Segment", exact=True).click()
+    page.locator("#views img").nth(3).wait_for()
+    assert page.locator("#refused").inner_text().startswith("torn.png: the image is damaged")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download all as a zip").click()
+    assert Path(download.value.path()).stat().st_size > 0
+    cache = Path(os.environ["GRADIO_TEMP_DIR"])
+    kept = [path for path in cache.rglob("*.png") if path.read_bytes() == (tmp_path / "good.png").read_bytes()]
+    assert kept == []
+    assert not list(folders["out"].rglob("good*"))
+
+
 def test_paths_from_a_browser_lead_nowhere(open_page: Open, address: str, folders: dict[str, Path]) -> None:
     page = open_page()
     secret = folders["out"] / "inputs.json"
@@ -314,3 +343,22 @@ def test_data_and_runs_are_shown_with_their_reports(open_page: Open, pairs: Path
     page.get_by_text("train, finished, step 220 of 220").first.wait_for()
     page.locator("#curves img").wait_for()
     page.frame_locator("#run-report iframe").locator("h1").wait_for()
+
+
+def test_other_computers_are_asked_for_the_password(tmp_path: Path, started: Any) -> None:
+    with serving.served(Workspace(tmp_path / "out"), "cpu", password="correct horse") as address:
+        port = address.rpartition(":")[2]
+        page = started.new_page()
+        page.set_default_timeout(PATIENCE)
+        local = f"http://127.0.0.1:{port}"
+        assert page.request.get(f"{local}/config").status == 401
+        page.goto(local)
+        page.get_by_label("username").fill("anyone")
+        page.get_by_label("password").fill("wrong password")
+        page.get_by_role("button", name="Login").click()
+        page.get_by_text("Incorrect").first.wait_for()
+        page.get_by_label("username").fill("anyone")
+        page.get_by_label("password").fill("correct horse")
+        page.get_by_role("button", name="Login").click()
+        page.locator("#board canvas.over").wait_for()
+        page.close()

@@ -28,27 +28,32 @@ RESOLUTION = 64
 BYTES = 8 << 10
 """Memory that a pair may cost for good."""
 SLACK = 48 << 20
-HANDLES = min(32, (os.cpu_count() or 1) + 4) + 2
-"""Open files that more pairs may cost: a pool of threads reads side by side, and a look catches more of it or fewer."""
+HANDLES = 4
+"""Open files that more pairs may cost."""
 PAUSE = 0.05
 
 
 class Look(NamedTuple):
-    """What a process has at a moment: bytes of its own, and open files."""
+    """What a process has at a moment: bytes of its own, and files that were open at the look before, too."""
 
     memory: int
     handles: int
 
 
-def look(process: int) -> Look | None:
-    """None where it has ended."""
+def look(process: int, before: frozenset[str]) -> tuple[Look, frozenset[str]] | None:
+    """None where it has ended; besides what is open now, for the next look, which is given it as `before`.
+
+    Threads that read side by side have as many files open for a moment, and a look catches more of them or fewer.
+    """
     try:
         shared = {}
         for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]:
             name, _, value = line.partition(":")
             shared[name] = int(value.split()[0]) << 10
         own = shared["Private_Dirty"] + shared["Private_Clean"] + shared["Swap"]
-        return Look(own, sum(1 for _ in Path(f"/proc/{process}/fd").iterdir()))
+        links = list(Path(f"/proc/{process}/fd").iterdir())
+        now = frozenset(f"{link.name} {link.readlink()}" for link in links)
+        return Look(own, len(now & before)), now
     except (OSError, KeyError, IndexError):
         return None
 
@@ -92,11 +97,13 @@ def judge(name: str, few: list[Look], many: list[Look], more: int) -> list[str]:
 def observe(call: Callable[[], object], folder: Path, said: Path) -> tuple[forks.Ended, list[Look]]:
     """Do a call in a fork; how it ended, and what it had."""
     looks: list[Look] = []
+    opened = frozenset[str]()
     begun = time.monotonic()
     process = forks.start(call, folder, said)
     while not (done := os.waitpid(process, os.WNOHANG))[0]:
-        if (found := look(process)) is not None:
-            looks.append(found)
+        if (found := look(process, opened)) is not None:
+            one, opened = found
+            looks.append(one)
         time.sleep(PAUSE)
     status = os.waitstatus_to_exitcode(done[1])
     return forks.Ended(status, said.read_text(errors="replace"), time.monotonic() - begun), looks

@@ -5,6 +5,7 @@ import functools
 import inspect
 import os
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,7 @@ def run(call: Callable[[], Any], as_json: bool, again: str = "") -> None:
     Raises:
         SystemExit: 2 after an error, 130 after an interruption, 141 where the reader of the output has gone.
     """
+    threading.excepthook = _thread_failed
     try:
         with undisguised():
             result = call()
@@ -115,6 +117,13 @@ def run(call: Callable[[], Any], as_json: bool, again: str = "") -> None:
         _print(_text(result, as_json))
         if isinstance(result, Shown) and result.status:
             raise SystemExit(result.status)
+
+
+def _thread_failed(failure: "threading.ExceptHookArgs") -> None:
+    """A thread of TensorBoard's that cannot write hands its failure to whoever writes next, which is told in one line;
+    its own traceback would come before that."""
+    if not issubclass(failure.exc_type, OSError):
+        threading.__excepthook__(failure)
 
 
 def lost_process(error: RuntimeError) -> bool:

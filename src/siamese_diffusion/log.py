@@ -109,4 +109,5 @@ class Log:
 
     def close(self) -> None:
         if self.board is not None:
+            self.board.flush()  # what its thread could not write is raised here, and by `close` swallowed
             self.board.close()

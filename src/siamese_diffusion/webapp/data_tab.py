@@ -31,7 +31,9 @@ class DataTab:
             show_progress="hidden",
             concurrency_limit=None,
         )
-        self.folder.input(plain(self.on_folder), self.folder, self.report, show_progress="hidden")
+        self.folder.input(
+            plain(self.on_folder), self.folder, self.report, show_progress="hidden", trigger_mode="always_last"
+        )
 
     def folders(self) -> dict[str, Path]:
         """What can be checked."""

@@ -178,13 +178,20 @@ class DrawTab:
             concurrency_limit=None,
         )
         self.stop.click(plain(self.on_stop), self.tab, self.stop, show_progress="hidden", concurrency_limit=None)
-        self.outlines.input(plain(self.on_outlines), [self.tab, self.outlines], shown, show_progress="hidden")
+        self.outlines.input(
+            plain(self.on_outlines),
+            [self.tab, self.outlines],
+            shown,
+            show_progress="hidden",
+            trigger_mode="always_last",
+        )
         for number, keep in enumerate(self.keeps):
             keep.input(
                 plain(self._keeper(number)),
                 [self.tab, self.names, keep],
                 kept,
                 show_progress="hidden",
+                trigger_mode="always_last",
                 concurrency_limit=None,
             )
         self.save.click(plain(self.on_save), [self.tab, self.name], [*shown, *kept, self.saved], show_progress="hidden")
@@ -193,9 +200,19 @@ class DrawTab:
             plain(self.on_paint), [self.tab, self.board], None, show_progress="hidden"
         )
         self.more.click(plain(self.on_more), [self.source, self.at], [self.starts, self.at], show_progress="hidden")
-        self.source.input(plain(self.on_source), self.source, [self.starts, self.at], show_progress="hidden")
+        self.source.input(
+            plain(self.on_source),
+            self.source,
+            [self.starts, self.at],
+            show_progress="hidden",
+            trigger_mode="always_last",
+        )
         self.model.input(
-            plain(self.on_model), self.model, [self.steps, self.guidance, self.mask_guidance], show_progress="hidden"
+            plain(self.on_model),
+            self.model,
+            [self.steps, self.guidance, self.mask_guidance],
+            show_progress="hidden",
+            trigger_mode="always_last",
         )
 
     def on_load(self, tab: str) -> Iterator[dict[Any, Any]]:

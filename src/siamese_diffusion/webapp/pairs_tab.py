@@ -119,7 +119,9 @@ class PairsTab:
             self.max_boundary,
         ]
         self.restored = [self.empty, self.all, self.folder, *whole]
-        self.folder.input(plain(self.on_folder), [self.tab, self.folder], whole, show_progress="hidden")
+        self.folder.input(
+            plain(self.on_folder), [self.tab, self.folder], whole, show_progress="hidden", trigger_mode="always_last"
+        )
         for each in wish:
             each.input(
                 plain(self.on_wish),
@@ -128,7 +130,13 @@ class PairsTab:
                 show_progress="hidden",
                 trigger_mode="always_last",
             )
-        self.outlines.input(plain(self.on_move(0)), [*self.asked, self.outlines, self.at], page, show_progress="hidden")
+        self.outlines.input(
+            plain(self.on_move(0)),
+            [*self.asked, self.outlines, self.at],
+            page,
+            show_progress="hidden",
+            trigger_mode="always_last",
+        )
         self.before.click(
             plain(self.on_move(-PAGE)), [*self.asked, self.outlines, self.at], page, show_progress="hidden"
         )
@@ -139,12 +147,14 @@ class PairsTab:
             [*self.asked, self.outlines, self.at, self.click],
             [*page, *one],
             show_progress="hidden",
+            trigger_mode="multiple",  # a click while the last one is at work counts too
         )
         self.dropped.input(
             plain(self.on_drop),
             [*self.asked, self.outlines, self.at, self.shown, self.dropped],
             page,
             show_progress="hidden",
+            trigger_mode="always_last",
         )
         self.write.click(
             plain(self.on_write), [*self.asked, self.anyway, self.name], self.written, show_progress="minimal"

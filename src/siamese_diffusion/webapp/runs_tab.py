@@ -63,7 +63,7 @@ class RunsTab:
         self.timer = gr.Timer(EVERY)
         shown = [self.told, self.curves, self.grids, self.report, self.stamp]
         self.restored = shown
-        self.folder.input(plain(self.on_folder), self.folder, shown, show_progress="hidden")
+        self.folder.input(plain(self.on_folder), self.folder, shown, show_progress="hidden", trigger_mode="always_last")
         self.timer.tick(plain(self.on_tick), [self.folder, self.stamp], shown, show_progress="hidden", queue=False)
 
     def _find(self) -> dict[str, Path]:
